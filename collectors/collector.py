@@ -1,0 +1,36 @@
+"""A collector, on one screen: something that can be opened, read again and again, and closed."""
+
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
+T_co = TypeVar("T_co", covariant=True)
+T_contra = TypeVar("T_contra", contravariant=True)
+
+
+class Source(Protocol[T_co]):
+    """Pulled by its role. Clocks, roots and addresses are given at construction."""
+
+    @property
+    def name(self) -> str:
+        """What a person calls it, as in config.toml."""
+        ...
+
+    def open(self) -> None:
+        """Makes it ready; raises RetryLater or Broken."""
+        ...
+
+    def read(self) -> Sequence[T_co]:
+        """What has come since the last read, oldest first, possibly nothing; raises RetryLater, Gone or Broken."""
+        ...
+
+    def close(self) -> None:
+        """Lets go of everything; never raises."""
+        ...
+
+
+class EventSink(Protocol[T_contra]):
+    """Where a source that is pushed to hands its records on."""
+
+    def put(self, records: Sequence[T_contra]) -> None:
+        """Returns once the records are stored for good; raises RetryLater if they are not."""
+        ...

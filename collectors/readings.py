@@ -1,0 +1,89 @@
+"""Records that flow in from the hardware: interval energy, never running totals. Missing is absent, not 0.
+
+Intervals are half-open [start, end) in unix seconds. All records are frozen, keyword-only msgspec Structs, so what is
+in the log is the record itself.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from collectors.units import UnixSeconds
+
+DeviceKind = Literal["gpu", "cpu", "dram", "node"]
+Method = Literal["counter", "integrated", "modelled", "recovered"]
+IdleSource = Literal["configured", "quiet", "table", "unknown"]
+
+
+class Device(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A meter of one host, and the facts about it that the accounting needs.
+
+    `parent` names the meter that already contains this one, so that the two are never added. `hardware` is the type as
+    its maker names it ("NVIDIA A100-SXM4-40GB"). `idle_watts` is the power with nothing running, `idle_source` says
+    where that figure comes from.
+    """
+
+    id: str
+    kind: DeviceKind
+    hardware: str = ""
+    parent: str | None = None
+    idle_watts: float | None = None
+    idle_source: IdleSource = "unknown"
+
+
+class ModelFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is known of a model that a host serves; None is unknown. `devices` are the GPUs of its server, if told.
+
+    `kv_bytes_per_token` is what one token of context adds to the KV cache: 2 x layers x KV heads x head size x bytes.
+    """
+
+    name: str
+    parameters: float | None = None
+    active_parameters: float | None = None
+    bytes_per_parameter: float | None = None
+    kv_bytes_per_token: float | None = None
+    devices: tuple[str, ...] = ()
+
+
+class HostProfile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A host's own facts, sent with its readings, so that an aggregator needs no configuration per host.
+
+    `zone` is an Electricity Maps zone key ("FR", "US-CAL-CISO"); "" is unknown. `pue` >= 1.
+    """
+
+    host: str
+    zone: str = ""
+    site: str = ""
+    pue: float = 1.0
+    devices: tuple[Device, ...] = ()
+    models: tuple[ModelFacts, ...] = ()
+
+    def device(self, device_id: str) -> Device | None:
+        """The device with this id, or None."""
+        return next((device for device in self.devices if device.id == device_id), None)
+
+
+class EnergyReading(msgspec.Struct, frozen=True, kw_only=True):
+    """The energy that one device of the batch's host used in [start, end), and how it was come by.
+
+    Identity is (host, device, start). `energy_joules` is finite and >= 0, end > start.
+    """
+
+    device: str
+    start: UnixSeconds
+    end: UnixSeconds
+    energy_joules: float
+    method: Method
+
+
+class CounterMark(msgspec.Struct, frozen=True, kw_only=True):
+    """A raw energy counter at one moment, so that a later start can recover what was used in between.
+
+    `range_joules` is where the counter wraps (None: it does not), `boot_id` tells one life of the counter from another.
+    """
+
+    device: str
+    at: UnixSeconds
+    raw_joules: float
+    range_joules: float | None
+    boot_id: str

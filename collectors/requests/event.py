@@ -1,0 +1,47 @@
+"""RequestEvent: who used what, and how much. Whatever decoder it came through, it looks like this."""
+
+import msgspec
+
+from collectors.units import UnixSeconds
+
+UNKNOWN_TEAM = "unknown"
+DEFAULT_NAMESPACE = "default"
+
+
+class Work(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model that makes no tokens has done: {"unit": "image", "amount": 4}."""
+
+    unit: str
+    amount: float
+
+
+class RequestEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One attempt of one request, known when it has ended. Identity is (namespace, request_id, attempt).
+
+    Times are unix seconds, start <= scheduled <= first_token <= end where known. Tokens are None where the emitter did
+    not say; `cached_input_tokens` are among `input_tokens`. `devices` None: the emitter did not say where it ran.
+    Prompts and bodies are never part of it.
+    """
+
+    namespace: str = DEFAULT_NAMESPACE
+    request_id: str
+    attempt: int = 0
+    source: str = ""
+    model: str
+    team: str = UNKNOWN_TEAM
+    host: str | None = None
+    devices: tuple[str, ...] | None = None
+    deployment: str = ""
+    provider: str = ""
+    start: UnixSeconds
+    scheduled: UnixSeconds | None = None
+    first_token: UnixSeconds | None = None
+    end: UnixSeconds
+    input_tokens: int | None = None
+    cached_input_tokens: int | None = None
+    output_tokens: int | None = None
+    work: Work | None = None
+    labels: dict[str, str] = {}
+    conversation_id: str = ""
+    trace_id: str = ""
+    status: str = "ok"

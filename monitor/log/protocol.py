@@ -1,0 +1,125 @@
+"""What a log is to the rest of the house: append-only, in partitions, with a time of its own.
+
+Two streams flow through a partition in step: `readings` and `usage`, keyed by host. The third, `facts`, has one
+partition and is read to its end first. The log time of a stream is the running maximum of its records' stamps; it alone
+decides which window's account a record belongs to (core/membership.py), so the log must give every reader the same
+records with the same stamps in the same order.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, Protocol
+
+import msgspec
+
+from collectors.units import UnixSeconds
+
+Stream = Literal["readings", "usage", "facts"]
+
+
+class Append(msgspec.Struct, frozen=True, kw_only=True):
+    """A record on its way into the log. `schema` is name and version ("readings.v1"), `key` the host."""
+
+    stream: Stream
+    key: str
+    schema: str
+    body: bytes
+
+
+class LogRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A record as it stands in the log. Offsets rise within a stream and are never used twice."""
+
+    stream: Stream
+    offset: int
+    stamp: UnixSeconds
+    key: str
+    schema: str
+    body: bytes
+
+
+class Commit(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a partition's account is stored for good, and where a new reader has to begin.
+
+    `positions` are the first offsets that a later window or mark may need. Everything before `watermark` is final,
+    every mark up to `mark` is carried out, `log_time` is the log time at `positions`, `partitions` the number when it
+    was made.
+    """
+
+    positions: Mapping[str, int]
+    watermark: UnixSeconds
+    mark: UnixSeconds
+    log_time: UnixSeconds
+    partitions: int = 1
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """An input that was not used. Identity is (source, position): seen again after a crash, it is counted once.
+
+    `sha256` is the digest of the raw bytes; the bytes themselves are not kept, they may hold a prompt.
+    """
+
+    source: str
+    position: str
+    reason: str
+    detail: str
+    sha256: str
+    at: UnixSeconds
+
+
+class Log(Protocol):
+    """Append-only and durable. Raises LogUnavailable when it cannot be read or written."""
+
+    def append(self, records: Sequence[Append], now: UnixSeconds) -> None:
+        """Stores all of them or none, in order, stamped max(last stamp, now); returns once they are on disk."""
+        ...
+
+    def read(self, positions: Mapping[str, int], limit: int) -> list[LogRecord]:
+        """The next records of readings and usage at or behind `positions` (0 where absent), in step by log time."""
+        ...
+
+    def facts(self, after: int = 0) -> list[LogRecord]:
+        """All records of the facts stream behind that offset, to its end."""
+        ...
+
+    def last(self, stream: Stream, key: str) -> LogRecord | None:
+        """The newest record with that key: where a collector goes on after a restart."""
+        ...
+
+    def log_time(self) -> UnixSeconds | None:
+        """The newest stamp; None in an empty log."""
+        ...
+
+    def position_at(self, stream: Stream, log_time: UnixSeconds) -> int:
+        """The first offset of the stream that stands at that log time or later; one past its end if none does."""
+        ...
+
+    def start(self) -> tuple[UnixSeconds, bool] | None:
+        """The stamp of the oldest record, and whether records before it were trimmed away; None in an empty log."""
+        ...
+
+    def commit(self, commit: Commit) -> None:
+        """Stores the commit; the newest one counts."""
+        ...
+
+    def committed(self) -> Commit | None:
+        """The newest commit, or None."""
+        ...
+
+    def reject(self, letters: Sequence[DeadLetter]) -> None:
+        """Keeps dead letters; one that is there already stays as it is."""
+        ...
+
+    def rejected(self) -> dict[str, int]:
+        """How many dead letters there are for each reason."""
+        ...
+
+    def rejections(self, limit: int = 100, after: int = 0) -> list[tuple[int, DeadLetter]]:
+        """Dead letters in the order they came, numbered, for paging."""
+        ...
+
+    def close(self) -> None:
+        """Lets go of the files."""
+        ...
+
+
+class LogUnavailable(Exception):
+    """The log cannot be read or written; names the file or broker, what happened, and what to do."""
