@@ -1,0 +1,1 @@
+"""In-step reading of the log, membership, marks and commits."""
