@@ -1,0 +1,105 @@
+"""[host], [data], [collect] and [logging]: the machine, and how it is metered. Read by every role or by collect."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from monitor.config.problems import KeyPath
+from monitor.config.section import Duration, LocalPath, Name, NotNegative, OptionalName, SecretFile, Section, Url, Zone
+
+
+class Data(Section, frozen=True, kw_only=True):
+    """Where the embedded log and store live, and what a role keeps beside them."""
+
+    directory: LocalPath = Path("/var/lib/wattribute")
+
+
+class HostDevice(Section, frozen=True, kw_only=True):
+    """What the operator knows better than the meter; None leaves a fact as it was found."""
+
+    identity = "id"
+
+    id: Name
+    idle_watts: NotNegative | None = None
+    hardware: Name | None = None
+    parent: Name | None = None
+
+    def faults(self) -> Iterator[tuple[KeyPath, str]]:
+        if self.parent == self.id:
+            yield ("parent",), "a meter cannot contain itself; name the meter that contains this one"
+
+
+class Host(Section, frozen=True, kw_only=True):
+    """The host's own facts. `name` "" is the machine's name; `zone` "" is unknown, and then so are its emissions."""
+
+    name: OptionalName = ""
+    zone: Zone = ""
+    site: OptionalName = ""
+    pue: Annotated[float, Meta(ge=1)] = 1.0
+    devices: tuple[HostDevice, ...] = ()
+
+
+class Meter(Section, frozen=True, kw_only=True):
+    """A meter that is used where the host has it."""
+
+    enabled: bool = True
+    interval_seconds: Duration = 1.0
+
+
+class DcgmMeter(Section, frozen=True, kw_only=True):
+    """An existing dcgm-exporter as the GPU meter, in place of nvml."""
+
+    enabled: bool = False
+    interval_seconds: Duration = 1.0
+    url: Url = "http://127.0.0.1:9400/metrics"
+
+
+class BmcMeter(Section, frozen=True, kw_only=True):
+    """Node power from the board's management controller; ipmitool asks the local one and needs no address."""
+
+    enabled: bool = False
+    interval_seconds: Duration = 10.0
+    protocol: Literal["ipmi", "redfish"] = "ipmi"
+    url: Url = ""
+    user: OptionalName = ""
+    password_file: SecretFile = None
+
+    def faults(self) -> Iterator[tuple[KeyPath, str]]:
+        if self.enabled and self.protocol == "redfish":
+            for key in ("url", "user", "password_file"):
+                if not getattr(self, key):
+                    yield (key,), 'is missing; protocol = "redfish" needs url, user and password_file'
+
+
+class EngineMeter(Section, frozen=True, kw_only=True):
+    """The model servers' own /metrics; servers found on this host need no `urls`."""
+
+    enabled: bool = True
+    interval_seconds: Duration = 1.0
+    urls: tuple[Url, ...] = ()
+
+
+class Collect(Section, frozen=True, kw_only=True):
+    """One table per meter, and where this process sees the host's /proc and /sys."""
+
+    procfs: LocalPath = Path("/proc")
+    sysfs: LocalPath = Path("/sys")
+    nvml: Meter = Meter()
+    dcgm: DcgmMeter = DcgmMeter()
+    rapl: Meter = Meter()
+    cpu_model: Meter = Meter()
+    bmc: BmcMeter = BmcMeter()
+    engine: EngineMeter = EngineMeter()
+
+    def faults(self) -> Iterator[tuple[KeyPath, str]]:
+        if self.nvml.enabled and self.dcgm.enabled:
+            yield ("dcgm", "enabled"), "nvml would meter the same GPUs; set enabled = false under [collect.nvml]"
+
+
+class Logging(Section, frozen=True, kw_only=True):
+    """The daemon's own log, on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["text", "json"] = "text"
