@@ -25,6 +25,7 @@ def diagnosis(body: bytes, error: Exception) -> Rejected:
     if not body.strip():
         return Rejected("empty", "no bytes but white space")
     try:
+        body.decode()
         content = msgspec.json.decode(body)
     except UnicodeDecodeError:
         return Rejected("not_utf8", "the bytes are not UTF-8")
