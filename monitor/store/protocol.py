@@ -47,6 +47,10 @@ class Store(Protocol):
         """The times of the first and the last row, or None where there is none."""
         ...
 
+    def last_times(self, measurement: Measurement, tag: str) -> dict[str, UnixSeconds]:
+        """For each value of a tag, the time of its newest row at window resolution: how far each host's books are."""
+        ...
+
     def rolled_up(self, start: UnixSeconds, end: UnixSeconds, resolution: Resolution) -> frozenset[UnixSeconds]:
         """The starts of the hours (or days) in [start, end) that have been rolled up."""
         ...
