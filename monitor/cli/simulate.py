@@ -1,6 +1,7 @@
 """`wattribute simulate OUT`: makes a recording whose truth is known."""
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,7 +54,7 @@ def simulate(  # the command's options are its parameters
     if out.exists() and any(out.iterdir()):
         raise click.BadParameter(f"{out} is not empty; name a new folder, or empty this one", param_hint="OUT")
     chosen = PRESETS[scenario](DEFAULT_MINUTES[scenario] if minutes is None else minutes)
-    with click.progressbar(length=1000, label=f"simulating {scenario}", file=click.get_text_stream("stderr")) as bar:
+    with click.progressbar(length=1000, label=f"simulating {scenario}", file=sys.stderr) as bar:
         summary = write_recording(
             chosen,
             seed,
