@@ -171,6 +171,8 @@ def _wrong_type(want: Wanted, value: object, path: KeyPath) -> str:
         return f"is one table, but there may be many; write [[{key_text(path)}]]"
     if isinstance(want.kind, inspect.StructType) and isinstance(value, list):
         return f"is a list, but there is one; write [{key_text(path)}]"
-    name = next(name for kind, name in _NAMES if isinstance(want.kind, kind))
     found = "a table" if isinstance(value, dict) else "a list" if isinstance(value, list) else shown(value)
+    if want.reader in EXAMPLES:
+        return f"is {found}; it must be a text in quotes with a unit, as in {EXAMPLES[want.reader]}"
+    name = next(name for kind, name in _NAMES if isinstance(want.kind, kind))
     return f"is {found}; it must be {name}"

@@ -22,12 +22,13 @@ def load_config(path: Path | None, *, environ: Mapping[str, str], default_path: 
     tree = Tree()
     for file in files:
         tree.add(file)
+    if tree.problems:  # what a file that cannot be read would have said is unknown, so nothing else is judged
+        raise ConfigError(tree.problems)
     converter = Converter(tree, environ, files[0] if files else default_path)
     config = converter.convert(Config)
-    problems = [*tree.problems, *converter.problems]
-    if problems:
+    if converter.problems:
         order = {str(file): number for number, file in enumerate(files)}
-        raise ConfigError(sorted(problems, key=lambda problem: _place(problem, order)))
+        raise ConfigError(sorted(converter.problems, key=lambda problem: _place(problem, order)))
     return cast("Config", config)
 
 

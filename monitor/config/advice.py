@@ -1,0 +1,44 @@
+"""What is allowed but probably not meant: for `check` to show, and for a role to log when it starts."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from monitor.config.sections import Config
+
+# What this version checks and does not read yet; who makes it work takes it off the list.
+_UNREAD_TABLES: Final = ("collect", "web", "alerts", "kafka", "influxdb")
+_UNREAD_SOURCES: Final = ("http", "kafka")
+
+
+def warnings(config: Config) -> tuple[str, ...]:
+    """One sentence for each doubt, in the order of the sample; empty if there is none."""
+    return (*_of_the_host(config), *_of_the_flow(config), *_not_read_yet(config))
+
+
+def _of_the_host(config: Config) -> Iterator[str]:
+    if "collect" in config.roles and not config.host.zone:
+        yield 'host.zone is not set: emissions will be missing, not zero; set it as in zone = "FR"'
+
+
+def _of_the_flow(config: Config) -> Iterator[str]:
+    if "ingest" in config.roles and not config.sources:
+        yield "there are no [[sources]]: no request will be known, and no energy attributed"
+    fleet = bool(config.kafka.bootstrap_servers)
+    if not fleet and ("collect" in config.roles) != ("aggregate" in config.roles):
+        yield "collect and aggregate are apart, but kafka.bootstrap_servers is empty: nothing carries the readings"
+    if "web" in config.roles and not config.web.listen.startswith(("127.", "localhost:", "[::1]:")):
+        yield f"web.listen = {config.web.listen}: there is no login, whoever reaches it reads every team's figures"
+
+
+def _not_read_yet(config: Config) -> Iterator[str]:
+    default = Config()
+    for table in _UNREAD_TABLES:
+        if getattr(config, table) != getattr(default, table):
+            yield f"[{table}] is right, but this version does not read it yet"
+    for source in config.sources:
+        if source.kind in _UNREAD_SOURCES:
+            yield f'source {source.name} is right, but this version does not read kind = "{source.kind}" yet'
+    if config.store.kind != default.store.kind:
+        yield f'store.kind = "{config.store.kind}" is right, but this version only has "{default.store.kind}"'
+    if config.carbon.source != default.carbon.source:
+        yield f'carbon.source = "{config.carbon.source}" is right, but this version only has "{default.carbon.source}"'
