@@ -103,7 +103,8 @@ class Converter:
             if not isinstance(name, str) or first.setdefault(name, index) == index:
                 continue
             place = self._place((*path, first[name], key))
-            same = f"{shown(name)} is taken by {place.file}:{place.line}; give each a {key} of its own"
+            written = shown(value[key])  # not `name`, which may come from the environment
+            same = f"{written} is taken by {place.file}:{place.line}; give each a {key} of its own"
             self._note((*path, index, key), same)
 
     def _dict(self, kind: inspect.DictType, value: dict[str, Any], path: KeyPath) -> object:

@@ -267,8 +267,10 @@ def test_default_path_is_used_where_it_exists(tmp_path: Path) -> None:
         load_config(None, environ={}, default_path=default)
 
 
-WORDS = "[host] [[sources]] [log] name pue window kind = '10s' 10 1e999 [ ] { } . , # ${ \\ nan true 2020-01-01".split()
-FRAGMENTS = st.sampled_from([*WORDS, "\n", " ", '"""', "'''", '"', "\x00", "\ufeff"])
+HEADERS = ("[host]", "[[sources]]", "[log]")
+WORDS = ("name", "pue", "window", "kind", "'10s'", "10", "1e999", "nan", "true", "2020-01-01")
+SIGNS = ("=", "[", "]", "{", "}", ".", ",", "#", "${", "\\", "\n", " ", '"""', "'''", '"', "\x00", "\ufeff")
+FRAGMENTS = st.sampled_from([*HEADERS, *WORDS, *SIGNS])
 
 
 @settings(max_examples=200, deadline=None)
