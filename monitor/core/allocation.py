@@ -1,0 +1,402 @@
+"""Who pays: rows of the books become lines by model, team, label.. Pure: idle policy and every sum live here.
+
+In: energy, meter and usage rows of any resolution, final and provisional, in any order. Out: lines and totals. All sums
+are exactly rounded, so that every reader of the same rows gets the same digits.
+
+The words are OpenCost's (opencost.io/docs/integrations/api): idle is a line of its own, `__idle__`, or is shared among
+the lines of its host or of the fleet in proportion to what they used, or goes to the team that owns the device. Idle
+that nobody can be charged with stays `__idle__`.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Final, Literal
+
+import msgspec
+
+from collectors.units import UnixSeconds
+from monitor.core.exact import ExactSum
+from monitor.core.points import ATTRIBUTED, ENERGY, IDLE, METER, UNATTRIBUTED, USAGE, Account, Row
+from monitor.core.rollup import MIXED_SOME_MISSING
+
+ShareIdle = Literal["false", "host", "fleet", "owner"]
+IDLE_KEY: Final = "__idle__"
+UNATTRIBUTED_KEY: Final = "__unattributed__"
+NONE_KEY: Final = "__none__"
+LABEL: Final = "label:"
+DIMENSIONS: Final = ("model", "team", "deployment", "host", "device", "kind")
+REASONS: Final = ("unknown_device", "other_process", "gap", "unreported")
+
+_ACCOUNT_ORDER: Final = {ATTRIBUTED: 0, IDLE: 1, UNATTRIBUTED: 2}
+_MARKERS: Final = {ATTRIBUTED: "", IDLE: IDLE_KEY, UNATTRIBUTED: UNATTRIBUTED_KEY}
+_PLACES: Final = ("host", "device", "kind")
+_JOULES: Final = ("energy_joules", "marginal_joules", "metered_joules", "recovered_joules", "exact_joules")
+_USED: Final = ("requests", "input_tokens", "output_tokens", "cached_input_tokens", "untold_requests")
+_E: Final = {name: place for place, name in enumerate(ENERGY.fields)}
+_U: Final = {name: place for place, name in enumerate(USAGE.fields)}
+_M: Final = {name: place for place, name in enumerate(METER.fields)}
+
+
+class AllocationRules(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked. `by` and the keys of `filters` are of DIMENSIONS, or "label:KEY".
+
+    `filters` choose among the finished lines' rows and change no share. `owners` maps (host, device) to a team.
+    """
+
+    by: tuple[str, ...]
+    include_idle: bool = True
+    include_unattributed: bool = True
+    share_idle: ShareIdle = "false"
+    owners: Mapping[tuple[str, str], str] = {}
+    filters: Mapping[str, frozenset[str]] = {}
+
+
+class AllocationLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One line. `key` is in the order of `by`; `account` tells an idle line of a host from its attributed one.
+
+    `energy_joules` is what it used itself and `idle_share_joules` what idle was added. Grams are of the energy with a
+    known factor, None where there is none; `factorless_joules` is the energy without (of a roll-up in which a factor
+    was known for a part only: all of it), shared idle included. The other joules, and `measured_ratio`, are parts of
+    `energy_joules`. What usage cannot say (a device's requests) is None, as are tokens nobody told.
+    """
+
+    key: tuple[str, ...]
+    account: Account
+    energy_joules: float
+    idle_share_joules: float
+    emissions_grams: float | None
+    idle_share_grams: float | None
+    factorless_joules: float
+    requests: float | None
+    input_tokens: float | None
+    output_tokens: float | None
+    cached_input_tokens: float | None
+    untold_requests: float | None
+    marginal_joules: float
+    exact_joules: float
+    metered_joules: float
+    recovered_joules: float
+    provisional_joules: float
+    measured_ratio: float | None
+
+
+class AllocationTotals(msgspec.Struct, frozen=True, kw_only=True):
+    """The books of all rows given, whatever the lines show: measured = attributed + idle + unattributed.
+
+    `measured_joules` is of the meters that no other contains. `imbalance_joules` is what is left of the equation.
+    """
+
+    measured_joules: float
+    attributed_joules: float
+    idle_joules: float
+    unattributed_joules: float
+    imbalance_joules: float
+    measured_ratio: float | None
+    provisional_joules: float
+    recovered_joules: float
+    meter_disagreement_joules: float
+    unattributed_reasons: dict[str, float]
+
+
+class Allocation(msgspec.Struct, frozen=True, kw_only=True):
+    """Lines by account and key, the totals, the factors met, and the times of the first and last row."""
+
+    lines: tuple[AllocationLine, ...]
+    totals: AllocationTotals
+    factors: tuple[str, ...]
+    first: UnixSeconds | None
+    last: UnixSeconds | None
+
+
+def allocate(rows: Iterable[Row], rules: AllocationRules) -> Allocation:
+    """600 J of team a, 200 J of team b and 80 J idle on one host, shared by host: a pays 600 + 60, b 200 + 20."""
+    allocator = Allocator(rules)
+    for row in rows:
+        allocator.add(row)
+    return allocator.result()
+
+
+class _Sums:
+    """The sums of one line in the making; a share of idle uses the first three alone."""
+
+    __slots__ = ("factorless", "grams", "joules", "provisional")
+
+    def __init__(self) -> None:
+        self.joules = {name: ExactSum() for name in _JOULES}
+        self.grams = ExactSum()
+        self.factorless = ExactSum()
+        self.provisional = ExactSum()
+
+    def add(self, row: Row, *, provisional: bool) -> None:
+        fields = row.fields
+        for name, total in self.joules.items():
+            _add(total, fields[_E[name]])
+        grams, energy = fields[_E["location_grams"]], fields[_E["energy_joules"]]
+        _add(self.grams, grams)
+        if grams is None or fields[_E["factor"]] == MIXED_SOME_MISSING:
+            _add(self.factorless, energy)
+        if provisional:
+            _add(self.provisional, energy)
+
+    def merge(self, other: "_Sums") -> None:
+        for name, total in self.joules.items():
+            total.merge(other.joules[name])
+        self.grams.merge(other.grams)
+        self.factorless.merge(other.factorless)
+        self.provisional.merge(other.provisional)
+
+    def add_share(self, pool: "_Sums", ratio: float) -> None:
+        """Takes this part of an idle pool."""
+        self.joules["energy_joules"].add(pool.energy * ratio)
+        grams = pool.grams.known()
+        if grams is not None:
+            self.grams.add(grams * ratio)
+        self.factorless.add(pool.factorless.value() * ratio)
+
+    @property
+    def energy(self) -> float:
+        return self.joules["energy_joules"].value()
+
+
+_Key = tuple[str, ...]
+
+
+class _Place(msgspec.Struct, frozen=True):
+    """Where a row's figures go: its line, and, of an owned device's idle, the line of the owner.
+
+    None is a line that the filters leave out.
+    """
+
+    key: _Key | None
+    owned: bool
+    owner_key: _Key | None
+
+
+class Allocator:
+    """Takes rows one by one, so that memory grows with the lines and not with the rows."""
+
+    def __init__(self, rules: AllocationRules) -> None:
+        self._rules = rules
+        self._own: dict[tuple[str, _Key | None], _Sums] = {}
+        self._idle: dict[tuple[str, _Place], _Sums] = {}
+        self._unattributed: dict[_Key | None, _Sums] = {}
+        self._used: dict[_Key, dict[str, ExactSum]] = {}
+        self._places: dict[tuple[str, _Key], _Place] = {}
+        self._reasons = {reason: ExactSum() for reason in REASONS}
+        self._meter = {name: ExactSum() for name in METER.sums}
+        self._meter_provisional = ExactSum()
+        self._factors: set[str] = set()
+        self._first: UnixSeconds | None = None
+        self._last: UnixSeconds | None = None
+
+    def add(self, row: Row) -> None:
+        """Takes a row of energy, meter or usage, final or provisional; others are a KeyError."""
+        name = row.measurement.removeprefix("provisional_")
+        {"energy": self._add_energy, "meter": self._add_meter, "usage": self._add_usage}[name](row)
+        self._first = row.time if self._first is None else min(self._first, row.time)
+        self._last = row.time if self._last is None else max(self._last, row.time)
+
+    def result(self) -> Allocation:
+        """The lines and totals of what has come so far."""
+        shares, left = self._share_idle()
+        lines = self._attributed_lines(shares)
+        if self._rules.include_idle or self._rules.share_idle != "false":
+            lines += _plain_lines(left, IDLE)
+        if self._rules.include_unattributed:
+            lines += _plain_lines(self._unattributed, UNATTRIBUTED)
+        lines.sort(key=lambda line: (_ACCOUNT_ORDER[line.account], line.key))
+        return Allocation(
+            lines=tuple(lines),
+            totals=self._totals(),
+            factors=tuple(sorted(self._factors)),
+            first=self._first,
+            last=self._last,
+        )
+
+    def _add_energy(self, row: Row) -> None:
+        host, account = row.tags[0], row.tags[3]
+        place = self._place_of(row, ENERGY.tags)
+        if account == ATTRIBUTED:
+            sums = self._own.setdefault((host, place.key), _Sums())
+        elif account == IDLE:
+            sums = self._idle.setdefault((host, place), _Sums())
+        else:
+            sums = self._unattributed.setdefault(place.key, _Sums())
+            for reason, total in self._reasons.items():
+                _add(total, row.fields[_E[f"{reason}_joules"]])
+        sums.add(row, provisional=row.measurement != ENERGY.name)
+        factor = row.fields[_E["factor"]]
+        if isinstance(factor, str) and factor:
+            self._factors.add(factor)
+
+    def _add_meter(self, row: Row) -> None:
+        _add(self._meter["meter_disagreement_joules"], row.fields[_M["meter_disagreement_joules"]])
+        if row.fields[_M["parent"]]:
+            return  # the meter that contains it has counted it
+        for name in ("energy_joules", "metered_joules", "recovered_joules"):
+            _add(self._meter[name], row.fields[_M[name]])
+        if row.measurement != METER.name:
+            _add(self._meter_provisional, row.fields[_M["energy_joules"]])
+
+    def _add_usage(self, row: Row) -> None:
+        key = self._place_of(row, USAGE.tags).key
+        if key is None or not self._usage_has_keys():
+            return
+        used = self._used.get(key)
+        if used is None:
+            used = self._used[key] = {name: ExactSum() for name in _USED}
+        for name, total in used.items():
+            _add(total, row.fields[_U[name]])
+
+    def _usage_has_keys(self) -> bool:
+        """A request on four GPUs is one request: lines of devices have none."""
+        return {"device", "kind"}.isdisjoint(self._rules.by)
+
+    def _place_of(self, row: Row, names: tuple[str, ...]) -> _Place:
+        cached = self._places.get((row.measurement, row.tags))
+        if cached is None:
+            tags = dict(zip(names, row.tags, strict=True))
+            marker = _MARKERS[tags.get("account", ATTRIBUTED)]  # type: ignore[index]
+            owner = self._rules.owners.get((tags["host"], tags["device"])) if marker == IDLE_KEY else None
+            owner_key = None if owner is None else self._key(tags, marker, owner)
+            cached = _Place(self._key(tags, marker, marker), owner is not None, owner_key)
+            self._places[row.measurement, row.tags] = cached
+        return cached
+
+    def _key(self, tags: Mapping[str, str], marker: str, team: str) -> _Key | None:
+        """`marker` stands for what an idle or unattributed row has not, `team` for its team."""
+
+        def value(dimension: str) -> str:
+            if dimension in _PLACES:
+                return tags.get(dimension, "")
+            if marker:
+                return team if dimension == "team" else marker
+            if dimension.startswith(LABEL):
+                return label_value(tags["labels"], dimension.removeprefix(LABEL))
+            return tags[dimension]
+
+        chosen = all(value(dimension) in wanted for dimension, wanted in self._rules.filters.items())
+        return tuple(value(dimension) for dimension in self._rules.by) if chosen else None
+
+    def _share_idle(self) -> tuple[dict[_Key | None, _Sums], dict[_Key | None, _Sums]]:
+        """What idle each line is charged with, and what is left as idle, by its own key."""
+        shares: dict[_Key | None, _Sums] = {}
+        left: dict[_Key | None, _Sums] = {}
+        policy = self._rules.share_idle
+        weights = {place: sums.energy for place, sums in self._own.items()} if policy in ("host", "fleet") else {}
+        whole: dict[str, ExactSum] = {}
+        for (host, _), weight in weights.items():
+            whole.setdefault("" if policy == "fleet" else host, ExactSum()).add(weight)
+        pools: dict[str, _Sums] = {}
+        for (host, place), sums in self._idle.items():
+            pool = "" if policy == "fleet" else host
+            if policy == "owner" and place.owned:
+                shares.setdefault(place.owner_key, _Sums()).merge(sums)
+            elif pool in whole and whole[pool].value() > 0.0:
+                pools.setdefault(pool, _Sums()).merge(sums)
+            else:
+                left.setdefault(place.key, _Sums()).merge(sums)
+        for (host, key), weight in weights.items():
+            pool = "" if policy == "fleet" else host
+            if pool in pools and weight:
+                shares.setdefault(key, _Sums()).add_share(pools[pool], weight / whole[pool].value())
+        return shares, left
+
+    def _attributed_lines(self, shares: Mapping[_Key | None, _Sums]) -> list[AllocationLine]:
+        own: dict[_Key | None, _Sums] = {}
+        for (_, key), sums in self._own.items():
+            own.setdefault(key, _Sums()).merge(sums)
+        keys = own.keys() | shares.keys() | self._used.keys()
+        none_ended = {name: _zero() for name in _USED} if self._usage_has_keys() else None
+        return [
+            _line(key, ATTRIBUTED, own.get(key) or _Sums(), shares.get(key), self._used.get(key, none_ended))
+            for key in keys
+            if key is not None
+        ]
+
+    def _totals(self) -> AllocationTotals:
+        accounts = {
+            ATTRIBUTED: _merged(self._own.values()),
+            IDLE: _merged(self._idle.values()),
+            UNATTRIBUTED: _merged(self._unattributed.values()),
+        }
+        measured, rest = self._meter["energy_joules"].value(), ExactSum()
+        rest.merge(self._meter["energy_joules"])
+        for total in accounts.values():
+            rest.subtract(total)
+        return AllocationTotals(
+            measured_joules=measured,
+            attributed_joules=accounts[ATTRIBUTED].value(),
+            idle_joules=accounts[IDLE].value(),
+            unattributed_joules=accounts[UNATTRIBUTED].value(),
+            imbalance_joules=rest.value(),
+            measured_ratio=_ratio(self._meter["metered_joules"].value(), measured),
+            provisional_joules=self._meter_provisional.value(),
+            recovered_joules=self._meter["recovered_joules"].value(),
+            meter_disagreement_joules=self._meter["meter_disagreement_joules"].value(),
+            unattributed_reasons={reason: total.value() for reason, total in self._reasons.items()},
+        )
+
+
+def label_value(labels: str, key: str) -> str:
+    """The value of one label in a row's canonical JSON; NONE_KEY where it has none."""
+    found = json.loads(labels).get(key) if labels else None
+    return NONE_KEY if found is None else str(found)
+
+
+def is_dimension(name: str) -> bool:
+    """Whether lines can be made, or chosen, by it."""
+    return name in DIMENSIONS or (name.startswith(LABEL) and len(name) > len(LABEL))
+
+
+def _add(total: ExactSum, value: object) -> None:
+    if isinstance(value, int | float):
+        total.add(value)
+
+
+def _zero() -> ExactSum:
+    total = ExactSum()
+    total.add(0.0)
+    return total
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole else None
+
+
+def _merged(sums: Iterable[_Sums]) -> ExactSum:
+    total = ExactSum()
+    for each in sums:
+        total.merge(each.joules["energy_joules"])
+    return total
+
+
+def _plain_lines(sums: Mapping[_Key | None, _Sums], account: Account) -> list[AllocationLine]:
+    return [_line(key, account, each, None, None) for key, each in sums.items() if key is not None]
+
+
+def _line(
+    key: _Key, account: Account, own: _Sums, share: _Sums | None, used: Mapping[str, ExactSum] | None
+) -> AllocationLine:
+    joules = {name: total.value() for name, total in own.joules.items()}
+    counts = {name: None if used is None else used[name].known() for name in _USED}
+    factorless = ExactSum()
+    for each in (own, share):
+        if each is not None:
+            factorless.merge(each.factorless)
+    return AllocationLine(
+        key=key,
+        account=account,
+        **joules,
+        idle_share_joules=0.0 if share is None else share.energy,
+        emissions_grams=own.grams.known(),
+        idle_share_grams=0.0 if share is None else share.grams.known(),
+        factorless_joules=factorless.value(),
+        requests=counts["requests"],
+        input_tokens=counts["input_tokens"],
+        output_tokens=counts["output_tokens"],
+        cached_input_tokens=counts["cached_input_tokens"],
+        untold_requests=counts["untold_requests"],
+        provisional_joules=own.provisional.value(),
+        measured_ratio=_ratio(joules["metered_joules"], joules["energy_joules"]),
+    )
