@@ -9,7 +9,9 @@ that nobody can be charged with stays `__idle__`.
 """
 
 import json
+import math
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import Final, Literal
 
 import msgspec
@@ -250,7 +252,7 @@ class Allocator:
 
     def _usage_has_keys(self) -> bool:
         """A request on four GPUs is one request: lines of devices have none."""
-        return {"device", "kind"}.isdisjoint(self._rules.by)
+        return {"device", "kind"}.isdisjoint((*self._rules.by, *self._rules.filters))
 
     def _place_of(self, row: Row, names: tuple[str, ...]) -> _Place:
         cached = self._places.get((row.measurement, row.tags))
@@ -336,6 +338,23 @@ class Allocator:
             meter_disagreement_joules=self._meter["meter_disagreement_joules"].value(),
             unattributed_reasons={reason: total.value() for reason, total in self._reasons.items()},
         )
+
+
+def window_sums(rows: Iterable[Row]) -> tuple[float, float, float, float, float]:
+    """Measured, attributed, idle, unattributed, and what is left of the equation; in joules, of one host's window."""
+    measured: list[float] = []
+    accounts: dict[str, list[float]] = {ATTRIBUTED: [], IDLE: [], UNATTRIBUTED: []}
+    for row in rows:
+        joules = row.fields[0]
+        if not isinstance(joules, int | float):
+            continue
+        if not row.measurement.endswith(METER.name):
+            accounts[row.tags[3]].append(joules)
+        elif not row.fields[_M["parent"]]:
+            measured.append(joules)
+    rest = math.fsum(chain(measured, (-joules for each in accounts.values() for joules in each)))
+    attributed, idle, unattributed = (math.fsum(each) for each in accounts.values())
+    return math.fsum(measured), attributed, idle, unattributed, rest
 
 
 def label_value(labels: str, key: str) -> str:

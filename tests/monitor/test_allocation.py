@@ -130,7 +130,7 @@ def test_energy_without_a_factor_is_named() -> None:
 
 
 def test_shared_idle_brings_its_grams_and_its_unknown() -> None:
-    """30 J idle, 10 J of them without a factor: 2 g over three to one are 1.5 g and 0.5 g, and 7.5 J and 2.5 J without."""
+    """30 J idle, 10 J of them without a factor: 2 g over three to one are 1.5 g and 0.5 g, 7.5 J and 2.5 J without."""
     rows = [energy(0.0, 3.0, team="a"), energy(0.0, 1.0, team="b"), energy(0.0, 20.0, "idle")]
     rows.append(energy(0.0, 10.0, "idle", device="gpu1", location_grams=None, factor=None))
     found = allocate(rows, AllocationRules(by=("team",), share_idle="host"))

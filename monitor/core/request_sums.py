@@ -1,0 +1,109 @@
+"""One request out of its rows, one for each window and host it ran in. Pure."""
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from collectors.units import UnixSeconds
+from monitor.core.points import REQUEST_ENERGY, FieldValue, Row
+
+RequestKey = tuple[str, str, str, FieldValue]
+"""Namespace, id, attempt, and start: an id that was used again later is another request."""
+
+_T: Final = {name: place for place, name in enumerate(REQUEST_ENERGY.tags)}
+_F: Final = {name: place for place, name in enumerate(REQUEST_ENERGY.fields)}
+_KEY: Final = (_T["namespace"], _T["request_id"], _T["attempt"])
+
+
+class RequestLine(msgspec.Struct, frozen=True, kw_only=True):
+    """What one request used in the interval asked for. Tokens and work are the whole request's, None where not told.
+
+    `hosts` are those it ran on. `whole` tells whether it lies in the interval from start to end.
+    """
+
+    namespace: str
+    request_id: str
+    attempt: str
+    model: str
+    team: str
+    deployment: str
+    labels: str
+    hosts: tuple[str, ...]
+    energy_joules: float
+    marginal_joules: float
+    metered_joules: float
+    recovered_joules: float
+    exact_joules: float
+    emissions_grams: float | None
+    measured_ratio: float | None
+    start: UnixSeconds | None
+    first_token: UnixSeconds | None
+    end: UnixSeconds | None
+    input_tokens: float | None
+    cached_input_tokens: float | None
+    output_tokens: float | None
+    work_unit: str | None
+    work_amount: float | None
+    status: str | None
+    factor: str | None
+    whole: bool
+
+
+def request_key(row: Row) -> RequestKey:
+    """Which request a row is of."""
+    namespace, request_id, attempt = (row.tags[place] for place in _KEY)
+    return namespace, request_id, attempt, row.fields[_F["start"]]
+
+
+def request_end(row: Row) -> UnixSeconds:
+    """When the row's request ended; where that is not known, at once."""
+    end = row.fields[_F["end"]]
+    return float(end) if isinstance(end, int | float) else row.time
+
+
+def sum_request(rows: Sequence[Row], start: UnixSeconds, end: UnixSeconds) -> RequestLine:
+    """One request's rows within [start, end), at least one: 3 J in one window and 4 J in the next are 7 J."""
+    last = max(rows, key=lambda row: (row.time, row.tags))
+    joules = {name: _sum(rows, name) or 0.0 for name in REQUEST_ENERGY.sums if name.endswith("_joules")}
+    facts = {name: last.fields[_F[name]] for name in REQUEST_ENERGY.facts}
+    tags = {name: last.tags[place] for name, place in _T.items()}
+    energy_joules = joules["energy_joules"]
+    known = {name: facts[name] for name in _FACTS}
+    return msgspec.convert(
+        {
+            **{name: tags[name] for name in _TAGS},
+            **joules,
+            **known,
+            "hosts": tuple(sorted({row.tags[_T["host"]] for row in rows})),
+            "emissions_grams": _sum(rows, "location_grams"),
+            "measured_ratio": joules["metered_joules"] / energy_joules if energy_joules else None,
+            "whole": _within(facts["start"], start, end) and _within(facts["end"], start, end),
+        },
+        RequestLine,
+    )
+
+
+_TAGS: Final = ("namespace", "request_id", "attempt", "model", "team", "deployment", "labels")
+_FACTS: Final = (
+    "start",
+    "first_token",
+    "end",
+    "input_tokens",
+    "cached_input_tokens",
+    "output_tokens",
+    "work_unit",
+    "work_amount",
+    "status",
+    "factor",
+)
+
+
+def _sum(rows: Sequence[Row], name: str) -> float | None:
+    values = [value for row in rows if isinstance(value := row.fields[_F[name]], int | float)]
+    return math.fsum(values) if values else None
+
+
+def _within(moment: FieldValue, start: UnixSeconds, end: UnixSeconds) -> bool:
+    return isinstance(moment, int | float) and start <= moment <= end
