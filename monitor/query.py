@@ -93,6 +93,7 @@ class Query:
             query=query,
             lines=tuple(page),
             totals=None if principal.role == "team" else found.totals,
+            idle_devices=None if principal.role == "team" else found.idle_devices,
             factors=found.factors,
             final_until=min(self._store.last_times(METER, "host").values(), default=None),
             next=following,
@@ -152,6 +153,16 @@ class Query:
         rows = self._store.read(measurement, since, math.inf)
         values = (dict(zip(names, (*row.tags, *row.fields), strict=True)) | {"mark": row.time} for row in rows)
         return tuple(msgspec.convert(each, kind) for each in values)
+
+
+def whole_allocation(query: Query, principal: Principal, allocation: AllocationQuery) -> AllocationPage:
+    """All pages of an allocation as one."""
+    page = query.allocation(principal, allocation)
+    lines = list(page.lines)
+    while page.next is not None:
+        page = query.allocation(principal, msgspec.structs.replace(allocation, after=page.next))
+        lines += page.lines
+    return msgspec.structs.replace(page, query=allocation, lines=tuple(lines))
 
 
 def every_window(query: Query, principal: Principal, windows: WindowsQuery) -> Iterator[WindowBooks]:

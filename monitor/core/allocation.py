@@ -42,7 +42,8 @@ _M: Final = {name: place for place, name in enumerate(METER.fields)}
 class AllocationRules(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked. `by` and the keys of `filters` are of DIMENSIONS, or "label:KEY".
 
-    `filters` choose among the finished lines' rows and change no share. `owners` maps (host, device) to a team.
+    `filters` choose among the finished lines' rows and change no share. `owners` maps (host, device) to a team,
+    (host, "") for the devices that are not named.
     """
 
     by: tuple[str, ...]
@@ -97,14 +98,27 @@ class AllocationTotals(msgspec.Struct, frozen=True, kw_only=True):
     provisional_joules: float
     recovered_joules: float
     meter_disagreement_joules: float
+    emissions_grams: float | None
+    factorless_joules: float
     unattributed_reasons: dict[str, float]
 
 
+class IdleDevice(msgspec.Struct, frozen=True, kw_only=True):
+    """What one device used with nothing running, and where its idle power is known from ("configured", "quiet" ..)."""
+
+    host: str
+    device: str
+    kind: str
+    energy_joules: float
+    idle_sources: tuple[str, ...]
+
+
 class Allocation(msgspec.Struct, frozen=True, kw_only=True):
-    """Lines by account and key, the totals, the factors met, and the times of the first and last row."""
+    """Lines by account and key, the totals, idle by device, the factors met, the times of the first and last row."""
 
     lines: tuple[AllocationLine, ...]
     totals: AllocationTotals
+    idle_devices: tuple[IdleDevice, ...]
     factors: tuple[str, ...]
     first: UnixSeconds | None
     last: UnixSeconds | None
@@ -181,6 +195,7 @@ class Allocator:
         self._rules = rules
         self._own: dict[tuple[str, _Key | None], _Sums] = {}
         self._idle: dict[tuple[str, _Place], _Sums] = {}
+        self._idle_devices: dict[_Key, tuple[ExactSum, set[str]]] = {}
         self._unattributed: dict[_Key | None, _Sums] = {}
         self._used: dict[_Key, dict[str, ExactSum]] = {}
         self._places: dict[tuple[str, _Key], _Place] = {}
@@ -210,6 +225,7 @@ class Allocator:
         return Allocation(
             lines=tuple(lines),
             totals=self._totals(),
+            idle_devices=self._idle_by_device(),
             factors=tuple(sorted(self._factors)),
             first=self._first,
             last=self._last,
@@ -222,6 +238,7 @@ class Allocator:
             sums = self._own.setdefault((host, place.key), _Sums())
         elif account == IDLE:
             sums = self._idle.setdefault((host, place), _Sums())
+            self._add_idle_device(row)
         else:
             sums = self._unattributed.setdefault(place.key, _Sums())
             for reason, total in self._reasons.items():
@@ -230,6 +247,21 @@ class Allocator:
         factor = row.fields[_E["factor"]]
         if isinstance(factor, str) and factor:
             self._factors.add(factor)
+
+    def _add_idle_device(self, row: Row) -> None:
+        total, sources = self._idle_devices.setdefault(row.tags[:3], (ExactSum(), set()))
+        _add(total, row.fields[_E["energy_joules"]])
+        source = row.fields[_E["idle_source"]]
+        if isinstance(source, str) and source:
+            sources.add(source)
+
+    def _idle_by_device(self) -> tuple[IdleDevice, ...]:
+        return tuple(
+            IdleDevice(
+                host=host, device=device, kind=kind, energy_joules=total.value(), idle_sources=tuple(sorted(sources))
+            )
+            for (host, device, kind), (total, sources) in sorted(self._idle_devices.items())
+        )
 
     def _add_meter(self, row: Row) -> None:
         _add(self._meter["meter_disagreement_joules"], row.fields[_M["meter_disagreement_joules"]])
@@ -259,11 +291,15 @@ class Allocator:
         if cached is None:
             tags = dict(zip(names, row.tags, strict=True))
             marker = _MARKERS[tags.get("account", ATTRIBUTED)]  # type: ignore[index]
-            owner = self._rules.owners.get((tags["host"], tags["device"])) if marker == IDLE_KEY else None
+            owner = self._owner(tags) if marker == IDLE_KEY else None
             owner_key = None if owner is None else self._key(tags, marker, owner)
             cached = _Place(self._key(tags, marker, marker), owner is not None, owner_key)
             self._places[row.measurement, row.tags] = cached
         return cached
+
+    def _owner(self, tags: Mapping[str, str]) -> str | None:
+        owners, host = self._rules.owners, tags["host"]
+        return owners.get((host, tags["device"]), owners.get((host, "")))
 
     def _key(self, tags: Mapping[str, str], marker: str, team: str) -> _Key | None:
         """`marker` stands for what an idle or unattributed row has not, `team` for its team."""
@@ -322,20 +358,22 @@ class Allocator:
             IDLE: _merged(self._idle.values()),
             UNATTRIBUTED: _merged(self._unattributed.values()),
         }
+        every = _merged(accounts.values())
         measured, rest = self._meter["energy_joules"].value(), ExactSum()
         rest.merge(self._meter["energy_joules"])
-        for total in accounts.values():
-            rest.subtract(total)
+        rest.subtract(every.joules["energy_joules"])
         return AllocationTotals(
             measured_joules=measured,
-            attributed_joules=accounts[ATTRIBUTED].value(),
-            idle_joules=accounts[IDLE].value(),
-            unattributed_joules=accounts[UNATTRIBUTED].value(),
+            attributed_joules=accounts[ATTRIBUTED].energy,
+            idle_joules=accounts[IDLE].energy,
+            unattributed_joules=accounts[UNATTRIBUTED].energy,
             imbalance_joules=rest.value(),
             measured_ratio=_ratio(self._meter["metered_joules"].value(), measured),
             provisional_joules=self._meter_provisional.value(),
             recovered_joules=self._meter["recovered_joules"].value(),
             meter_disagreement_joules=self._meter["meter_disagreement_joules"].value(),
+            emissions_grams=every.grams.known(),
+            factorless_joules=every.factorless.value(),
             unattributed_reasons={reason: total.value() for reason, total in self._reasons.items()},
         )
 
@@ -383,10 +421,10 @@ def _ratio(part: float, whole: float) -> float | None:
     return part / whole if whole else None
 
 
-def _merged(sums: Iterable[_Sums]) -> ExactSum:
-    total = ExactSum()
+def _merged(sums: Iterable[_Sums]) -> _Sums:
+    total = _Sums()
     for each in sums:
-        total.merge(each.joules["energy_joules"])
+        total.merge(each)
     return total
 
 

@@ -6,7 +6,7 @@ from typing import Final, Literal
 import msgspec
 
 from collectors.units import UnixSeconds
-from monitor.core.allocation import AllocationLine, AllocationTotals, ShareIdle
+from monitor.core.allocation import AllocationLine, AllocationTotals, IdleDevice, ShareIdle
 from monitor.core.request_sums import RequestLine
 
 MOST_LINES: Final = 10_000
@@ -63,14 +63,16 @@ class StepLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AllocationPage(msgspec.Struct, frozen=True, kw_only=True):
-    """Lines in the order of step, account and key. `totals` are of the whole interval; a team is not shown them.
+    """Lines in the order of step, account and key.
 
+    `totals` and `idle_devices` are of the whole interval; None for a team, as they tell what others used.
     `final_until` is the start of the newest window that is final on every host; None where nothing is.
     """
 
     query: AllocationQuery
     lines: tuple[StepLine, ...]
     totals: AllocationTotals | None
+    idle_devices: tuple[IdleDevice, ...] | None
     factors: tuple[str, ...]
     final_until: UnixSeconds | None
     next: str | None

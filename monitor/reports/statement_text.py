@@ -1,0 +1,118 @@
+"""A statement as JSON, and as plain text for people. In: a Statement. Out: text; every number with its quality."""
+
+import json
+
+import msgspec
+
+from collectors.clock import rfc3339
+from collectors.units import JOULES_PER_KILOWATT_HOUR, JOULES_PER_WATT_HOUR
+from monitor.reports.layout import columns, printable
+from monitor.reports.statement import Statement
+
+
+def render_json(statement: Statement) -> str:
+    """One object; times are unix seconds, null is what is not known."""
+    return json.dumps(msgspec.to_builtins(statement), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def render_text(statement: Statement) -> str:
+    """The books, who used what, and everything that a reader should know before trusting it."""
+    title = f"Energy statement  {rfc3339(statement.start)} to {rfc3339(statement.end)}"
+    blocks = [[title, "=" * len(title)], _books(statement), _lines(statement), _notes(statement)]
+    return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
+
+
+def energy(joules: float) -> str:
+    """Kilowatt hours from 0.1 kWh on, watt hours below, joules beside: 7.2e6 J are "2.000 kWh (7 200 000.0 J)"."""
+    exact = f"({joules:,.1f} J)".replace(",", " ")
+    if abs(joules) >= JOULES_PER_KILOWATT_HOUR / 10:
+        return f"{joules / JOULES_PER_KILOWATT_HOUR:,.3f} kWh {exact}".replace(",", " ")
+    return f"{joules / JOULES_PER_WATT_HOUR:.3f} Wh {exact}"
+
+
+def emissions(grams: float | None) -> str:
+    """Kilograms from 1 kg on; "unknown" where no factor is known."""
+    if grams is None:
+        return "unknown"
+    return f"{grams / 1000:,.3f} kg CO2e".replace(",", " ") if grams >= 1000 else f"{grams:.3f} g CO2e"
+
+
+def _books(statement: Statement) -> list[str]:
+    measured = statement.measured_joules
+
+    def row(name: str, joules: float, note: str = "") -> list[str]:
+        return [name, energy(joules), _percent(joules / measured if measured else None), note]
+
+    rows = [
+        row("measured", measured, f"{_percent(statement.measured_ratio)} metered, the rest modelled"),
+        row("attributed", statement.attributed_joules),
+        row("idle", statement.idle_joules, _idle_note(statement)),
+        row("unattributed", statement.unattributed_joules, _reasons(statement)),
+    ]
+    closing = "no windows" if not statement.windows else f"{statement.windows} windows"
+    off = f"books close: worst window off by {statement.worst_imbalance:.0e}"
+    if statement.worst_imbalance > 1e-9:
+        off = f"BOOKS DO NOT CLOSE: worst window off by {statement.worst_imbalance:.3g}"
+    return [*columns(("", "energy", "share", ""), rows, left=1)[2:], f"{off} ({closing})"]
+
+
+def _lines(statement: Statement) -> list[str]:
+    header = ("model", "team", "energy", "CO2e", "requests", "tokens in", "tokens out", "metered")
+    rows = [
+        (
+            line.model,
+            line.team or "(no team)",
+            energy(line.energy_joules),
+            emissions(line.emissions_grams),
+            _count(line.requests),
+            _count(line.input_tokens),
+            _count(line.output_tokens),
+            _percent(line.measured_ratio),
+        )
+        for line in sorted(statement.by, key=lambda line: -line.energy_joules)
+    ]
+    return columns(header, rows, left=2) if rows else ["nobody used any energy in these windows"]
+
+
+def _notes(statement: Statement) -> list[str]:
+    notes = [f"emissions: {emissions(statement.emissions_grams)}, idle and unattributed included"]
+    notes += [f"  factor: {printable(factor)}" for factor in statement.factors]
+    if statement.factorless_joules:
+        notes.append(f"  without a factor, in no gram above: {energy(statement.factorless_joules)}")
+    if statement.recovered_joules:
+        notes.append(f"recovered from counters across holes: {energy(statement.recovered_joules)}")
+    untold = sum(line.untold_requests or 0.0 for line in statement.by)
+    if untold:
+        notes.append(f"requests whose tokens nobody told: {_count(untold)}")
+    if statement.provisional.windows:
+        pending = statement.provisional
+        notes.append(f"not yet final, in no sum: {energy(pending.measured_joules)} in {pending.windows} windows")
+    notes += [f"rejected: {count} x {printable(reason)}" for reason, count in sorted(statement.rejected.items())]
+    notes += [
+        f"restated at {rfc3339(each.mark)}: {printable(each.host)}, {_count(each.windows)} windows,"
+        f" {printable(each.reason or 'no reason given')}"
+        for each in statement.restatements
+    ]
+    notes += [
+        f"too late at {rfc3339(each.mark)}, in no sum: {printable(each.host)}, {_count(each.windows)} windows"
+        for each in statement.too_late
+    ]
+    return notes
+
+
+def _idle_note(statement: Statement) -> str:
+    sources = sorted({source for each in statement.idle_devices for source in each.idle_sources})
+    return f"idle power: {', '.join(sources)}" if sources else ""
+
+
+def _reasons(statement: Statement) -> str:
+    reasons = {name: joules for name, joules in statement.unattributed_reasons.items() if joules}
+    return ", ".join(f"{name} {joules:,.1f} J".replace(",", " ") for name, joules in reasons.items())
+
+
+def _percent(ratio: float | None) -> str:
+    return "-" if ratio is None else f"{100 * ratio:.1f} %"
+
+
+def _count(number: float | None) -> str:
+    return "-" if number is None else f"{number:,.10g}".replace(",", " ")
