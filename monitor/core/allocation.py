@@ -10,6 +10,7 @@ that nobody can be charged with stays `__idle__`.
 
 import json
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import Final, Literal
@@ -193,10 +194,10 @@ class Allocator:
 
     def __init__(self, rules: AllocationRules) -> None:
         self._rules = rules
-        self._own: dict[tuple[str, _Key | None], _Sums] = {}
-        self._idle: dict[tuple[str, _Place], _Sums] = {}
+        self._own: defaultdict[tuple[str, _Key | None], _Sums] = defaultdict(_Sums)
+        self._idle: defaultdict[tuple[str, _Place], _Sums] = defaultdict(_Sums)
         self._idle_devices: dict[_Key, tuple[ExactSum, set[str]]] = {}
-        self._unattributed: dict[_Key | None, _Sums] = {}
+        self._unattributed: defaultdict[_Key | None, _Sums] = defaultdict(_Sums)
         self._used: dict[_Key, dict[str, ExactSum]] = {}
         self._places: dict[tuple[str, _Key], _Place] = {}
         self._reasons = {reason: ExactSum() for reason in REASONS}
@@ -235,12 +236,12 @@ class Allocator:
         host, account = row.tags[0], row.tags[3]
         place = self._place_of(row, ENERGY.tags)
         if account == ATTRIBUTED:
-            sums = self._own.setdefault((host, place.key), _Sums())
+            sums = self._own[(host, place.key)]
         elif account == IDLE:
-            sums = self._idle.setdefault((host, place), _Sums())
+            sums = self._idle[(host, place)]
             self._add_idle_device(row)
         else:
-            sums = self._unattributed.setdefault(place.key, _Sums())
+            sums = self._unattributed[place.key]
             for reason, total in self._reasons.items():
                 _add(total, row.fields[_E[f"{reason}_joules"]])
         sums.add(row, provisional=row.measurement != ENERGY.name)
@@ -318,32 +319,32 @@ class Allocator:
 
     def _share_idle(self) -> tuple[dict[_Key | None, _Sums], dict[_Key | None, _Sums]]:
         """What idle each line is charged with, and what is left as idle, by its own key."""
-        shares: dict[_Key | None, _Sums] = {}
-        left: dict[_Key | None, _Sums] = {}
+        shares: defaultdict[_Key | None, _Sums] = defaultdict(_Sums)
+        left: defaultdict[_Key | None, _Sums] = defaultdict(_Sums)
         policy = self._rules.share_idle
         weights = {place: sums.energy for place, sums in self._own.items()} if policy in ("host", "fleet") else {}
-        whole: dict[str, ExactSum] = {}
+        whole: defaultdict[str, ExactSum] = defaultdict(ExactSum)
         for (host, _), weight in weights.items():
-            whole.setdefault("" if policy == "fleet" else host, ExactSum()).add(weight)
-        pools: dict[str, _Sums] = {}
+            whole["" if policy == "fleet" else host].add(weight)
+        pools: defaultdict[str, _Sums] = defaultdict(_Sums)
         for (host, place), sums in self._idle.items():
             pool = "" if policy == "fleet" else host
             if policy == "owner" and place.owned:
-                shares.setdefault(place.owner_key, _Sums()).merge(sums)
+                shares[place.owner_key].merge(sums)
             elif pool in whole and whole[pool].value() > 0.0:
-                pools.setdefault(pool, _Sums()).merge(sums)
+                pools[pool].merge(sums)
             else:
-                left.setdefault(place.key, _Sums()).merge(sums)
+                left[place.key].merge(sums)
         for (host, key), weight in weights.items():
             pool = "" if policy == "fleet" else host
             if pool in pools and weight:
-                shares.setdefault(key, _Sums()).add_share(pools[pool], weight / whole[pool].value())
+                shares[key].add_share(pools[pool], weight / whole[pool].value())
         return shares, left
 
     def _attributed_lines(self, shares: Mapping[_Key | None, _Sums]) -> list[AllocationLine]:
-        own: dict[_Key | None, _Sums] = {}
+        own: defaultdict[_Key | None, _Sums] = defaultdict(_Sums)
         for (_, key), sums in self._own.items():
-            own.setdefault(key, _Sums()).merge(sums)
+            own[key].merge(sums)
         keys = own.keys() | shares.keys() | self._used.keys()
         none_ended = {name: _zero() for name in _USED} if self._usage_has_keys() else None
         return [
