@@ -14,7 +14,8 @@ from typing import Final, TypeVar, get_args
 import msgspec
 
 from collectors.units import UnixSeconds
-from monitor.core.allocation import AllocationLine, AllocationRules, Allocator, ShareIdle, is_dimension, window_sums
+from monitor.core.allocation import Allocator, window_sums
+from monitor.core.allocation_lines import AllocationLine, AllocationRules, ShareIdle, is_dimension
 from monitor.core.points import (
     MEASUREMENTS,
     METER,

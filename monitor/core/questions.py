@@ -6,7 +6,7 @@ from typing import Final, Literal
 import msgspec
 
 from collectors.units import UnixSeconds
-from monitor.core.allocation import AllocationLine, AllocationTotals, IdleDevice, ShareIdle
+from monitor.core.allocation_lines import AllocationLine, AllocationTotals, IdleDevice, ShareIdle
 from monitor.core.request_sums import RequestLine
 
 MOST_LINES: Final = 10_000

@@ -9,7 +9,7 @@ from typing import Final, TextIO
 import msgspec
 
 from collectors.units import UnixSeconds
-from monitor.core.allocation import AllocationLine, IdleDevice
+from monitor.core.allocation_lines import AllocationLine, IdleDevice
 from monitor.core.questions import (
     AllocationPage,
     AllocationQuery,

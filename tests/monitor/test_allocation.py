@@ -6,7 +6,8 @@ from books_rows import energy, meter, usage
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.core.allocation import Allocation, AllocationLine, AllocationRules, allocate
+from monitor.core.allocation import allocate
+from monitor.core.allocation_lines import Allocation, AllocationLine, AllocationRules
 from monitor.core.exact import ExactSum
 from monitor.core.points import ENERGY, METER, PROVISIONAL_ENERGY, PROVISIONAL_METER, USAGE, Row
 from monitor.core.rollup import roll_up
