@@ -40,20 +40,24 @@ def emissions(grams: float | None) -> str:
 def _books(statement: Statement) -> list[str]:
     measured = statement.measured_joules
 
-    def row(name: str, joules: float, note: str = "") -> list[str]:
-        return [name, energy(joules), _percent(joules / measured if measured else None), note]
+    def row(name: str, joules: float) -> list[str]:
+        return [name, energy(joules), _percent(joules / measured if measured else None)]
 
     rows = [
-        row("measured", measured, f"{_percent(statement.measured_ratio)} metered, the rest modelled"),
+        row("measured", measured),
         row("attributed", statement.attributed_joules),
-        row("idle", statement.idle_joules, _idle_note(statement)),
-        row("unattributed", statement.unattributed_joules, _reasons(statement)),
+        row("idle", statement.idle_joules),
+        row("unattributed", statement.unattributed_joules),
     ]
+    metered = f"{_percent(statement.measured_ratio)} metered, the rest modelled"
+    notes = (metered, "", _idle_note(statement), _reasons(statement))
+    lines = columns(("", "energy", "share"), rows, left=1)[2:]
     closing = "no windows" if not statement.windows else f"{statement.windows} windows"
     off = f"books close: worst window off by {statement.worst_imbalance:.0e}"
     if statement.worst_imbalance > 1e-9:
         off = f"BOOKS DO NOT CLOSE: worst window off by {statement.worst_imbalance:.3g}"
-    return [*columns(("", "energy", "share", ""), rows, left=1)[2:], f"{off} ({closing})"]
+    noted = [f"{line}  {note}".rstrip() for line, note in zip(lines, notes, strict=True)]
+    return [*noted, f"{off} ({closing})"]
 
 
 def _lines(statement: Statement) -> list[str]:

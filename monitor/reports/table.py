@@ -33,6 +33,6 @@ def _totals(page: AllocationPage) -> list[str]:
     if totals is None:
         return []
     names_of = ("measured", "attributed", "idle", "unattributed", "imbalance", "provisional")
-    lines = [f"{name:<14}{getattr(totals, f'{name}_joules')!r} J" for name in names_of]
-    factors = [f"{'factor':<14}{factor}" for factor in page.factors]
-    return ["", *lines, f"{'measured ratio':<14} {digits(totals.measured_ratio, '-')}", *factors]
+    lines = [f"{name:<16}{getattr(totals, f'{name}_joules')!r} J" for name in names_of]
+    factors = [f"{'factor':<16}{factor}" for factor in page.factors]
+    return ["", *lines, f"{'measured ratio':<16}{digits(totals.measured_ratio, '-')}", *factors]

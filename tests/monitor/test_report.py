@@ -101,9 +101,9 @@ def test_the_table_ends_with_the_books(folder: Path) -> None:
         ["a", "attributed", "600.1"],
         ["b", "attributed", "200.0"],
     ]
-    assert "measured      1077.1 J" in text
-    assert "provisional   77.0 J" in text
-    assert "factor        FR 2023" in text
+    assert "measured        1077.1 J" in text
+    assert "provisional     77.0 J" in text
+    assert "factor          FR 2023" in text
 
 
 def test_an_empty_interval_says_so(folder: Path) -> None:
