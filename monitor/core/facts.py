@@ -1,0 +1,48 @@
+"""What is in force at a moment, from the facts of the log. Pure. In: facts with their stamps. Out: a factor, the terms.
+
+A fact is in force from a minute after its own log time on, so that whoever computes a window knows every fact that
+counts for it. The first fact of a key also holds for all time before: a window's factor is then the same for whoever
+computes it, and a fresh start has no minute without one.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable
+from typing import Final
+
+from collectors.units import UnixSeconds
+from monitor.core.emissions.factors import Intensity
+from monitor.core.membership import Accounting
+
+IN_FORCE_AFTER_SECONDS: Final = 60.0
+
+Fact = Intensity | Accounting
+
+
+class Facts:
+    """Built from (stamp, fact) in the order of the log; the log time is the running maximum of the stamps."""
+
+    def __init__(self, facts: Iterable[tuple[UnixSeconds, Fact]]) -> None:
+        self._accounting: Accounting | None = None
+        self._since: dict[str, list[UnixSeconds]] = {}
+        self._intensities: dict[str, list[Intensity]] = {}
+        log_time = float("-inf")
+        for stamp, fact in facts:
+            log_time = max(log_time, stamp)
+            if isinstance(fact, Intensity):
+                self._since.setdefault(fact.zone, []).append(log_time + IN_FORCE_AFTER_SECONDS)
+                self._intensities.setdefault(fact.zone, []).append(fact)
+            elif self._accounting is None:
+                self._accounting = fact
+
+    def intensity(self, zone: str, at: UnixSeconds) -> Intensity | None:
+        """The zone's newest factor that is in force at a moment, its first before that, None if there never was one."""
+        since = self._since.get(zone)
+        return self._intensities[zone][max(0, bisect_right(since, at) - 1)] if since else None
+
+    def accounting(self) -> Accounting | None:
+        """The terms of the books, None in a log without.
+
+        They are those of the first such fact: windows of another length, begun halfway, would be other rows beside
+        the old ones.
+        """
+        return self._accounting
