@@ -17,16 +17,23 @@ Stream = Literal["readings", "usage", "facts"]
 
 
 class Append(msgspec.Struct, frozen=True, kw_only=True):
-    """A record on its way into the log. `schema` is name and version ("readings.v1"), `key` the host."""
+    """A record on its way into the log. `schema` is name and version ("readings.v1"), `key` the host.
+
+    `stamp` is the record's own stamp where its writer drives the log's clock (a replay); else `append`'s `now` counts.
+    """
 
     stream: Stream
     key: str
     schema: str
     body: bytes
+    stamp: UnixSeconds | None = None
 
 
 class LogRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A record as it stands in the log. Offsets rise within a stream and are never used twice."""
+    """A record as it stands in the log. Offsets rise within a stream and are never used twice.
+
+    `stamp` is the stream's log time at the record: the running maximum up to and with it, so it never steps back.
+    """
 
     stream: Stream
     offset: int
@@ -69,7 +76,10 @@ class Log(Protocol):
     """Append-only and durable. Raises LogUnavailable when it cannot be read or written."""
 
     def append(self, records: Sequence[Append], now: UnixSeconds) -> None:
-        """Stores all of them or none, in order, stamped max(last stamp, now); returns once they are on disk."""
+        """Stores all of them or none, in order; returns once they are on disk.
+
+        A record is stamped max(last stamp, its own stamp or else `now`). ValueError for one that is not finite.
+        """
         ...
 
     def read(self, positions: Mapping[str, int], limit: int) -> list[LogRecord]:
@@ -80,8 +90,8 @@ class Log(Protocol):
         """All records of the facts stream behind that offset, to its end."""
         ...
 
-    def last(self, stream: Stream, key: str) -> LogRecord | None:
-        """The newest record with that key: where a collector goes on after a restart."""
+    def last(self, stream: Stream, key: str, schema: str | None = None) -> LogRecord | None:
+        """The newest record with that key, and that schema if given: where a collector goes on after a restart."""
         ...
 
     def log_time(self) -> UnixSeconds | None:
@@ -93,7 +103,17 @@ class Log(Protocol):
         ...
 
     def start(self) -> tuple[UnixSeconds, bool] | None:
-        """The stamp of the oldest record, and whether records before it were trimmed away; None in an empty log."""
+        """The stamp of the oldest record of readings and usage, and whether records before it were trimmed away.
+
+        None where neither stream holds a record.
+        """
+        ...
+
+    def trim(self, before: UnixSeconds) -> int:
+        """Deletes records stamped before that; returns how many.
+
+        Never what stands at or behind the committed positions (nothing at all before a first commit), never a fact.
+        """
         ...
 
     def commit(self, commit: Commit) -> None:

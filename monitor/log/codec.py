@@ -1,0 +1,189 @@
+"""What stands in a log record's body. In: the records of the house. Out: msgpack under a schema name with a version.
+
+Fields are only ever added, readers ignore those they do not know: a reader takes records of one version up and down.
+Encoding makes an `Append`, `Decoder.decode` turns a `LogRecord` back. Readings, ticks, usage and controls are keyed by
+host; ticks and controls stand in the usage stream, so that a host's newest record of readings is always a batch.
+"""
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from collectors.errors import Rejected
+from collectors.readings import CounterMark, EnergyReading, HostProfile
+from collectors.units import UnixSeconds
+from monitor.core.emissions.factors import Intensity
+from monitor.core.membership import Accounting
+from monitor.core.usage import Usage
+from monitor.log.contract import check_accounting, check_batch, check_intensity, check_profile, check_span, check_usage
+from monitor.log.protocol import Append, LogRecord
+
+READINGS_SCHEMA = "readings.v1"
+USAGE_SCHEMA = "usage.v1"
+RESTATE_SCHEMA = "restate.v1"
+TICK_SCHEMA = "tick.v1"
+ACCOUNTING_SCHEMA = "accounting.v1"
+INTENSITY_SCHEMA = "intensity.v1"
+
+_PROFILES_KEPT = 1_024
+_encoder = msgspec.msgpack.Encoder()
+
+
+class ReadingBatch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one host's meters said, with the facts of the host, and the raw counters to go on from after a restart."""
+
+    profile: HostProfile
+    readings: tuple[EnergyReading, ...]
+    marks: tuple[CounterMark, ...] = ()
+
+
+class UsageBatch(msgspec.Struct, frozen=True, kw_only=True):
+    """Requests' parts on one host."""
+
+    usages: tuple[Usage, ...]
+
+
+class Restate(msgspec.Struct, frozen=True, kw_only=True):
+    """A person's order to account [start, end) of a host again at the next mark, and why."""
+
+    host: str
+    start: UnixSeconds
+    end: UnixSeconds
+    reason: str
+
+
+class Tick(msgspec.Struct, frozen=True):
+    """Nothing but its stamp: log time goes on where no host speaks."""
+
+
+class AccountingFact(msgspec.Struct, frozen=True, kw_only=True):
+    """The wire form of the terms under which books are kept."""
+
+    accounting: Accounting
+
+
+Decoded = ReadingBatch | UsageBatch | Restate | Tick | Accounting | Intensity
+
+
+def readings_record(batch: ReadingBatch, stamp: UnixSeconds | None = None) -> Append:
+    """A batch of readings, keyed by the host of its profile."""
+    body = _encoder.encode(batch)
+    return Append(stream="readings", key=batch.profile.host, schema=READINGS_SCHEMA, body=body, stamp=stamp)
+
+
+def usage_record(host: str, usages: Sequence[Usage], stamp: UnixSeconds | None = None) -> Append:
+    """Requests' parts on that host."""
+    body = _encoder.encode(UsageBatch(usages=tuple(usages)))
+    return Append(stream="usage", key=host, schema=USAGE_SCHEMA, body=body, stamp=stamp)
+
+
+def tick_record(host: str, stamp: UnixSeconds | None = None) -> Append:
+    """A tick; its body is empty."""
+    return Append(stream="usage", key=host, schema=TICK_SCHEMA, body=b"", stamp=stamp)
+
+
+def restate_record(order: Restate, stamp: UnixSeconds | None = None) -> Append:
+    """An order to restate, in the usage of its host."""
+    return Append(stream="usage", key=order.host, schema=RESTATE_SCHEMA, body=_encoder.encode(order), stamp=stamp)
+
+
+def accounting_record(accounting: Accounting, stamp: UnixSeconds | None = None) -> Append:
+    """The terms of the books, a fact."""
+    body = _encoder.encode(AccountingFact(accounting=accounting))
+    return Append(stream="facts", key="accounting", schema=ACCOUNTING_SCHEMA, body=body, stamp=stamp)
+
+
+def intensity_record(intensity: Intensity, stamp: UnixSeconds | None = None) -> Append:
+    """A zone's carbon intensity, a fact keyed by the zone."""
+    body = _encoder.encode(intensity)
+    return Append(stream="facts", key=intensity.zone, schema=INTENSITY_SCHEMA, body=body, stamp=stamp)
+
+
+class _WireBatch(msgspec.Struct, frozen=True, kw_only=True):
+    """A ReadingBatch whose profile is still bytes: they are the same in nearly every batch of a host."""
+
+    profile: msgspec.Raw
+    readings: tuple[EnergyReading, ...]
+    marks: tuple[CounterMark, ...] = ()
+
+
+class Decoder:
+    """Turns log records back. It remembers the last profiles it saw by their bytes, so keep one; one thread each."""
+
+    def __init__(self) -> None:
+        self._profiles: dict[bytes, HostProfile] = {}
+        self._profile = msgspec.msgpack.Decoder(HostProfile)
+        self._batch = msgspec.msgpack.Decoder(_WireBatch)
+        self._usage = msgspec.msgpack.Decoder(UsageBatch)
+        self._restate = msgspec.msgpack.Decoder(Restate)
+        self._accounting = msgspec.msgpack.Decoder(AccountingFact)
+        self._intensity = msgspec.msgpack.Decoder(Intensity)
+        self._readers: dict[str, Callable[[LogRecord], Decoded]] = {
+            READINGS_SCHEMA: self._read_batch,
+            USAGE_SCHEMA: self._read_usage,
+            RESTATE_SCHEMA: self._read_restate,
+            TICK_SCHEMA: _read_tick,
+            ACCOUNTING_SCHEMA: self._read_accounting,
+            INTENSITY_SCHEMA: self._read_intensity,
+        }
+
+    def decode(self, record: LogRecord) -> Decoded:
+        """What the record says. Raises Rejected: unknown_schema, schema_version, undecodable or bad_value."""
+        reader = self._readers.get(record.schema) or self._reader_of(record.schema)
+        try:
+            return reader(record)
+        except (msgspec.DecodeError, UnicodeDecodeError, OverflowError, RecursionError) as error:
+            raise Rejected("undecodable", f"{record.schema} at offset {record.offset}: {error}") from error
+
+    def _reader_of(self, schema: str) -> Callable[[LogRecord], Decoded]:
+        """The reader of a schema one version up or down; there is none before version 1."""
+        name, _, version = schema.rpartition(".v")
+        known = {each.rpartition(".v")[0]: each for each in self._readers}.get(name)
+        if known is None or not (version.isascii() and version.isdigit()):
+            raise Rejected("unknown_schema", f"{schema[:80]!r}: known are {', '.join(self._readers)}")
+        if len(version) > 9 or abs(int(version) - int(known.rpartition(".v")[2])) > 1 or int(version) < 1:
+            raise Rejected("schema_version", f"{schema[:80]} is too far from {known}: this version cannot read it")
+        return self._readers[known]
+
+    def _read_batch(self, record: LogRecord) -> ReadingBatch:
+        wire = self._batch.decode(record.body)
+        profile = self._profile_of(bytes(wire.profile))
+        batch = ReadingBatch(profile=profile, readings=wire.readings, marks=wire.marks)
+        check_batch(profile.host, record.key, batch.readings, batch.marks)
+        return batch
+
+    def _profile_of(self, raw: bytes) -> HostProfile:
+        known = self._profiles.get(raw)
+        if known is not None:
+            return known
+        profile = self._profile.decode(raw)
+        check_profile(profile)
+        if len(self._profiles) >= _PROFILES_KEPT:
+            del self._profiles[next(iter(self._profiles))]
+        self._profiles[raw] = profile
+        return profile
+
+    def _read_usage(self, record: LogRecord) -> UsageBatch:
+        batch = self._usage.decode(record.body)
+        for usage in batch.usages:
+            check_usage(usage, record.key)
+        return batch
+
+    def _read_restate(self, record: LogRecord) -> Restate:
+        order = self._restate.decode(record.body)
+        check_span("restate", order.host, record.key, order.start, order.end)
+        return order
+
+    def _read_accounting(self, record: LogRecord) -> Accounting:
+        accounting = self._accounting.decode(record.body).accounting
+        check_accounting(accounting)
+        return accounting
+
+    def _read_intensity(self, record: LogRecord) -> Intensity:
+        intensity = self._intensity.decode(record.body)
+        check_intensity(intensity)
+        return intensity
+
+
+def _read_tick(_record: LogRecord) -> Tick:
+    return Tick()

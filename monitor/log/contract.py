@@ -1,0 +1,77 @@
+"""What a decoded record has to keep to. In: a record of the right types. Out: nothing, or Rejected as `bad_value`.
+
+Comparisons are written so that NaN fails them.
+"""
+
+from collections.abc import Sequence
+from math import inf, isfinite
+
+from collectors.errors import Rejected
+from collectors.readings import CounterMark, EnergyReading, HostProfile
+from collectors.units import UnixSeconds
+from monitor.core.emissions.factors import Intensity
+from monitor.core.membership import Accounting
+from monitor.core.usage import Usage
+
+
+def check_batch(host: str, key: str, readings: Sequence[EnergyReading], marks: Sequence[CounterMark]) -> None:
+    """Finite energy >= 0, start < end, finite marks, and the record's key is the host."""
+    _check(host == key, "profile.host", "is not the record's key")
+    for index, reading in enumerate(readings):
+        if not (0.0 <= reading.energy_joules < inf and -inf < reading.start < reading.end < inf):
+            _check(-inf < reading.start < reading.end < inf, f"readings[{index}].end", "is not behind start")
+            raise Rejected("bad_value", f"readings[{index}].energy_joules is not finite and >= 0")
+    for index, mark in enumerate(marks):
+        _check(isfinite(mark.at), f"marks[{index}].at", "is not finite")
+        _check(0.0 <= mark.raw_joules < inf, f"marks[{index}].raw_joules", "is not finite and >= 0")
+        whole = mark.range_joules is None or 0.0 < mark.range_joules < inf
+        _check(whole, f"marks[{index}].range_joules", "is not finite and > 0")
+
+
+def check_profile(profile: HostProfile) -> None:
+    """PUE >= 1, idle power finite and >= 0, every device's id once."""
+    _check(1.0 <= profile.pue < inf, "profile.pue", "is not finite and >= 1")
+    ids = {device.id for device in profile.devices}
+    _check(len(ids) == len(profile.devices), "profile.devices", "name one id twice")
+    for index, device in enumerate(profile.devices):
+        power = device.idle_watts
+        _check(power is None or 0.0 <= power < inf, f"profile.devices[{index}].idle_watts", "is not finite and >= 0")
+
+
+def check_usage(usage: Usage, key: str) -> None:
+    """start <= scheduled <= first_token <= end where known, 0 < weight <= 1, no negative count, key is the host."""
+    _check(usage.host == key, "usage.host", "is not the record's key")
+    scheduled = usage.start if usage.scheduled is None else usage.scheduled
+    first_token = scheduled if usage.first_token is None else usage.first_token
+    in_order = -inf < usage.start <= scheduled <= first_token <= usage.end < inf
+    _check(in_order, "usage times", "are not finite and in the order start, scheduled, first_token, end")
+    _check(0.0 < usage.weight <= 1.0, "usage.weight", "is not in (0, 1]")
+    _check(usage.attempt >= 0, "usage.attempt", "is negative")
+    _check((usage.input_tokens or 0) >= 0, "usage.input_tokens", "is negative")
+    _check((usage.cached_input_tokens or 0) >= 0, "usage.cached_input_tokens", "is negative")
+    _check((usage.output_tokens or 0) >= 0, "usage.output_tokens", "is negative")
+    _check(usage.work is None or 0.0 <= usage.work.amount < inf, "usage.work.amount", "is not finite and >= 0")
+
+
+def check_span(name: str, host: str, key: str, start: UnixSeconds, end: UnixSeconds) -> None:
+    """A finite [start, end) that is not empty, of the host that is the key."""
+    _check(host == key, f"{name}.host", "is not the record's key")
+    _check(-inf < start < end < inf, f"{name}.end", "is not behind start")
+
+
+def check_accounting(accounting: Accounting) -> None:
+    """All lengths finite; windows and marks longer than 0."""
+    _check(0.0 < accounting.window_seconds < inf, "accounting.window_seconds", "is not finite and > 0")
+    _check(0.0 <= accounting.horizon_seconds < inf, "accounting.horizon_seconds", "is not finite and >= 0")
+    _check(0.0 < accounting.mark_seconds < inf, "accounting.mark_seconds", "is not finite and > 0")
+    _check(0.0 <= accounting.restate_seconds < inf, "accounting.restate_seconds", "is not finite and >= 0")
+
+
+def check_intensity(intensity: Intensity) -> None:
+    """Finite grams >= 0."""
+    _check(0.0 <= intensity.grams_per_kwh < inf, "intensity.grams_per_kwh", "is not finite and >= 0")
+
+
+def _check(kept: bool, field: str, broken: str) -> None:
+    if not kept:
+        raise Rejected("bad_value", f"{field} {broken}")

@@ -1,0 +1,204 @@
+"""The embedded log: one SQLite database, one partition. In: records. Out: the same, in the order they came.
+
+Write-ahead log, so that readers never wait for the writer; synchronous FULL, so that what `append` returned for has
+reached the disk; AUTOINCREMENT, so that no offset is used twice, even when all rows are gone; a checksum per row.
+Offsets and stamps are of one sequence over all streams, so their order is the order of log time.
+"""
+
+import math
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from collectors.units import UnixSeconds
+from monitor.log.protocol import Append, Commit, DeadLetter, LogRecord, LogUnavailable, Stream
+from monitor.log.sqlite_file import LogFile
+from monitor.log.sqlite_rows import COLUMNS, TABLES, corrupt, opened, sealed
+
+_INSERT = "INSERT INTO log (stream, stamp, key, schema, body, crc) VALUES (?, ?, ?, ?, ?, ?)"
+_INSERT_LETTER = (
+    "INSERT OR IGNORE INTO dead_letters (source, position, reason, detail, sha256, at) VALUES (?, ?, ?, ?, ?, ?)"
+)
+# A row whose stream is neither one of the three is damaged, and has to be found by somebody. The unary plus keeps
+# SQLite from leaving the order of the offsets for an index.
+_IN_STEP = (
+    f"SELECT {COLUMNS} FROM log WHERE offset >= ? AND (+stream NOT IN ('readings', 'usage', 'facts')"
+    " OR (+stream = 'readings' AND offset >= ?) OR (+stream = 'usage' AND offset >= ?)) ORDER BY offset LIMIT ?"
+)
+_NEWEST_FIRST = f"SELECT {COLUMNS} FROM log WHERE offset < ? ORDER BY offset DESC LIMIT 1"
+_PARTS: tuple[Stream, Stream] = ("readings", "usage")
+_PAST_ALL = 2**63 - 1
+
+
+class SqliteLog:
+    """A Log in the file `path`, made if it is not there. Any number of threads may use it; one process writes.
+
+    `read_only` is for other processes: no lock is taken, nothing is written, a damaged row is passed by and left for
+    the writing process to name. Raises LogUnavailable, here and in every method.
+    """
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        self._path = path
+        self._read_only = read_only
+        self._file = LogFile(path, read_only=read_only)
+        try:
+            self._last_stamp = -math.inf if read_only else self._open()
+        except LogUnavailable:
+            self._file.close()
+            raise
+
+    def append(self, records: Sequence[Append], now: UnixSeconds) -> None:
+        """Stores all of them or none, in order, in one transaction; returns once they are on disk."""
+        if not records:
+            return
+        with self._file.transaction() as connection:
+            rows, last_stamp = [], self._last_stamp
+            for record in records:
+                last_stamp = max(last_stamp, _finite(now if record.stamp is None else record.stamp))
+                rows.append(sealed(record, last_stamp))
+            connection.executemany(_INSERT, rows)
+            # Still within the lock. If the commit fails, log time is ahead of the log rather than behind it.
+            self._last_stamp = last_stamp
+
+    def read(self, positions: Mapping[str, int], limit: int) -> list[LogRecord]:
+        """The next records of readings and usage at or behind `positions`, in the order of their offsets."""
+        readings, usage = (positions.get(stream, 0) for stream in _PARTS)
+        behind = min(readings, usage)
+        found: list[LogRecord] = []
+        while len(found) < limit:
+            wanted = limit - len(found)
+            rows = self._file.fetch(_IN_STEP, (behind, readings, usage, wanted))
+            found += self._intact(rows)
+            if len(rows) < wanted:
+                break
+            behind = rows[-1][0] + 1
+        return found
+
+    def facts(self, after: int = 0) -> list[LogRecord]:
+        """All records of the facts stream behind that offset, to its end."""
+        text = f"SELECT {COLUMNS} FROM log WHERE stream = 'facts' AND offset > ? ORDER BY offset"
+        return self._intact(self._file.fetch(text, (after,)))
+
+    def last(self, stream: Stream, key: str, schema: str | None = None) -> LogRecord | None:
+        """The newest intact record with that key, and that schema if given."""
+        text = f"SELECT {COLUMNS} FROM log WHERE stream = ? AND key = ? AND offset < ? ORDER BY offset DESC LIMIT 1"
+        behind = _PAST_ALL
+        while rows := self._file.fetch(text, (stream, key, behind)):
+            behind = rows[0][0]
+            record = opened(rows[0])
+            if record is not None and schema in (None, record.schema):
+                return record
+        return None
+
+    def log_time(self) -> UnixSeconds | None:
+        """The newest stamp; None in a log that never held a record."""
+        newest = self._newest_stamp() if self._read_only else self._last_stamp
+        return None if newest == -math.inf else newest
+
+    def position_at(self, stream: Stream, log_time: UnixSeconds) -> int:
+        """The first offset of the stream that stands at that log time or later; past the log's end if none does."""
+        text = "SELECT offset FROM log WHERE stream = ? AND stamp >= ? ORDER BY stamp, offset LIMIT 1"
+        rows = self._file.fetch(text, (stream, log_time))
+        if not rows:
+            rows = self._file.fetch("SELECT seq + 1 FROM sqlite_sequence WHERE name = 'log'")
+        return int(rows[0][0]) if rows else 1
+
+    def start(self) -> tuple[UnixSeconds, bool] | None:
+        """The stamp of the oldest record of readings and usage, and whether records before it were trimmed away."""
+        text = "SELECT stamp FROM log WHERE stream = ? ORDER BY stamp LIMIT 1"
+        oldest = [float(row[0]) for stream in _PARTS for row in self._file.fetch(text, (stream,))]
+        return (min(oldest), bool(self._file.fetch("SELECT 1 FROM trimmed"))) if oldest else None
+
+    def trim(self, before: UnixSeconds) -> int:
+        """Deletes records stamped before that and standing before the committed positions; facts never."""
+        commit = self.committed()
+        if commit is None:
+            return 0
+        text = "DELETE FROM log WHERE stream = ? AND stamp < ? AND offset < ?"
+        with self._file.transaction() as connection:
+            bound = [(stream, before, commit.positions.get(stream, 0)) for stream in _PARTS]
+            count = sum(connection.execute(text, each).rowcount for each in bound)
+            if count:  # log time has to outlive the rows
+                connection.execute("INSERT OR REPLACE INTO trimmed VALUES (1, ?)", (self._last_stamp,))
+        return count
+
+    def commit(self, commit: Commit) -> None:
+        """Stores the commit in the place of the one before."""
+        body = msgspec.msgpack.encode(commit)
+        with self._file.transaction() as connection:
+            connection.execute("INSERT OR REPLACE INTO commits VALUES (1, ?, ?)", (body, zlib.crc32(body)))
+
+    def committed(self) -> Commit | None:
+        """The newest commit, or None."""
+        rows = self._file.fetch("SELECT body, crc FROM commits")
+        if not rows:
+            return None
+        body, crc = rows[0]
+        if not isinstance(body, bytes) or zlib.crc32(body) != crc:
+            raise LogUnavailable(f"{self._path}: its commit is damaged; restore the data folder from a copy")
+        return msgspec.msgpack.decode(body, type=Commit)
+
+    def reject(self, letters: Sequence[DeadLetter]) -> None:
+        """Keeps dead letters; one that is there already stays as it is."""
+        if letters:
+            with self._file.transaction() as connection:
+                connection.executemany(_INSERT_LETTER, [msgspec.structs.astuple(letter) for letter in letters])
+
+    def rejected(self) -> dict[str, int]:
+        """How many dead letters there are for each reason."""
+        rows = self._file.fetch("SELECT reason, count(*) FROM dead_letters GROUP BY reason ORDER BY reason")
+        return {_text(reason): count for reason, count in rows}
+
+    def rejections(self, limit: int = 100, after: int = 0) -> list[tuple[int, DeadLetter]]:
+        """Dead letters in the order they came, numbered, for paging."""
+        text = (
+            "SELECT number, source, position, reason, detail, sha256, at FROM dead_letters"
+            " WHERE number > ? ORDER BY number LIMIT ?"
+        )
+        names = DeadLetter.__struct_fields__[:-1]
+        return [
+            (number, DeadLetter(**dict(zip(names, map(_text, texts), strict=True)), at=at))
+            for number, *texts, at in self._file.fetch(text, (after, limit))
+        ]
+
+    def close(self) -> None:
+        """Lets go of the file and its lock."""
+        self._file.close()
+
+    def _open(self) -> UnixSeconds:
+        with self._file.transaction() as connection:
+            for statement in TABLES:
+                connection.execute(statement)
+        return self._newest_stamp()
+
+    def _newest_stamp(self) -> UnixSeconds:
+        """The stamp of the newest intact row, or of the newest one that was trimmed away; -inf if there was none."""
+        behind = _PAST_ALL
+        while rows := self._file.fetch(_NEWEST_FIRST, (behind,)):
+            if (record := opened(rows[0])) is not None:
+                return record.stamp
+            behind = rows[0][0]
+        trimmed = self._file.fetch("SELECT newest_stamp FROM trimmed")
+        return float(trimmed[0][0]) if trimmed else -math.inf
+
+    def _intact(self, rows: Sequence[tuple[Any, ...]]) -> list[LogRecord]:
+        """The records of the rows that match their checksum; the others become dead letters."""
+        records = [opened(row) for row in rows]
+        found = [record for record in records if record is not None]
+        if len(found) < len(rows) and not self._read_only:
+            at = self.log_time() or 0.0
+            self.reject([corrupt(row, at) for row, record in zip(rows, records, strict=True) if record is None])
+        return found
+
+
+def _finite(stamp: UnixSeconds) -> UnixSeconds:
+    if not math.isfinite(stamp):
+        raise ValueError(f"a record's stamp is {stamp}: log time would never be right again")
+    return stamp
+
+
+def _text(column: bytes) -> str:
+    return column.decode(errors="replace")
