@@ -1,0 +1,56 @@
+"""What a device type can do and draws when quiet, from its maker's data sheet. Facts re-typed, dense bf16/fp16.
+
+Sources: NVIDIA data sheets of the named boards (tensor core peak without sparsity, memory bandwidth). Idle watts: bare
+idle of the board as commonly seen with nothing loaded; they are a last resort and marked `table` wherever they stand.
+"""
+
+import msgspec
+
+
+class Hardware(msgspec.Struct, frozen=True, kw_only=True):
+    """One GPU type. Peak figures; what an engine reaches is about `FLOP_EFFICIENCY` and `BYTE_EFFICIENCY` of them."""
+
+    name: str
+    peak_flops_per_second: float
+    peak_bytes_per_second: float
+    idle_watts: float
+
+
+FLOP_EFFICIENCY = 0.45
+BYTE_EFFICIENCY = 0.75
+
+UNKNOWN_GPU = Hardware(
+    name="unknown GPU (taken as an A100)", peak_flops_per_second=312e12, peak_bytes_per_second=1.94e12, idle_watts=50.0
+)
+# The first whose key stands in the maker's name wins, so the more special key comes first.
+_TABLE = tuple(
+    (key, Hardware(name=key, peak_flops_per_second=tera * 1e12, peak_bytes_per_second=giga * 1e9, idle_watts=idle))
+    for key, tera, giga, idle in (
+        ("GB200", 2_500, 8_000, 140),
+        ("GH200", 989, 4_000, 90),
+        ("B200", 2_250, 8_000, 140),
+        ("H200", 989, 4_800, 75),
+        ("H100 PCIE", 756, 2_000, 45),
+        ("H100", 989, 3_350, 70),
+        ("A100 80GB", 312, 1_940, 50),
+        ("A100-SXM4-80GB", 312, 2_039, 55),
+        ("A100", 312, 1_555, 50),
+        ("L40S", 362, 864, 35),
+        ("L40", 181, 864, 35),
+        ("L4", 121, 300, 16),
+        ("A10G", 70, 600, 20),
+        ("A10", 125, 600, 20),
+        ("A40", 150, 696, 30),
+        ("V100", 125, 900, 40),
+        ("T4", 65, 320, 10),
+        ("RTX 4090", 165, 1_008, 20),
+        ("RTX 4080", 97, 717, 13),
+        ("MI300X", 1_307, 5_300, 140),
+    )
+)
+
+
+def hardware_of(name: str) -> Hardware | None:
+    """The data sheet of a board by its maker's name ("NVIDIA A100-SXM4-40GB"), or None where it is not in the table."""
+    spelled = name.upper()
+    return next((hardware for key, hardware in _TABLE if key in spelled), None)

@@ -1,0 +1,67 @@
+"""What one token of a model costs to compute and to read: facts given, else read off the model's name, else unknown."""
+
+import re
+
+import msgspec
+
+from collectors.readings import ModelFacts
+
+BYTES_PER_PARAMETER = 2.0
+"""bf16 or fp16, where nothing is said."""
+
+
+class TokenCost(msgspec.Struct, frozen=True, kw_only=True):
+    """FLOPs and bytes of a model's tokens. `source` says where the facts come from: given, name or unknown.
+
+    flops_per_token = 2 x active parameters, prefill and decode alike; kv_bytes_per_token is read once for each context
+    token in each decode step. 0 and "unknown" mean that the request has no marginal energy of its own and pays only its
+    equal part.
+    """
+
+    flops_per_token: float
+    kv_bytes_per_token: float
+    source: str
+
+
+UNKNOWN_MODEL = TokenCost(flops_per_token=0.0, kv_bytes_per_token=0.0, source="unknown")
+
+_SIZE = re.compile(r"(?:(\d+)x)?(\d+(?:\.\d+)?)b(?![a-z0-9])", re.IGNORECASE)
+_ACTIVE = re.compile(r"(?<![a-z])a(\d+(?:\.\d+)?)b(?![a-z0-9])", re.IGNORECASE)
+
+
+def token_cost(model: str, facts: ModelFacts | None) -> TokenCost:
+    """A model's token cost. Llama-3.1-8B, given 8.03e9 parameters: 1.606e10 FLOP per token."""
+    if facts is not None and (facts.active_parameters or facts.parameters):
+        active = facts.active_parameters or facts.parameters or 0.0
+        kv_bytes = facts.kv_bytes_per_token
+        if kv_bytes is None:
+            kv_bytes = typical_kv_bytes(active)
+        return TokenCost(flops_per_token=2.0 * active, kv_bytes_per_token=kv_bytes, source="given")
+    parameters = active_parameters_in(model)
+    if parameters is None:
+        return UNKNOWN_MODEL
+    return TokenCost(flops_per_token=2.0 * parameters, kv_bytes_per_token=typical_kv_bytes(parameters), source="name")
+
+
+def active_parameters_in(model: str) -> float | None:
+    """Active parameters as a model's name tells them: 8e9 in "Llama-3.1-8B", 22e9 in "Qwen3-235B-A22B", else None.
+
+    Of "8x7B" it is the two of eight experts that such models use, 14e9; None where the name tells no size.
+    """
+    if active := _ACTIVE.search(model):
+        return float(active[1]) * 1e9
+    if size := _SIZE.search(model):
+        experts = min(int(size[1]), 2) if size[1] else 1
+        return experts * float(size[2]) * 1e9
+    return None
+
+
+def typical_kv_bytes(active_parameters: float) -> float:
+    """KV bytes per token of a dense model with grouped-query attention, by size: 131 072 at 8e9, 327 680 at 70e9.
+
+    A power law through these two (Llama 3.1's own figures at two bytes, 2 x layers x 8 heads x 128 x 2); within a
+    factor of 2 for current models, and it only decides who pays for long contexts.
+    """
+    if active_parameters <= 0:
+        return 0.0
+    return 131_072.0 * float((active_parameters / 8.0e9) ** 0.4225)

@@ -1,0 +1,45 @@
+"""Marginal energy of a request from physical priors: two scalars of the GPU type, and the model's known facts.
+
+Method: reference methodology of this project, derived from ML.ENERGY's published sweeps (leaderboard v3, read
+2026-11-23). The scalars are J/FLOP and J/byte of dynamic energy; static power is added for the time that the work takes
+on the board's roofline. What a step costs beside its tokens (weights, overhead) is not marginal: virtual_energy.py
+shares it equally.
+"""
+
+import msgspec
+
+from monitor.core.attribution.hardware import BYTE_EFFICIENCY, FLOP_EFFICIENCY, Hardware
+from monitor.core.attribution.models import TokenCost
+
+JOULES_PER_FLOP = 1.2e-12
+"""Prior, band 1.0-1.4e-12 on H100 at bf16."""
+JOULES_PER_BYTE = 0.18e-9
+"""Prior, band 0.15-0.2e-9."""
+
+
+class Marginals(msgspec.Struct, frozen=True, kw_only=True):
+    """Joules that one more token costs: computed in prefill, decoded, and per context token read while decoding."""
+
+    prefill_joules: float
+    decode_joules: float
+    context_joules: float
+
+
+def marginals(cost: TokenCost, hardware: Hardware, idle_watts: float) -> Marginals:
+    """The prior marginals of a model on a device.
+
+    8e9 parameters on an H100 (989e12 FLOP/s x 0.45, 70 W idle): 1.6e10 FLOP x (1.2e-12 J + 70 W / 4.4505e14 FLOP/s) =
+    0.0192 J + 0.0025 J = 0.0217 J per token; 131 072 B x (0.18e-9 J + 70 W / 2.5125e12 B/s) = 2.72e-5 J per context
+    token read.
+    """
+    joules_per_flop = JOULES_PER_FLOP + idle_watts / (hardware.peak_flops_per_second * FLOP_EFFICIENCY)
+    joules_per_byte = JOULES_PER_BYTE + idle_watts / (hardware.peak_bytes_per_second * BYTE_EFFICIENCY)
+    token = cost.flops_per_token * joules_per_flop
+    return Marginals(
+        prefill_joules=token, decode_joules=token, context_joules=cost.kv_bytes_per_token * joules_per_byte
+    )
+
+
+def prefill_seconds(cost: TokenCost, hardware: Hardware, tokens: float, devices: int) -> float:
+    """How long the prefill takes at the board's usual speed: the stand-in where an event has no first_token."""
+    return cost.flops_per_token * tokens / (hardware.peak_flops_per_second * FLOP_EFFICIENCY * max(devices, 1))

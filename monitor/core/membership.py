@@ -1,0 +1,87 @@
+"""Which record belongs to which account. A property of the log itself: the same for every reader, at any time.
+
+A record stands in the log at a log time (the running maximum of its stream's stamps). It belongs to a window's final
+account if it stands before the first record stamped `window end + horizon` or later, which is the same as: its own log
+time is below that line. Records at or behind the line are late; the next mark restates what they touch.
+"""
+
+from math import floor
+
+import msgspec
+
+from collectors.units import UnixSeconds
+from monitor.core.window import window_start
+
+FUTURE_LIMIT_SECONDS = 7_200.0
+"""An event that ends later than this after its log time is a dead letter, so a record stands at most this early."""
+
+
+class Accounting(msgspec.Struct, frozen=True, kw_only=True):
+    """The terms under which books are kept, a fact of the log. All lengths in seconds.
+
+    `restate_seconds`: windows older than this at a mark are no longer restated, what came is listed as too late.
+    """
+
+    window_seconds: float = 10.0
+    horizon_seconds: float = 900.0
+    mark_seconds: float = 900.0
+    restate_seconds: float = 604_800.0
+    label_keys: tuple[str, ...] = ()
+    method: str = "virtual-energy.1"
+
+    def final_line(self, window: int) -> UnixSeconds:
+        """The log time from which on a window's account is closed: its end + horizon."""
+        return window_start(window + 1, self.window_seconds) + self.horizon_seconds
+
+    def is_final(self, window: int, log_time: UnixSeconds) -> bool:
+        """Whether a record that stands at this log time comes too late for the window's final account."""
+        return self.final_line(window) <= log_time
+
+    def last_final(self, log_time: UnixSeconds) -> int:
+        """The newest window that is final at this log time: at 1 000 s with 10 s windows, 900 s horizon, window 9."""
+        return floor((log_time - self.horizon_seconds) / self.window_seconds) - 1
+
+    def mark_before(self, log_time: UnixSeconds) -> UnixSeconds:
+        """The newest mark at or before a log time: 900 s at 1 000 s."""
+        return floor(log_time / self.mark_seconds) * self.mark_seconds
+
+    def mark_after(self, log_time: UnixSeconds) -> UnixSeconds:
+        """The first mark whose account holds a record that stands at this log time: 1 800 s at 900 s."""
+        return self.mark_before(log_time) + self.mark_seconds
+
+    def line_before(self, window: int, mark: UnixSeconds) -> UnixSeconds:
+        """The line of the account that the one at `mark` replaces: the final one, or that of the mark before."""
+        return max(self.final_line(window), mark - self.mark_seconds)
+
+
+class Identities:
+    """Tells new records from repeated and contradicting ones.
+
+    A record is a conflict if another one with the same identity and other content stands at most one horizon of log
+    time before it. The rule looks back no further, so a reader that starts one horizon early judges like any other.
+    """
+
+    def __init__(self, horizon_seconds: float) -> None:
+        self._horizon = horizon_seconds
+        self._seen: dict[object, dict[bytes, UnixSeconds]] = {}
+        self._swept_at = float("-inf")
+
+    def is_conflict(self, identity: object, digest: bytes, log_time: UnixSeconds) -> bool:
+        """Judges the record that stands next in the log, and remembers it."""
+        self._sweep(log_time)
+        contents = self._seen.get(identity)
+        if contents is None:
+            self._seen[identity] = {digest: log_time}
+            return False
+        oldest = log_time - self._horizon
+        conflict = any(seen_at >= oldest for other, seen_at in contents.items() if other != digest)
+        contents[digest] = log_time
+        return conflict
+
+    def _sweep(self, log_time: UnixSeconds) -> None:
+        if log_time - self._swept_at < self._horizon:
+            return
+        oldest = log_time - self._horizon
+        self._swept_at = log_time
+        for identity in [key for key, contents in self._seen.items() if max(contents.values()) < oldest]:
+            del self._seen[identity]
