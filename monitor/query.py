@@ -32,6 +32,8 @@ from monitor.core.questions import (
     AllocationQuery,
     BadQuery,
     Denied,
+    MetersPage,
+    MeterWindow,
     Principal,
     RequestsPage,
     RequestsQuery,
@@ -48,6 +50,7 @@ from monitor.store.books import BooksReader, host_window
 from monitor.store.protocol import Store
 
 _REQUEST_TAGS: Final = ("host", "namespace", "request_id", "attempt", "model", "team", "deployment")
+_METER_FIELDS: Final = ("energy_joules", "metered_joules", "covered_seconds", "parent")
 _T = TypeVar("_T")
 
 
@@ -102,22 +105,31 @@ class Query:
 
     def windows(self, principal: Principal, query: WindowsQuery) -> WindowsPage:
         """Measured against attributed, idle and unattributed, for each host and window; from window rows alone."""
-        if principal.role == "team":
-            raise Denied(
-                f"{principal.name} sees its own lines; the books of whole windows are for the roles read and admin"
-            )
-        _check_interval(query.start, query.end)
-        _check_limit(query.limit)
+        _check_windows(principal, query)
         last = _token(query.after, tuple[float, str])
-        start = query.start if last is None else max(query.start, last[0])
-        where = {"host": query.hosts} if query.hosts else {}
-        rows = self._reader.windows(start, query.end, where, query.include_provisional)
+        rows = self._window_rows(query, None if last is None else last[0])
         books = (_window_books(place, list(group)) for place, group in groupby(rows, host_window))
         behind = (each for each in books if last is None or (each.time, each.host) > last)
         page = list(islice(behind, query.limit + 1))
         more = len(page) > query.limit
         page = page[: query.limit]
         return WindowsPage(windows=tuple(page), next=_make_token((page[-1].time, page[-1].host)) if more else None)
+
+    def meters(self, principal: Principal, query: WindowsQuery) -> MetersPage:
+        """What each device's meter told, window by window; children beside the meters that contain them."""
+        _check_windows(principal, query)
+        last = _token(query.after, tuple[float, str, str, str])
+        rows = self._window_rows(query, None if last is None else last[0])
+        groups = (list(group) for _, group in groupby(rows, host_window))
+        meters = (each for group in groups for each in _meter_windows(group))
+        page = list(islice((each for each in meters if last is None or _meter_place(each) > last), query.limit + 1))
+        following = _make_token(_meter_place(page[query.limit - 1])) if len(page) > query.limit else None
+        return MetersPage(meters=tuple(page[: query.limit]), next=following)
+
+    def _window_rows(self, query: WindowsQuery, after: UnixSeconds | None) -> Iterator[Row]:
+        start = query.start if after is None else max(query.start, after)
+        where = {"host": query.hosts} if query.hosts else {}
+        return self._reader.windows(start, query.end, where, query.include_provisional)
 
     def requests(self, principal: Principal, query: RequestsQuery) -> RequestsPage:
         """What each request used, added up over its windows and hosts within the interval."""
@@ -177,6 +189,17 @@ def every_window(query: Query, principal: Principal, windows: WindowsQuery) -> I
         after = page.next
 
 
+def every_meter(query: Query, principal: Principal, windows: WindowsQuery) -> Iterator[MeterWindow]:
+    """All meters' windows, page by page, so that memory is bounded."""
+    after = windows.after
+    while True:
+        page = query.meters(principal, msgspec.structs.replace(windows, after=after))
+        yield from page.meters
+        if page.next is None:
+            return
+        after = page.next
+
+
 def every_request(query: Query, principal: Principal, requests: RequestsQuery) -> Iterator[RequestLine]:
     """All requests, page by page, so that memory is bounded."""
     after = requests.after
@@ -203,6 +226,15 @@ def _check_allocation(query: AllocationQuery) -> None:
         raise BadQuery("step", "must be longer than 0 s")
     if query.step is not None and (query.end - query.start) / query.step > MOST_LINES:
         raise BadQuery("step", f"makes more than {MOST_LINES} steps of the interval")
+
+
+def _check_windows(principal: Principal, query: WindowsQuery) -> None:
+    if principal.role == "team":
+        raise Denied(
+            f"{principal.name} sees its own lines; the books of whole windows are for the roles read and admin"
+        )
+    _check_interval(query.start, query.end)
+    _check_limit(query.limit)
 
 
 def _check_interval(start: UnixSeconds, end: UnixSeconds) -> None:
@@ -266,6 +298,30 @@ def _window_books(place: tuple[UnixSeconds, str], rows: Sequence[Row]) -> Window
         imbalance_ratio=relative,
         provisional=any(row.measurement.startswith("provisional") for row in rows),
     )
+
+
+def _meter_windows(rows: Sequence[Row]) -> list[MeterWindow]:
+    """The meters of one host's window, in order."""
+    return sorted(
+        (
+            msgspec.convert(
+                {
+                    **dict(zip(METER.tags, row.tags, strict=True)),
+                    **{name: row.fields[place] for place, name in enumerate(METER.fields) if name in _METER_FIELDS},
+                    "time": row.time,
+                    "provisional": row.measurement == PROVISIONAL_METER.name,
+                },
+                MeterWindow,
+            )
+            for row in rows
+            if row.measurement in (METER.name, PROVISIONAL_METER.name)
+        ),
+        key=_meter_place,
+    )
+
+
+def _meter_place(meter: MeterWindow) -> tuple[UnixSeconds, str, str, str]:
+    return meter.time, meter.host, meter.device, meter.kind
 
 
 def _make_token(place: object) -> str:

@@ -113,6 +113,30 @@ class WindowsPage(msgspec.Struct, frozen=True, kw_only=True):
     next: str | None
 
 
+class MeterWindow(msgspec.Struct, frozen=True, kw_only=True):
+    """What one device's meter told of one window; its mean power is energy / covered seconds.
+
+    `parent` is the device whose meter contains this one, "" for none. None is what the meter did not tell.
+    """
+
+    time: UnixSeconds
+    host: str
+    device: str
+    kind: str
+    parent: str
+    energy_joules: float | None
+    metered_joules: float | None
+    covered_seconds: float | None
+    provisional: bool
+
+
+class MetersPage(msgspec.Struct, frozen=True, kw_only=True):
+    """In the order of time, host, device and kind."""
+
+    meters: tuple[MeterWindow, ...]
+    next: str | None
+
+
 class RequestsQuery(msgspec.Struct, frozen=True, kw_only=True):
     """Requests that used energy in [start, end); filters on the tags of `request_energy`."""
 
