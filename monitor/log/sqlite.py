@@ -22,13 +22,12 @@ _INSERT = "INSERT INTO log (stream, stamp, key, schema, body, crc) VALUES (?, ?,
 _INSERT_LETTER = (
     "INSERT OR IGNORE INTO dead_letters (source, position, reason, detail, sha256, at) VALUES (?, ?, ?, ?, ?, ?)"
 )
-# A row whose stream is neither one of the three is damaged, and has to be found by somebody. The unary plus keeps
-# SQLite from leaving the order of the offsets for an index.
-_IN_STEP = (
-    f"SELECT {COLUMNS} FROM log WHERE offset >= ? AND (+stream NOT IN ('readings', 'usage', 'facts')"
-    " OR (+stream = 'readings' AND offset >= ?) OR (+stream = 'usage' AND offset >= ?)) ORDER BY offset LIMIT ?"
-)
-_NEWEST_FIRST = f"SELECT {COLUMNS} FROM log WHERE offset < ? ORDER BY offset DESC LIMIT 1"
+# The rows of readings and usage, each stream from (or up to) an offset of its own, and any row whose stream is none of
+# the three: it is damaged and has to be found by somebody. The unary plus keeps SQLite from reading out of order.
+_SIDES = "offset {0} ? AND (+stream NOT IN ('readings', 'usage', 'facts') OR (+stream = 'readings' AND offset {0} ?)"
+_SIDES += " OR (+stream = 'usage' AND offset {0} ?))"
+_IN_STEP = f"SELECT {COLUMNS} FROM log WHERE {_SIDES.format('>=')} ORDER BY offset LIMIT ?"
+_TRIM = f"DELETE FROM log WHERE {_SIDES.format('<')}"
 _PARTS: tuple[Stream, Stream] = ("readings", "usage")
 _PAST_ALL = 2**63 - 1
 
@@ -84,14 +83,7 @@ class SqliteLog:
 
     def last(self, stream: Stream, key: str, schema: str | None = None) -> LogRecord | None:
         """The newest intact record with that key, and that schema if given."""
-        text = f"SELECT {COLUMNS} FROM log WHERE stream = ? AND key = ? AND offset < ? ORDER BY offset DESC LIMIT 1"
-        behind = _PAST_ALL
-        while rows := self._file.fetch(text, (stream, key, behind)):
-            behind = rows[0][0]
-            record = opened(rows[0])
-            if record is not None and schema in (None, record.schema):
-                return record
-        return None
+        return self._before(_PAST_ALL, "+stream = ? AND key = ? AND schema = ifnull(?, schema)", stream, key, schema)
 
     def log_time(self) -> UnixSeconds | None:
         """The newest stamp; None in a log that never held a record."""
@@ -100,27 +92,24 @@ class SqliteLog:
 
     def position_at(self, stream: Stream, log_time: UnixSeconds) -> int:
         """The first offset of the stream that stands at that log time or later; past the log's end if none does."""
-        text = "SELECT offset FROM log WHERE stream = ? AND stamp >= ? ORDER BY stamp, offset LIMIT 1"
-        rows = self._file.fetch(text, (stream, log_time))
-        if not rows:
-            rows = self._file.fetch("SELECT seq + 1 FROM sqlite_sequence WHERE name = 'log'")
-        return int(rows[0][0]) if rows else 1
+        low = self._offset_at(log_time)
+        record = self._from(low, "+stream = ?", stream)
+        return self._end() if record is None else record.offset
 
     def start(self) -> tuple[UnixSeconds, bool] | None:
         """The stamp of the oldest record of readings and usage, and whether records before it were trimmed away."""
-        text = "SELECT stamp FROM log WHERE stream = ? ORDER BY stamp LIMIT 1"
-        oldest = [float(row[0]) for stream in _PARTS for row in self._file.fetch(text, (stream,))]
-        return (min(oldest), bool(self._file.fetch("SELECT 1 FROM trimmed"))) if oldest else None
+        oldest = self._from(0, "+stream != 'facts'")
+        return None if oldest is None else (oldest.stamp, bool(self._file.fetch("SELECT 1 FROM trimmed")))
 
     def trim(self, before: UnixSeconds) -> int:
         """Deletes records stamped before that and standing before the committed positions; facts never."""
         commit = self.committed()
         if commit is None:
             return 0
-        text = "DELETE FROM log WHERE stream = ? AND stamp < ? AND offset < ?"
+        line = self._offset_at(before)
+        readings, usage = (min(line, commit.positions.get(stream, 0)) for stream in _PARTS)
         with self._file.transaction() as connection:
-            bound = [(stream, before, commit.positions.get(stream, 0)) for stream in _PARTS]
-            count = sum(connection.execute(text, each).rowcount for each in bound)
+            count = connection.execute(_TRIM, (max(readings, usage), readings, usage)).rowcount
             if count:  # log time has to outlive the rows
                 connection.execute("INSERT OR REPLACE INTO trimmed VALUES (1, ?)", (self._last_stamp,))
         return count
@@ -176,13 +165,46 @@ class SqliteLog:
 
     def _newest_stamp(self) -> UnixSeconds:
         """The stamp of the newest intact row, or of the newest one that was trimmed away; -inf if there was none."""
-        behind = _PAST_ALL
-        while rows := self._file.fetch(_NEWEST_FIRST, (behind,)):
-            if (record := opened(rows[0])) is not None:
-                return record.stamp
-            behind = rows[0][0]
+        newest = self._before(_PAST_ALL)
+        if newest is not None:
+            return newest.stamp
         trimmed = self._file.fetch("SELECT newest_stamp FROM trimmed")
         return float(trimmed[0][0]) if trimmed else -math.inf
+
+    def _end(self) -> int:
+        """The offset that the next record will get."""
+        rows = self._file.fetch("SELECT seq + 1 FROM sqlite_sequence WHERE name = 'log'")
+        return int(rows[0][0]) if rows else 1
+
+    def _offset_at(self, log_time: UnixSeconds) -> int:
+        """An offset with all older records before it and none behind it, by bisection: stamps rise with offsets."""
+        low, high = 0, self._end()
+        while low < high:
+            middle = (low + high) // 2
+            record = self._from(middle)
+            if record is None or record.stamp >= log_time:
+                high = middle
+            else:
+                low = record.offset + 1
+        return low
+
+    def _from(self, offset: int, condition: str = "1", *bound: object) -> LogRecord | None:
+        """The first intact record at or behind an offset that meets the condition."""
+        text = f"SELECT {COLUMNS} FROM log WHERE offset >= ? AND {condition} ORDER BY offset LIMIT 1"
+        while rows := self._file.fetch(text, (offset, *bound)):
+            if (record := opened(rows[0])) is not None:
+                return record
+            offset = rows[0][0] + 1
+        return None
+
+    def _before(self, offset: int, condition: str = "1", *bound: object) -> LogRecord | None:
+        """The last intact record before an offset that meets the condition."""
+        text = f"SELECT {COLUMNS} FROM log WHERE offset < ? AND {condition} ORDER BY offset DESC LIMIT 1"
+        while rows := self._file.fetch(text, (offset, *bound)):
+            if (record := opened(rows[0])) is not None:
+                return record
+            offset = rows[0][0]
+        return None
 
     def _intact(self, rows: Sequence[tuple[Any, ...]]) -> list[LogRecord]:
         """The records of the rows that match their checksum; the others become dead letters."""

@@ -11,8 +11,7 @@ from monitor.log.protocol import Append, DeadLetter, LogRecord, Stream
 TABLES = (
     "CREATE TABLE IF NOT EXISTS log (offset INTEGER PRIMARY KEY AUTOINCREMENT, stream TEXT NOT NULL,"
     " stamp REAL NOT NULL, key TEXT NOT NULL, schema TEXT NOT NULL, body BLOB NOT NULL, crc INTEGER NOT NULL)",
-    "CREATE INDEX IF NOT EXISTS log_key ON log (stream, key)",
-    "CREATE INDEX IF NOT EXISTS log_stamp ON log (stream, stamp)",
+    # No index over a column that a damaged page may change: SQLite then refuses to delete the row, for ever.
     "CREATE INDEX IF NOT EXISTS log_facts ON log (offset) WHERE stream = 'facts'",
     "CREATE TABLE IF NOT EXISTS commits (id INTEGER PRIMARY KEY, body BLOB NOT NULL, crc INTEGER NOT NULL)",
     "CREATE TABLE IF NOT EXISTS dead_letters (number INTEGER PRIMARY KEY AUTOINCREMENT, source TEXT NOT NULL,"

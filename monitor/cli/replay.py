@@ -1,0 +1,83 @@
+"""`wattribute replay`: a recording through log, ledger and store, and the statement of it."""
+
+import math
+import os
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+import click
+
+
+def speed_of(_ctx: click.Context, _param: click.Parameter, value: str) -> float:
+    """ "max" or how many times faster than it was recorded."""
+    if value == "max":
+        return math.inf
+    try:
+        speed = float(value.removesuffix("x"))
+    except ValueError:
+        speed = 0.0
+    if not speed > 0:
+        raise click.BadParameter(f'{value!r} is neither "max" nor a number above 0, such as 60')
+    return speed
+
+
+@click.command()
+@click.argument("recordings", metavar="RECORDING...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="The statement as JSON.")
+@click.option("--requests", "requests_csv", type=click.Path(path_type=Path), help="Write a line per request as CSV.")
+@click.option("--speed", default="max", show_default=True, callback=speed_of, help='"max", or 60 for 60x real time.')
+@click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="Keep log and store in this folder.")
+@click.option("--config", "config_file", type=click.Path(path_type=Path, dir_okay=False), help="The configuration.")
+@click.option(
+    "--quiet-level/--no-quiet-level",
+    default=True,
+    show_default=True,
+    help="Take idle watts from the whole recording where host.toml tells none.",
+)
+def replay(
+    *,
+    recordings: tuple[Path, ...],
+    as_json: bool,
+    requests_csv: Path | None,
+    speed: float,
+    data: Path | None,
+    config_file: Path | None,
+    quiet_level: bool,
+) -> None:
+    """Plays RECORDING (a folder; docs/recording.md) and prints its statement.
+
+    Without --data, log and store live in a temporary folder. With it, a replay that was cut off goes on where its log
+    ends, and `wattribute report --data DIR` asks further questions.
+
+    Exit codes: 0 done, 2 wrong use or an unusable recording, 3 log or store unavailable.
+    """
+    from collectors.recording import load_recording
+    from collectors.replay import with_quiet_level
+    from monitor.config.load import load_config
+    from monitor.reports.statement import request_csv, statement
+    from monitor.reports.statement_text import render_json, render_text
+    from monitor.service import LOCAL_ADMIN, Embedded, replay_into
+
+    config = load_config(config_file, environ=os.environ)
+    loaded = [load_recording(path, allowed_labels=config.accounting.label_keys) for path in recordings]
+    if quiet_level:
+        loaded = [with_quiet_level(recording) for recording in loaded]
+    with ExitStack() as stack:
+        folder = data or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wattribute-")))
+        house = stack.enter_context(Embedded(folder, config))
+        bar = stack.enter_context(
+            click.progressbar(length=1000, label="replaying", file=sys.stderr, hidden=not sys.stderr.isatty())
+        )
+        run = replay_into(house, loaded, speed=speed, on_progress=lambda done: bar.update(int(done * 1000) - bar.pos))
+        bar.finish()
+        query = house.query()
+        start, end = run.start - 86_400.0, run.end + 86_400.0
+        told = statement(query, LOCAL_ADMIN, start, end)
+        if requests_csv is not None:
+            with requests_csv.open("w", encoding="utf-8", newline="") as out:
+                request_csv(query, LOCAL_ADMIN, start, end, out)
+    click.echo(render_json(told) if as_json else render_text(told), nl=not as_json)
+    for zone in run.zones_without_factor:
+        click.echo(f"no carbon intensity is known for zone {zone!r}: emissions are missing, not zero", err=True)

@@ -1,0 +1,237 @@
+"""The account of one host and one window: from what stands in the log to the rows of the books.
+
+    readings -> meter row, own part -> split among the requests -> attributed, idle, unattributed, usage, request rows
+
+Pure: the same records give the same bits, whoever computes. Sums run in a fixed order.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from math import fsum
+
+import msgspec
+import numpy as np
+
+from collectors.readings import Device, HostProfile
+from collectors.units import UnixSeconds
+from monitor.core import points
+from monitor.core.attribution.hardware import hardware_of
+from monitor.core.attribution.virtual_energy import Quiet, Split, split
+from monitor.core.demand import Demand, Index, demand_of, requests_on
+from monitor.core.emissions.factors import Intensity, factor_label, location_grams
+from monitor.core.points import Row
+from monitor.core.readings import Nearby, Piece, Told, children_energy, disjoint, meter_of, own_pieces
+from monitor.core.usage import Usage, canonical_labels
+
+IntensityAt = Callable[[str, UnixSeconds], Intensity | None]
+Key = tuple[str, str, str, str]
+"""model, team, deployment, labels"""
+
+
+class Account(msgspec.Struct, frozen=True):
+    """The rows of a host's window, and readings that overlap others and were left out."""
+
+    rows: list[Row]
+    overlaps: list[Told]
+
+
+class _Terms(msgspec.Struct, frozen=True):
+    """What a device's rows have in common, and what turns its joules into grams."""
+
+    tags: tuple[str, str, str]
+    start: UnixSeconds
+    revision: int
+    pue: float
+    intensity: Intensity | None
+    label: str
+
+    def grams(self, energy_joules: float) -> float | None:
+        return location_grams(energy_joules, self.pue, self.intensity)
+
+
+def account(
+    host: str,
+    start: UnixSeconds,
+    end: UnixSeconds,
+    *,
+    readings: Iterable[Told],
+    usages: Iterable[Usage],
+    nearby: Nearby,
+    intensity_at: IntensityAt,
+    revision: int,
+) -> Account:
+    """The books of `host` in the window [start, end). `readings` and `usages` are those that touch it, in any order."""
+    ordered = sorted(usages, key=lambda usage: (usage.start, usage.end, usage.identity, msgspec.msgpack.encode(usage)))
+    demand = demand_of(ordered, start)
+    keys = [(usage.model, usage.team, usage.deployment, canonical_labels(usage.labels)) for usage in ordered]
+    by_device: dict[str, list[Told]] = {}
+    for told in readings:
+        by_device.setdefault(told.reading.device, []).append(told)
+    rows: list[Row] = []
+    overlaps: list[Told] = []
+    shares = _RequestShares(len(ordered))
+    for device_id in sorted(by_device):
+        kept, left_out = disjoint(by_device[device_id])
+        overlaps += left_out
+        profile = kept[0].profile
+        device = profile.device(device_id) or Device(id=device_id, kind="gpu")
+        intensity = intensity_at(profile.zone, start)
+        terms = _Terms(
+            tags=(host, device.id, device.kind),
+            start=start,
+            revision=revision,
+            pue=profile.pue,
+            intensity=intensity,
+            label=factor_label(intensity, profile.pue),
+        )
+        children = [child for child in profile.devices if child.parent == device_id]
+        pieces = own_pieces(kept, children, nearby, start, end)
+        rows.append(_meter_row(terms, device, pieces, children_energy(pieces, children, nearby)))
+        idle_watts, idle_source = idle_power(device)
+        chosen = demand.on(device)
+        shared = split(
+            meter_of(pieces, start),
+            requests_on(demand, chosen, device, profile, idle_watts),
+            length_seconds=end - start,
+            idle_watts=idle_watts,
+            shares_idle=device.kind == "gpu",
+            elsewhere=demand.elsewhere() if device.kind == "gpu" else (np.empty(0), np.empty(0)),
+        )
+        rows += _attributed_rows(terms, [keys[i] for i in chosen], shared)
+        rows.append(_idle_row(terms, shared.idle, idle_source, _resident(profile, device)))
+        rows.append(_unattributed_row(terms, shared))
+        shares.add(chosen, shared, terms)
+    rows += _usage_rows(host, (start, end), ordered, keys, revision)
+    rows += shares.rows(host, start, demand, keys, revision)
+    return Account(rows, overlaps)
+
+
+def idle_power(device: Device) -> tuple[float | None, str]:
+    """A device's idle watts and where they come from: configured, quiet (observed), table, or unknown (None)."""
+    if device.idle_watts is not None:
+        return device.idle_watts, "configured" if device.idle_source == "unknown" else device.idle_source
+    hardware = hardware_of(device.hardware) if device.kind == "gpu" else None
+    return (hardware.idle_watts, "table") if hardware else (None, "unknown")
+
+
+def _resident(profile: HostProfile, device: Device) -> str:
+    return ",".join(sorted(model.name for model in profile.models if device.id in model.devices))
+
+
+def _meter_row(terms: _Terms, device: Device, pieces: Sequence[Piece], children: float) -> Row:
+    own = fsum(piece.energy_joules for piece in pieces)
+    shortfall = fsum(piece.shortfall_joules for piece in pieces)
+    modelled = fsum(piece.energy_joules - piece.metered_joules for piece in pieces)
+    recovered = fsum(piece.energy_joules for piece in pieces if piece.method == "recovered")
+    energy = own + children - shortfall
+    covered = fsum(piece.end - piece.start for piece in pieces)
+    return Row(
+        points.METER.name,
+        terms.start,
+        terms.tags,
+        (energy, energy - modelled, recovered, shortfall, covered, device.parent or "", terms.revision),
+    )
+
+
+def _attributed_rows(terms: _Terms, keys: Sequence[Key], shared: Split) -> list[Row]:
+    """One row for each model, team, deployment and labels with a request active on the device."""
+    groups = {key: group for group, key in enumerate(sorted(set(keys)))}
+    member = np.array([groups[key] for key in keys], dtype=np.intp)
+    columns = [
+        np.bincount(member, values, len(groups)).tolist()
+        for values in (shared.energy, shared.marginal, shared.metered, shared.recovered, shared.exact)
+    ]
+    rows = []
+    for key, (energy, marginal, metered, recovered, exact) in zip(groups, zip(*columns, strict=True), strict=True):
+        sums = (energy, marginal, metered, recovered, exact, terms.grams(energy), 0.0, 0.0, 0.0, 0.0)
+        facts = ("", "", terms.label, terms.revision)
+        rows.append(Row(points.ENERGY.name, terms.start, (*terms.tags, points.ATTRIBUTED, *key), sums + facts))
+    return rows
+
+
+def _idle_row(terms: _Terms, idle: Quiet, idle_source: str, resident: str) -> Row:
+    sums = (idle.energy, 0.0, idle.metered, idle.recovered, 0.0, terms.grams(idle.energy), 0.0, 0.0, 0.0, 0.0)
+    facts = (idle_source, resident, terms.label, terms.revision)
+    return Row(points.ENERGY.name, terms.start, (*terms.tags, points.IDLE, "", "", "", ""), sums + facts)
+
+
+def _unattributed_row(terms: _Terms, shared: Split) -> Row:
+    reasons = (shared.unknown_device, shared.gap, shared.unreported)
+    energy = fsum(reason.energy for reason in reasons)
+    metered, recovered = fsum(reason.metered for reason in reasons), fsum(reason.recovered for reason in reasons)
+    unknown_device, gap, unreported = (reason.energy for reason in reasons)
+    sums = (energy, 0.0, metered, recovered, 0.0, terms.grams(energy), unknown_device, 0.0, gap, unreported)
+    return Row(
+        points.ENERGY.name,
+        terms.start,
+        (*terms.tags, points.UNATTRIBUTED, "", "", "", ""),
+        (*sums, "", "", terms.label, terms.revision),
+    )
+
+
+def _usage_rows(
+    host: str, interval: tuple[UnixSeconds, UnixSeconds], usages: Sequence[Usage], keys: Sequence[Key], revision: int
+) -> list[Row]:
+    """Requests and tokens of what ended in the window."""
+    start, end = interval
+    groups: dict[tuple[str, ...], list[Usage]] = {}
+    for usage, (model, team, deployment, labels) in zip(usages, keys, strict=True):
+        if start <= usage.end < end:
+            groups.setdefault((host, model, team, deployment, usage.status, labels), []).append(usage)
+    return [
+        Row(points.USAGE.name, start, tags, (*_usage_sums(ended), revision)) for tags, ended in sorted(groups.items())
+    ]
+
+
+def _usage_sums(ended: Sequence[Usage]) -> tuple[float, ...]:
+    untold = [usage for usage in ended if usage.input_tokens is None and usage.output_tokens is None]
+    return (
+        fsum(usage.weight for usage in ended),
+        fsum(usage.weight * (usage.input_tokens or 0) for usage in ended),
+        fsum(usage.weight * (usage.cached_input_tokens or 0) for usage in ended),
+        fsum(usage.weight * (usage.output_tokens or 0) for usage in ended),
+        fsum(usage.weight * (usage.end - usage.active_start) for usage in ended),
+        fsum(usage.weight for usage in untold),
+    )
+
+
+class _RequestShares:
+    """Each request's joules over all devices of the host, in this window."""
+
+    def __init__(self, requests: int) -> None:
+        self._sums = np.zeros((5, requests))
+        self._grams: list[float | None] = [0.0] * requests
+        self._labels: list[str] = [""] * requests
+
+    def add(self, chosen: Index, shared: Split, terms: _Terms) -> None:
+        """Adds one device's split."""
+        for total, values in zip(
+            self._sums, (shared.energy, shared.marginal, shared.metered, shared.recovered, shared.exact), strict=True
+        ):
+            total[chosen] += values
+        for i, energy in zip(chosen.tolist(), shared.energy.tolist(), strict=True):
+            so_far, more = self._grams[i], terms.grams(energy)
+            self._grams[i] = None if so_far is None or more is None else so_far + more
+            self._labels[i] = terms.label
+
+    def rows(self, host: str, start: UnixSeconds, demand: Demand, keys: Sequence[Key], revision: int) -> list[Row]:
+        """One row for each request that touches the window, also where it used nothing that was measured."""
+        rows = []
+        for i, (usage, key, sums) in enumerate(zip(demand.usages, keys, self._sums.T.tolist(), strict=True)):
+            tags = (host, usage.namespace, usage.request_id, str(usage.attempt), *key)
+            facts = (
+                usage.start,
+                usage.first_token,
+                usage.end,
+                usage.input_tokens,
+                usage.cached_input_tokens,
+                usage.output_tokens,
+                usage.work.unit if usage.work else None,
+                usage.work.amount if usage.work else None,
+                usage.weight,
+                usage.status,
+                self._labels[i],
+                revision,
+            )
+            grams = self._grams[i] if self._labels[i] or sums[0] == 0.0 else None
+            rows.append(Row(points.REQUEST_ENERGY.name, start, tags, (*sums, grams, *facts)))
+        return rows

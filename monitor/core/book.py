@@ -1,0 +1,161 @@
+"""What stands in the log for windows that are not closed yet, sorted by host and window, and the accounts made of it.
+
+An account is defined by a line: it holds exactly the records whose log time is below it. Of records with equal content
+one counts; a conflict is not in the book at all.
+"""
+
+from collections.abc import Callable, Hashable, Iterator
+
+import msgspec
+import numpy as np
+
+from collectors.readings import EnergyReading, HostProfile
+from collectors.units import UnixSeconds
+from monitor.core.account import Account, IntensityAt, account
+from monitor.core.membership import Accounting
+from monitor.core.points import (
+    ENERGY,
+    PROVISIONAL_ENERGY,
+    PROVISIONAL_METER,
+    PROVISIONAL_USAGE,
+    REQUEST_ENERGY,
+    USAGE,
+    Row,
+)
+from monitor.core.readings import Told
+from monitor.core.usage import Usage
+from monitor.core.window import window_start, windows_of
+
+_PROVISIONAL = {"energy": PROVISIONAL_ENERGY.name, "meter": PROVISIONAL_METER.name, "usage": PROVISIONAL_USAGE.name}
+
+
+class _Page(msgspec.Struct):
+    """One host's window: each record with the log time at which its content first stood in the log."""
+
+    readings: dict[Hashable, tuple[UnixSeconds, Told]]
+    usages: dict[Hashable, tuple[UnixSeconds, Usage]]
+    first_log_time: UnixSeconds
+
+
+class Book:
+    """The open windows of one partition. Not thread-safe; one reader keeps it."""
+
+    def __init__(
+        self, terms: Accounting, intensity_at: IntensityAt, *, keep: Callable[[int], bool] | None = None
+    ) -> None:
+        """`keep` tells which windows to hold; None: all from `forget_before` on."""
+        self._terms = terms
+        self._keep = keep
+        self._oldest: float = float("-inf")
+        self._intensity_at = intensity_at
+        self._pages: dict[int, dict[str, _Page]] = {}
+
+    def add_reading(self, reading: EnergyReading, profile: HostProfile, log_time: UnixSeconds) -> range:
+        """Enters a reading in every window it touches, and returns those."""
+        touched = windows_of(reading.start, reading.end, self._terms.window_seconds)
+        content = (reading.device, reading.start, reading.end, reading.energy_joules, reading.method)
+        for window in self._held(touched):
+            self._page(window, profile.host, log_time).readings.setdefault(content, (log_time, Told(reading, profile)))
+        return touched
+
+    def add_usage(self, usage: Usage, digest: bytes, log_time: UnixSeconds) -> range:
+        """Enters a request in every window it touches (its end's too), and returns those."""
+        touched = windows_of(usage.start, np.nextafter(usage.end, np.inf), self._terms.window_seconds)
+        content = (usage.identity, digest)
+        for window in self._held(touched):
+            self._page(window, usage.host, log_time).usages.setdefault(content, (log_time, usage))
+        return touched
+
+    def pages(self, first: int, last: int) -> Iterator[tuple[int, str]]:
+        """(window, host) of what has records in windows first..last, in order."""
+        for window in sorted(window for window in self._pages if first <= window <= last):
+            for host in sorted(self._pages[window]):
+                yield window, host
+
+    def account(self, host: str, window: int, *, line: UnixSeconds, revision: int = 0) -> Account:
+        """The account of what stands before the line."""
+        length = self._terms.window_seconds
+        page = self._pages.get(window, {}).get(host)
+
+        def nearby(device: str, start: UnixSeconds, end: UnixSeconds) -> list[Told]:
+            return self._readings_of(host, device, start, end, line)
+
+        return account(
+            host,
+            window_start(window, length),
+            window_start(window + 1, length),
+            readings=[told for at, told in page.readings.values() if at < line] if page else (),
+            usages=[usage for at, usage in page.usages.values() if at < line] if page else (),
+            nearby=nearby,
+            intensity_at=self._intensity_at,
+            revision=revision,
+        )
+
+    def needed_since(self, first: int) -> UnixSeconds:
+        """The earliest log time of what windows from `first` on hold; infinity for nothing."""
+        return min(
+            (
+                page.first_log_time
+                for window, pages in self._pages.items()
+                if window >= first
+                for page in pages.values()
+            ),
+            default=float("inf"),
+        )
+
+    def forget_before(self, first: int) -> None:
+        """Drops windows before `first`, and takes no more of them."""
+        self._oldest = max(self._oldest, first)
+        for window in [window for window in self._pages if window < first]:
+            del self._pages[window]
+
+    def _held(self, windows: range) -> Iterator[int]:
+        first = max(windows.start, self._oldest)
+        return (window for window in range(int(first), windows.stop) if self._keep is None or self._keep(window))
+
+    def _page(self, window: int, host: str, log_time: UnixSeconds) -> _Page:
+        pages = self._pages.setdefault(window, {})
+        page = pages.get(host)
+        if page is None:
+            page = pages[host] = _Page({}, {}, log_time)
+        return page
+
+    def _readings_of(
+        self, host: str, device: str, start: UnixSeconds, end: UnixSeconds, line: UnixSeconds
+    ) -> list[Told]:
+        found: dict[Hashable, Told] = {}
+        for window in windows_of(start, end, self._terms.window_seconds):
+            page = self._pages.get(window, {}).get(host)
+            if page:
+                found.update(
+                    (content, told)
+                    for content, (at, told) in page.readings.items()
+                    if at < line and told.reading.device == device
+                )
+        return list(found.values())
+
+
+def provisional_rows(rows: list[Row]) -> list[Row]:
+    """The same rows in the provisional measurements; requests are shown once they are final."""
+    return [
+        Row(_PROVISIONAL[row.measurement], row.time, row.tags, row.fields)
+        for row in rows
+        if row.measurement in _PROVISIONAL
+    ]
+
+
+def restated_rows(before: list[Row], after: list[Row], revision: int) -> list[Row]:
+    """`after`, and zeros for each attributed, usage or request row that only `before` had: none may vanish."""
+    there = {(row.measurement, row.tags) for row in after}
+    return after + [
+        _zeroed(row, revision)
+        for row in before
+        if (row.measurement, row.tags) not in there
+        and row.measurement in (ENERGY.name, USAGE.name, REQUEST_ENERGY.name)
+    ]
+
+
+def _zeroed(row: Row, revision: int) -> Row:
+    measurement = {each.name: each for each in (ENERGY, USAGE, REQUEST_ENERGY)}[row.measurement]
+    sums = tuple(None if value is None else 0.0 for value in row.fields[: len(measurement.sums)])
+    return Row(row.measurement, row.time, row.tags, (*sums, *row.fields[len(measurement.sums) : -1], revision))

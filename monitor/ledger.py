@@ -1,1 +1,0 @@
-"""In-step reading of the log, membership, marks and commits."""

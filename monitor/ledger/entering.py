@@ -1,0 +1,97 @@
+"""Enters one record of the log into a book: decodes it, judges its identity, and tells what it touched."""
+
+from collections.abc import Callable, Iterator
+from hashlib import blake2b, sha256
+
+import msgspec
+
+from collectors.errors import Rejected
+from collectors.readings import EnergyReading
+from collectors.units import UnixSeconds
+from monitor.core.book import Book
+from monitor.core.membership import Accounting, Identities
+from monitor.core.readings import PARENT_REACH_SECONDS
+from monitor.core.usage import Usage
+from monitor.core.window import windows_of
+from monitor.log.codec import Decoder, ReadingBatch, Restate, UsageBatch
+from monitor.log.protocol import DeadLetter, LogRecord
+
+Entered = EnergyReading | Usage | Restate
+
+
+class Touch(msgspec.Struct, frozen=True, gc=False):
+    """What one record of a batch did: the windows it touches, wherever they stand."""
+
+    host: str
+    windows: range
+    entered: Entered
+
+
+class Entering:
+    """Puts records into the book one after the other, in the order of the log."""
+
+    def __init__(
+        self, terms: Accounting, book: Book, reject: Callable[[DeadLetter], None], decoder: Decoder | None = None
+    ) -> None:
+        self._terms = terms
+        self._book = book
+        self._reject = reject
+        self._decoder = decoder or Decoder()
+        self._identities = Identities(terms.horizon_seconds)
+        self._encode = msgspec.msgpack.Encoder(order="sorted").encode
+
+    def enter(self, record: LogRecord) -> Iterator[Touch]:
+        """What the record touches; nothing for a tick, a duplicate's conflict or what cannot be decoded."""
+        try:
+            content = self._decoder.decode(record)
+        except Rejected as rejected:
+            self._refuse(record, 0, rejected.reason, rejected.detail)
+            return
+        if isinstance(content, ReadingBatch):
+            yield from self._enter_readings(record, content)
+        elif isinstance(content, UsageBatch):
+            yield from self._enter_usages(record, content)
+        elif isinstance(content, Restate):
+            windows = windows_of(content.start, content.end, self._terms.window_seconds)
+            yield Touch(content.host, windows, content)
+
+    def _enter_readings(self, record: LogRecord, batch: ReadingBatch) -> Iterator[Touch]:
+        host = batch.profile.host
+        families = {device.id for device in batch.profile.devices if device.parent is not None}
+        families |= {device.parent for device in batch.profile.devices if device.parent is not None}
+        for i, reading in enumerate(batch.readings):
+            identity = (host, reading.device, reading.start)
+            digest = self._encode((reading.end, reading.energy_joules, reading.method))
+            if self._identities.is_conflict(identity, digest, record.stamp):
+                self._refuse(record, i, "conflict", f"another reading of {reading.device} at {reading.start!r}")
+                continue
+            windows = self._book.add_reading(reading, batch.profile, record.stamp)
+            if reading.device in families:
+                windows = _reaching(windows, self._terms.window_seconds)
+            yield Touch(host, windows, reading)
+
+    def _enter_usages(self, record: LogRecord, batch: UsageBatch) -> Iterator[Touch]:
+        for i, usage in enumerate(batch.usages):
+            digest = blake2b(self._encode(usage), digest_size=16).digest()
+            if self._identities.is_conflict(usage.identity, digest, record.stamp):
+                self._refuse(record, i, "conflict", f"another content under request_id {usage.request_id!r:.80}")
+                continue
+            yield Touch(usage.host, self._book.add_usage(usage, digest, record.stamp), usage)
+
+    def _refuse(self, record: LogRecord, part: int, reason: str, detail: str) -> None:
+        self._reject(
+            DeadLetter(
+                source=f"log/{record.stream}",
+                position=f"{record.offset}.{part}",
+                reason=reason,
+                detail=detail,
+                sha256=sha256(record.body).hexdigest(),
+                at=record.stamp,
+            )
+        )
+
+
+def _reaching(windows: range, length_seconds: UnixSeconds) -> range:
+    """A child's reading changes its parent's own part over the parent's whole reading, as far as that reaches."""
+    reach = int(PARENT_REACH_SECONDS // length_seconds) + 1
+    return range(windows.start - reach, windows.stop + reach)

@@ -1,0 +1,52 @@
+"""What stands behind the line of a final window, until the next mark restates it."""
+
+from dataclasses import dataclass, field
+
+from collectors.units import UnixSeconds
+from monitor.core.membership import Accounting
+
+
+@dataclass(slots=True)
+class LateOnHost:
+    """Late records of one host that the same mark restates, and the final windows they touch."""
+
+    windows: set[int] = field(default_factory=set)
+    readings: int = 0
+    requests: int = 0
+    controls: int = 0
+    energy_joules: float = 0.0
+    reasons: set[str] = field(default_factory=set)
+
+    def why(self) -> str:
+        """One line for the restatement record."""
+        said = [
+            f"{count} late {noun}{'s' if count != 1 else ''}"
+            for count, noun in ((self.readings, "reading"), (self.requests, "request"))
+            if count
+        ]
+        return ", ".join(said + sorted(self.reasons))
+
+
+class Late:
+    """Late records by mark and host. What an earlier mark has carried out already is not noted again."""
+
+    def __init__(self, terms: Accounting, carried_out: UnixSeconds) -> None:
+        self._terms = terms
+        self._carried_out = carried_out
+        self._marks: dict[UnixSeconds, dict[str, LateOnHost]] = {}
+
+    def touched(self, host: str, windows: range, log_time: UnixSeconds) -> LateOnHost | None:
+        """Notes the final ones of these windows, and returns where to count the record; None if it is not late."""
+        last = min(windows.stop - 1, self._terms.last_final(log_time))
+        mark = self._terms.mark_after(log_time)
+        if last < windows.start or mark <= self._carried_out:
+            return None
+        entry = self._marks.setdefault(mark, {}).setdefault(host, LateOnHost())
+        entry.windows.update(range(windows.start, last + 1))
+        return entry
+
+    def due(self, log_time: UnixSeconds) -> list[tuple[UnixSeconds, dict[str, LateOnHost]]]:
+        """The marks to carry out at this log time, the oldest first; they are forgotten here."""
+        marks = sorted(mark for mark in self._marks if mark <= log_time)
+        self._carried_out = max(self._carried_out, self._terms.mark_before(log_time))
+        return [(mark, self._marks.pop(mark)) for mark in marks]

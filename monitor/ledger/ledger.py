@@ -1,0 +1,238 @@
+"""The reader of one partition: from records in the log to rows in the store, and a commit that claims these alone.
+
+    log.read -> (log time moves on: windows become final, marks are carried out) -> enter into the book -> store -> commit
+
+It has no state of its own that a crash could lose: killed anywhere and started again, it writes the same rows.
+"""
+
+from collections.abc import Callable
+from math import floor
+
+import msgspec
+import structlog
+
+from collectors.readings import EnergyReading
+from collectors.units import SECONDS_PER_DAY, SECONDS_PER_HOUR, UnixSeconds
+from monitor.core.book import Book, provisional_rows
+from monitor.core.emissions.factors import Intensity
+from monitor.core.facts import Facts
+from monitor.core.membership import Accounting
+from monitor.core.points import Row
+from monitor.core.readings import PARENT_REACH_SECONDS, Told
+from monitor.core.usage import Usage
+from monitor.core.window import grid_starts, window_at, window_start
+from monitor.ledger.entering import Entering, Touch
+from monitor.ledger.late import Late
+from monitor.ledger.restating import STREAMS, Source, restate
+from monitor.log.codec import Decoder
+from monitor.log.protocol import Commit, DeadLetter, Log, LogRecord
+from monitor.store.protocol import Store
+from monitor.store.rollup import write_rollups
+
+ROWS_AT_ONCE = 20_000
+
+
+class Progress(msgspec.Struct):
+    """What the reader has done since it started. `reread_seconds` is the log time it may read a second time."""
+
+    records: int = 0
+    finals: int = 0
+    restated: int = 0
+    reread_records: int = 0
+    reread_seconds: float = 0.0
+
+
+class Ledger:
+    """Keeps the books of one partition. One thread owns it."""
+
+    def __init__(
+        self,
+        log: Log,
+        store: Store,
+        terms: Accounting,
+        facts: Callable[[], Facts],
+        *,
+        show_provisional: bool = True,
+    ) -> None:
+        self._log, self._store, self._terms, self._read_facts = log, store, terms, facts
+        self._show_provisional = show_provisional
+        self._facts = facts()
+        self._decoder = Decoder()
+        self._book = Book(terms, self._intensity_at)
+        self._entering = Entering(terms, self._book, reject=self._reject, decoder=self._decoder)
+        self._rows: list[Row] = []
+        self._letters: list[DeadLetter] = []
+        self._dirty: set[tuple[int, str]] = set()
+        self._shown: set[tuple[int, str]] = set()
+        self._log_time = float("-inf")
+        self.progress = Progress()
+        self._resume()
+
+    @property
+    def watermark(self) -> UnixSeconds:
+        """Everything before it is final; -infinity where nothing is yet."""
+        return self._final_end
+
+    def step(self, limit: int = 2_000) -> int:
+        """Takes the next records (returns how many), stores what became final, and commits."""
+        self._facts = self._read_facts()
+        records = self._log.read(self._positions, limit)
+        before = (self._final_end, self._mark)
+        for record in records:
+            self._take(record)
+        self._flush()
+        if self._show_provisional and len(records) < limit:
+            self._write_provisional()
+        if before != (self._final_end, self._mark):
+            self._commit()
+        return len(records)
+
+    def _resume(self) -> None:
+        commit, log_end = self._log.committed(), self._log.log_time()
+        beginning = self._log.start()
+        self._positions: dict[str, int] = dict(commit.positions) if commit else dict.fromkeys(STREAMS, 0)
+        self._mark = commit.mark if commit else float("-inf")
+        self._final_end = commit.watermark if commit else float("-inf")
+        if commit is None and beginning is not None and beginning[1]:
+            # Cut off at its start: what ended before may have lost records, so it is not final here.
+            self._final_end = self._grid_after(beginning[0])
+        self._late = Late(self._terms, self._mark)
+        self._open_hours: set[UnixSeconds] = set()
+        if self._final_end > float("-inf"):
+            self._open_hours.add(floor(self._final_end / SECONDS_PER_HOUR) * SECONDS_PER_HOUR)
+        self._reread_until = log_end if commit and log_end is not None else float("-inf")
+        if commit and log_end is not None:
+            self.progress.reread_seconds = max(0.0, log_end - commit.log_time)
+            structlog.get_logger().info(
+                "ledger resumes",
+                watermark=self._final_end,
+                mark=self._mark,
+                reread_seconds=self.progress.reread_seconds,
+            )
+
+    def _grid_after(self, moment: UnixSeconds) -> UnixSeconds:
+        return window_start(window_at(moment, self._terms.window_seconds) + 1, self._terms.window_seconds)
+
+    def _take(self, record: LogRecord) -> None:
+        if record.stamp > self._log_time:
+            self._advance(record.stamp)
+        for touch in self._entering.enter(record):
+            self._note(touch, record.stamp)
+        self._positions[record.stream] = record.offset + 1
+        self.progress.records += 1
+        self.progress.reread_records += record.stamp <= self._reread_until
+
+    def _note(self, touch: Touch, log_time: UnixSeconds) -> None:
+        if late := self._late.touched(touch.host, touch.windows, log_time):
+            if isinstance(touch.entered, EnergyReading):
+                late.readings += 1
+                late.energy_joules += touch.entered.energy_joules
+            elif isinstance(touch.entered, Usage):
+                late.requests += 1
+            else:
+                late.controls += 1
+                late.reasons.add(touch.entered.reason)
+        if self._show_provisional:
+            self._dirty.update((window, touch.host) for window in touch.windows)
+
+    def _advance(self, log_time: UnixSeconds) -> None:
+        """Log time moves on: windows behind the horizon become final, marks that lie behind are carried out."""
+        self._log_time = log_time
+        last = self._terms.last_final(log_time)
+        for window, host in list(self._book.pages(self._next_window(), last)):
+            line = self._terms.final_line(window)
+            self._carry_out_marks(line)
+            self._settle(window_start(window, self._terms.window_seconds))
+            account = self._book.account(host, window, line=line)
+            self._rows += account.rows
+            self._letters += map(_overlap, account.overlaps)
+            self.progress.finals += 1
+            self._open_hours |= grid_starts((window,), self._terms.window_seconds, SECONDS_PER_HOUR)
+            if (window, host) in self._shown:
+                self._shown.remove((window, host))
+                self._store.replace_provisional(host, window_start(window, self._terms.window_seconds), ())
+            if len(self._rows) >= ROWS_AT_ONCE:
+                self._flush()
+        self._carry_out_marks(log_time)
+        self._settle(window_start(last + 1, self._terms.window_seconds))
+
+    def _next_window(self) -> int:
+        """The oldest window that is not final. A fresh reader has none, and nothing in its book either."""
+        return 0 if self._final_end == float("-inf") else round(self._final_end / self._terms.window_seconds)
+
+    def _settle(self, end: UnixSeconds) -> None:
+        """Everything before `end` is final: hours and days that are over are rolled up."""
+        self._final_end = max(self._final_end, end)
+        over = {hour for hour in self._open_hours if hour + SECONDS_PER_HOUR <= self._final_end}
+        if over:
+            self._open_hours -= over
+            self._roll_up(over)
+
+    def _roll_up(self, hours: set[UnixSeconds]) -> None:
+        self._flush()
+        days = {floor(hour / SECONDS_PER_DAY) * SECONDS_PER_DAY for hour in hours}
+        over = {day for day in days if day + SECONDS_PER_DAY <= self._final_end}
+        write_rollups(self._store, sorted(hours), sorted(over))
+
+    def _carry_out_marks(self, log_time: UnixSeconds) -> None:
+        for mark, late in self._late.due(log_time):
+            restated = restate(Source(self._log, self._terms, self._intensity_at, self._decoder), mark, late)
+            self._rows += restated.rows
+            self.progress.restated += len(restated.windows)
+            hours = grid_starts(restated.windows, self._terms.window_seconds, SECONDS_PER_HOUR)
+            self._roll_up({hour for hour in hours if hour + SECONDS_PER_HOUR <= self._final_end})
+        self._mark = max(self._mark, self._terms.mark_before(log_time))
+
+    def _flush(self) -> None:
+        if self._rows:
+            self._store.write(self._rows)
+            self._rows = []
+        if self._letters:
+            self._log.reject(self._letters)
+            self._letters = []
+
+    def _commit(self) -> None:
+        """Claims what is stored, and names where a new reader has to begin: one horizon before what it needs first."""
+        reach = int(PARENT_REACH_SECONDS // self._terms.window_seconds) + 1
+        first = round(self._final_end / self._terms.window_seconds) - reach
+        self._book.forget_before(first)
+        needed = min(self._book.needed_since(first), self._log_time)
+        since = min(needed - self._terms.horizon_seconds, self._mark)
+        self._log.commit(
+            Commit(
+                positions={stream: self._log.position_at(stream, since) for stream in STREAMS},
+                watermark=self._final_end,
+                mark=self._mark,
+                log_time=since,
+            )
+        )
+
+    def _write_provisional(self) -> None:
+        """Shows windows that are over but not final yet. Only a reader that has caught up comes here."""
+        length = self._terms.window_seconds
+        first = self._next_window()
+        over = window_at(self._log_time, length) if self._log_time > float("-inf") else first
+        due = {page for page in self._dirty if first <= page[0] < over}
+        self._dirty = {page for page in self._dirty if page[0] >= over}
+        for window, host in sorted(due):
+            rows = self._book.account(host, window, line=float("inf")).rows
+            self._store.replace_provisional(host, window_start(window, length), provisional_rows(rows))
+        self._shown |= due
+
+    def _intensity_at(self, zone: str, at: UnixSeconds) -> Intensity | None:
+        return self._facts.intensity(zone, at)
+
+    def _reject(self, letter: DeadLetter) -> None:
+        self._letters.append(letter)
+
+
+def _overlap(told: Told) -> DeadLetter:
+    reading = told.reading
+    return DeadLetter(
+        source=f"readings/{told.profile.host}",
+        position=f"{reading.device}@{reading.start!r}",
+        reason="overlap",
+        detail=f"the reading of {reading.device} from {reading.start!r} to {reading.end!r} overlaps an earlier one",
+        sha256="",
+        at=reading.start,
+    )

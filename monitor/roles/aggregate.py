@@ -1,0 +1,29 @@
+"""Role aggregate: from the log to the books.
+
+log --> Ledger (window, attribution, emissions, points) --> store
+"""
+
+from monitor.core.membership import Accounting
+from monitor.ledger.ledger import Ledger, Progress
+from monitor.log.protocol import Log
+from monitor.roles.control import FactsReader
+from monitor.store.protocol import Store
+
+
+class AggregateRole:
+    """Keeps the store in step with the log."""
+
+    def __init__(self, log: Log, store: Store, terms: Accounting, *, show_provisional: bool) -> None:
+        self._ledger = Ledger(log, store, terms, FactsReader(log), show_provisional=show_provisional)
+
+    @property
+    def progress(self) -> Progress:
+        """What has been read and written since the start."""
+        return self._ledger.progress
+
+    def drain(self) -> int:
+        """Accounts everything that stands in the log now; returns the number of records."""
+        taken = 0
+        while records := self._ledger.step():
+            taken += records
+        return taken

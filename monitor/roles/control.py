@@ -1,0 +1,77 @@
+"""Role control: states the facts that everyone computes by.
+
+config, carbon/mixes --> facts stream of the log
+"""
+
+from collections.abc import Iterable
+
+from collectors.units import UnixSeconds
+from monitor.carbon.mixes import mix_of_zone
+from monitor.config.sections import Config
+from monitor.core.facts import Facts
+from monitor.core.membership import Accounting
+from monitor.log.codec import Decoder, accounting_record, intensity_record
+from monitor.log.protocol import Log
+
+
+class FactsReader:
+    """The facts of a log; each call reads what came since the last."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._decoder = Decoder()
+        self._known: list[tuple[UnixSeconds, object]] = []
+        self._after = 0
+        self._facts = Facts(())
+
+    def __call__(self) -> Facts:
+        """What is in force."""
+        records = self._log.facts(self._after)
+        if records:
+            self._after = records[-1].offset
+            self._known += [(record.stamp, self._decoder.decode(record)) for record in records]
+            self._facts = Facts(self._known)  # type: ignore[arg-type]
+        return self._facts
+
+
+class TermsChanged(Exception):
+    """The configuration names other terms than the books of this data folder are kept under."""
+
+
+def accounting_of(config: Config) -> Accounting:
+    """The terms that the configuration names."""
+    return Accounting(
+        window_seconds=config.accounting.window_seconds,
+        horizon_seconds=config.accounting.horizon_seconds,
+        mark_seconds=config.accounting.mark_interval_seconds,
+        restate_seconds=config.log.restate_within_seconds,
+        label_keys=config.accounting.label_keys,
+    )
+
+
+def agree_on_terms(log: Log, terms: Accounting, now: UnixSeconds) -> Accounting:
+    """The terms in force; states them in a new log. Raises TermsChanged where the grid of the books would change."""
+    known = FactsReader(log)().accounting()
+    if known is None:
+        log.append([accounting_record(terms)], now)
+        return terms
+    for name in ("window_seconds", "horizon_seconds", "mark_seconds", "method"):
+        if getattr(known, name) != getattr(terms, name):
+            raise TermsChanged(
+                f"[accounting] {name} is {getattr(terms, name)!r}, but this data folder's books are kept under "
+                f"{getattr(known, name)!r}; set it back, or begin a new data folder"
+            )
+    return known
+
+
+def state_intensities(log: Log, zones: Iterable[str], now: UnixSeconds) -> list[str]:
+    """States the yearly mix of each zone where it is new; returns the zones of which nobody knows one."""
+    facts = FactsReader(log)()
+    unknown = []
+    for zone in sorted(set(zones)):
+        mix = mix_of_zone(zone) if zone else None
+        if mix is None:
+            unknown.append(zone)
+        elif facts.intensity(zone, float("inf")) != mix:
+            log.append([intensity_record(mix)], now)
+    return unknown

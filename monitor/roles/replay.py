@@ -1,0 +1,99 @@
+"""Roles collect and ingest over recordings: what a replay hands on goes into the log, stamped by the replay's clock.
+
+recording --> Replay --> steps --> readings, usage --> log
+                              \\--> rejected ---------> dead letters
+"""
+
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
+
+import msgspec
+
+from collectors.errors import Rejected
+from collectors.recording import Recording
+from collectors.replay import HostStep, Replay, Step
+from collectors.requests.decoders.native import check_not_future
+from collectors.requests.event import RequestEvent
+from collectors.units import UnixSeconds
+from monitor.core.membership import Accounting
+from monitor.core.usage import usage_of
+from monitor.log.codec import ReadingBatch, readings_record, tick_record, usage_record
+from monitor.log.protocol import Append, DeadLetter, Log
+
+FACTS_LEAD_SECONDS = 120.0
+
+
+class ReplayRole:
+    """Writes a replay into a log, going on behind what is there already."""
+
+    def __init__(self, log: Log, recordings: Sequence[Recording], terms: Accounting) -> None:
+        self._log = log
+        self._recordings = recordings
+        self.replay = Replay(recordings)
+        self._settled_at = terms.mark_after(self.replay.end + terms.horizon_seconds + terms.window_seconds)
+
+    @property
+    def before_start(self) -> UnixSeconds:
+        """When the facts are stated: ahead of everything recorded."""
+        return self.replay.start - FACTS_LEAD_SECONDS
+
+    def steps(self) -> Iterator[Step]:
+        """The steps that are not in the log yet. The last one lets the clock run on until everything is final."""
+        written = self._log.log_time()
+        after = float("-inf") if written is None else written
+        yield from self.replay.steps(after)
+        if after < self._settled_at:
+            yield Step(self._settled_at, ())
+
+    def refuse_bad_input(self) -> None:
+        """Keeps what the recordings hold and nobody can use, with its reason."""
+        self._log.reject(
+            [
+                DeadLetter(
+                    source=bad.source,
+                    position=bad.position,
+                    reason=bad.reason,
+                    detail=bad.detail,
+                    sha256=bad.sha256,
+                    at=self.replay.start if bad.at is None else bad.at,
+                )
+                for recording in self._recordings
+                for bad in recording.rejected
+            ]
+        )
+
+    def append(self, steps: Sequence[Step]) -> None:
+        """Stores these steps in the log, all or none."""
+        records: list[Append] = []
+        for step in steps:
+            if not step.hosts:
+                records.append(tick_record("", stamp=step.now))
+            for host in step.hosts:
+                records += self._records(host, step.now)
+        if records:
+            self._log.append(records, steps[-1].now)
+
+    def _records(self, host: HostStep, now: UnixSeconds) -> list[Append]:
+        usages = tuple(usage_of(event, host.profile.host) for event in host.events if self._accepts(host, event, now))
+        records = []
+        if host.readings:
+            records.append(readings_record(ReadingBatch(profile=host.profile, readings=host.readings), stamp=now))
+        if usages:
+            records.append(usage_record(host.profile.host, usages, stamp=now))
+        return records
+
+    def _accepts(self, host: HostStep, event: RequestEvent, now: UnixSeconds) -> bool:
+        try:
+            check_not_future(event, now)
+        except Rejected as rejected:
+            letter = DeadLetter(
+                source=f"{host.profile.host}/requests",
+                position=f"{event.namespace}/{event.request_id}/{event.attempt}",
+                reason=rejected.reason,
+                detail=rejected.detail,
+                sha256=sha256(msgspec.msgpack.encode(event)).hexdigest(),
+                at=now,
+            )
+            self._log.reject([letter])
+            return False
+        return True

@@ -1,0 +1,173 @@
+"""Starts, paces and stops the roles of one process.
+
+recordings --> ReplayRole --> log --> AggregateRole --> store        (all on the recordings' own clock)
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from collectors.clock import monotonic, sleep
+from collectors.readings import ModelFacts
+from collectors.recording import Recording
+from collectors.replay import Step
+from collectors.units import UnixSeconds
+from monitor.config.sections import Config
+from monitor.core.questions import Principal
+from monitor.ledger.ledger import Progress
+from monitor.log.sqlite import SqliteLog
+from monitor.query import Query
+from monitor.roles.aggregate import AggregateRole
+from monitor.roles.control import accounting_of, agree_on_terms, state_intensities
+from monitor.roles.replay import ReplayRole
+from monitor.store.sqlite import Retention, SqliteStore
+
+LOG_FILE = "log.db"
+STORE_FILE = "store.db"
+STEPS_AT_ONCE = 300
+LOCAL_ADMIN = Principal(name="local", role="admin")
+
+
+class Embedded:
+    """The log and the store of one data folder. Only one process may have it open for writing."""
+
+    def __init__(self, folder: Path, config: Config) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.config = config
+        self.log = SqliteLog(folder / LOG_FILE)
+        self.store = SqliteStore(folder / STORE_FILE, retention=retention_of(config))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.store.close()
+        self.log.close()
+
+    def query(self) -> Query:
+        """The gate to what is stored."""
+        return Query(self.store, rejected=self.log.rejected, owners=owners_of(self.config))
+
+
+def retention_of(config: Config) -> Retention:
+    """How long the store keeps what, as configured."""
+    store = config.store
+    return Retention(
+        windows_seconds=store.windows_retention_seconds,
+        requests_seconds=store.requests_retention_seconds,
+        provisional_seconds=store.provisional_retention_seconds,
+        hours_seconds=store.hours_retention_seconds,
+        days_seconds=store.days_retention_seconds,
+    )
+
+
+def owners_of(config: Config) -> dict[tuple[str, str], str]:
+    """Who owns a device's idle energy: {"host/device": team} or {"host": team} as (host, device or "") -> team."""
+    owners = {}
+    for place, team in config.idle.owners.items():
+        host, _, device = place.partition("/")
+        owners[host, device] = team
+    return owners
+
+
+def with_model_facts(recording: Recording, config: Config) -> Recording:
+    """The recording with [[models]] of the configuration for models of which it tells nothing itself."""
+    told = {model.name for model in recording.profile.models}
+    more = tuple(
+        ModelFacts(
+            name=model.name,
+            parameters=model.parameters,
+            active_parameters=model.active_parameters,
+            bytes_per_parameter=model.bytes_per_parameter,
+            kv_bytes_per_token=model.kv_bytes_per_token,
+        )
+        for model in config.models
+        if model.name not in told
+    )
+    if not more:
+        return recording
+    profile = msgspec.structs.replace(recording.profile, models=recording.profile.models + more)
+    return Recording(
+        profile=profile,
+        readings=recording.readings,
+        requests=recording.requests,
+        rejected=recording.rejected,
+        counts=recording.counts,
+    )
+
+
+class ReplayRun(msgspec.Struct, frozen=True):
+    """How a replay went. `finished` is False where it was told to stop before its end."""
+
+    start: UnixSeconds
+    end: UnixSeconds
+    finished: bool
+    progress: Progress
+    zones_without_factor: list[str]
+
+
+def replay_into(
+    house: Embedded,
+    recordings: Sequence[Recording],
+    *,
+    speed: float = math.inf,
+    on_progress: Callable[[float], None] = lambda _done: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> ReplayRun:
+    """Plays recordings into the house, `speed` times as fast as they were made (infinity: as fast as it goes).
+
+    A replay that stopped before goes on where its log ends. `on_progress` is told the part done, 0 to 1.
+    """
+    wanted = accounting_of(house.config)
+    role = ReplayRole(house.log, [with_model_facts(recording, house.config) for recording in recordings], wanted)
+    terms = agree_on_terms(house.log, wanted, role.before_start)
+    zones = [recording.profile.zone for recording in recordings]
+    unknown = state_intensities(house.log, zones, role.before_start)
+    role.refuse_bad_input()
+    paced = math.isfinite(speed)
+    aggregate = AggregateRole(house.log, house.store, terms, show_provisional=paced)
+    pace = _Pace(speed)
+    waiting: list[Step] = []
+    span = max(role.replay.end - role.replay.start, 1.0)
+    finished = True
+    aggregate.drain()
+    for step in role.steps():
+        if should_stop():
+            finished = False
+            break
+        waiting.append(step)
+        if paced or len(waiting) >= STEPS_AT_ONCE:
+            pace.wait_for(min(step.now, role.replay.end))
+            _hand_on(role, aggregate, waiting)
+            on_progress(min(1.0, (step.now - role.replay.start) / span))
+    _hand_on(role, aggregate, waiting)
+    return ReplayRun(role.replay.start, role.replay.end, finished, aggregate.progress, unknown)
+
+
+def _hand_on(role: ReplayRole, aggregate: AggregateRole, waiting: list[Step]) -> None:
+    if waiting:
+        role.append(waiting)
+        waiting.clear()
+        aggregate.drain()
+
+
+class _Pace:
+    """Keeps a replay's own time behind the wall's, with absolute deadlines."""
+
+    def __init__(self, speed: float) -> None:
+        self._speed = speed
+        self._origin: tuple[float, UnixSeconds] | None = None
+
+    def wait_for(self, now: UnixSeconds) -> None:
+        if not math.isfinite(self._speed):
+            return
+        if self._origin is None:
+            self._origin = (monotonic(), now)
+        wall, begin = self._origin
+        sleep(wall + (now - begin) / self._speed - monotonic())
