@@ -1,4 +1,7 @@
-"""Windows of the books: half-open intervals on a grid that starts at the unix epoch, named by their index."""
+"""Windows of the books: half-open intervals on a grid that starts at the unix epoch, named by their index.
+
+A window lasts a whole number of seconds: then its edges are exact floats, and no moment falls between two windows.
+"""
 
 from collections.abc import Iterable
 from math import ceil, floor
@@ -26,7 +29,7 @@ def window_start(index: int, length_seconds: float) -> UnixSeconds:
 
 
 def part_within(start: UnixSeconds, end: UnixSeconds, window_begin: UnixSeconds, window_end: UnixSeconds) -> float:
-    """The part of [start, end) that lies in the window, 0 to 1: 5 of [5, 20)'s 15 s lie in [0, 10), a third."""
+    """The part of [start, end) in the window, 0 to 1; end > start. 5 of [5, 20)'s 15 s lie in [0, 10): a third."""
     return max(0.0, min(end, window_end) - max(start, window_begin)) / (end - start)
 
 

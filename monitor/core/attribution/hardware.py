@@ -4,6 +4,8 @@ Sources: NVIDIA data sheets of the named boards (tensor core peak without sparsi
 idle of the board as commonly seen with nothing loaded; they are a last resort and marked `table` wherever they stand.
 """
 
+import re
+
 import msgspec
 
 
@@ -22,7 +24,7 @@ BYTE_EFFICIENCY = 0.75
 UNKNOWN_GPU = Hardware(
     name="unknown GPU (taken as an A100)", peak_flops_per_second=312e12, peak_bytes_per_second=1.94e12, idle_watts=50.0
 )
-# The first whose key stands in the maker's name wins, so the more special key comes first.
+# The first whose key stands in the maker's name as whole words wins, so the more special key comes first.
 _TABLE = tuple(
     (key, Hardware(name=key, peak_flops_per_second=tera * 1e12, peak_bytes_per_second=giga * 1e9, idle_watts=idle))
     for key, tera, giga, idle in (
@@ -31,6 +33,7 @@ _TABLE = tuple(
         ("B200", 2_250, 8_000, 140),
         ("H200", 989, 4_800, 75),
         ("H100 PCIE", 756, 2_000, 45),
+        ("H100 NVL", 835, 3_900, 60),
         ("H100", 989, 3_350, 70),
         ("A100 80GB", 312, 1_940, 50),
         ("A100-SXM4-80GB", 312, 2_039, 55),
@@ -51,6 +54,8 @@ _TABLE = tuple(
 
 
 def hardware_of(name: str) -> Hardware | None:
-    """The data sheet of a board by its maker's name ("NVIDIA A100-SXM4-40GB"), or None where it is not in the table."""
-    spelled = name.upper()
-    return next((hardware for key, hardware in _TABLE if key in spelled), None)
+    """The data sheet of a board by its maker's name ("NVIDIA A100-SXM4-40GB"), or None where it is not in the table.
+
+    An "RTX A4000" is no A40 and a "T400" no T4: a key stands for itself, never for a part of a word.
+    """
+    return next((hardware for key, hardware in _TABLE if re.search(rf"\b{key}\b", name, re.IGNORECASE)), None)
