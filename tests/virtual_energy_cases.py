@@ -7,7 +7,8 @@ import numpy as np
 from hypothesis import strategies as st
 from virtual_energy_by_hand import Job, Reading
 
-from monitor.core.attribution.virtual_energy import Column, Meter, Requests, Split, split
+from monitor.core.attribution.pieces import Column
+from monitor.core.attribution.virtual_energy import Meter, Requests, Split, split
 
 NOWHERE: list[tuple[float, float]] = []
 
