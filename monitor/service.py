@@ -4,25 +4,32 @@ recordings --> ReplayRole --> log --> AggregateRole --> store        (all on the
 """
 
 import math
+import signal
+import socket
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Self
 
 import msgspec
+import structlog
 
-from collectors.clock import monotonic, sleep
+from collectors.clock import Clock, monotonic, sleep
 from collectors.readings import ModelFacts
 from collectors.recording import Recording
-from collectors.replay import Step
-from collectors.units import UnixSeconds
+from collectors.replay import TICK_SECONDS, Step
+from collectors.units import SECONDS_PER_HOUR, UnixSeconds
 from monitor.config.sections import Config
 from monitor.core.questions import Principal
 from monitor.ledger.ledger import Progress
+from monitor.log.codec import tick_record
 from monitor.log.sqlite import SqliteLog
 from monitor.query import Query
 from monitor.roles.aggregate import AggregateRole
 from monitor.roles.control import accounting_of, agree_on_terms, state_intensities
+from monitor.roles.ingest import FileIngest
+from monitor.roles.orders import carry_out_orders
 from monitor.roles.replay import ReplayRole
 from monitor.store.sqlite import Retention, SqliteStore
 
@@ -38,6 +45,7 @@ class Embedded:
     def __init__(self, folder: Path, config: Config) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.config = config
+        self.folder = folder
         self.log = SqliteLog(folder / LOG_FILE)
         self.store = SqliteStore(folder / STORE_FILE, retention=retention_of(config))
 
@@ -144,17 +152,56 @@ def replay_into(
         waiting.append(step)
         if paced or len(waiting) >= STEPS_AT_ONCE:
             pace.wait_for(min(step.now, role.replay.end))
-            _hand_on(role, aggregate, waiting)
+            _hand_on(house, role, aggregate, waiting)
             on_progress(min(1.0, (step.now - role.replay.start) / span))
-    _hand_on(role, aggregate, waiting)
+    _hand_on(house, role, aggregate, waiting)
     return ReplayRun(role.replay.start, role.replay.end, finished, aggregate.progress, unknown)
 
 
-def _hand_on(role: ReplayRole, aggregate: AggregateRole, waiting: list[Step]) -> None:
+def _hand_on(house: Embedded, role: ReplayRole, aggregate: AggregateRole, waiting: list[Step]) -> None:
     if waiting:
+        carry_out_orders(house.folder, house.log, waiting[0].now)
         role.append(waiting)
         waiting.clear()
         aggregate.drain()
+
+
+def follow_files(house: Embedded, *, clock: Clock, should_stop: Callable[[], bool]) -> None:
+    """Takes request events from the configured files, on the clock of this machine, until told to stop."""
+    config = house.config
+    terms = agree_on_terms(house.log, accounting_of(config), clock.now())
+    for zone in state_intensities(house.log, [config.host.zone], clock.now()):
+        structlog.get_logger().warning("emissions are missing, not zero: no carbon intensity is known", zone=zone)
+    this_host = config.host.name or socket.gethostname()
+    files = [source for source in config.sources if source.kind == "file"]
+    ingest = FileIngest(house.log, config, files, house.folder, this_host)
+    aggregate = AggregateRole(house.log, house.store, terms, show_provisional=True)
+    trimmed_at = -math.inf
+    while not should_stop():
+        now = clock.now()
+        carry_out_orders(house.folder, house.log, now)
+        lines = ingest.read(now)
+        if now - (house.log.log_time() or -math.inf) >= TICK_SECONDS:
+            house.log.append([tick_record(this_host)], now)
+        aggregate.drain()
+        if now - trimmed_at >= SECONDS_PER_HOUR:
+            house.store.trim(now)
+            house.log.trim(now - config.log.retention_seconds)
+            trimmed_at = now
+        if not lines:
+            sleep(1.0)
+
+
+def stop_on_signals() -> threading.Event:
+    """Set by SIGTERM or SIGINT: what is under way is finished, then the process ends."""
+    stop = threading.Event()
+
+    def ask(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, ask)
+    signal.signal(signal.SIGINT, ask)
+    return stop
 
 
 class _Pace:
@@ -171,3 +218,18 @@ class _Pace:
             self._origin = (monotonic(), now)
         wall, begin = self._origin
         sleep(wall + (now - begin) / self._speed - monotonic())
+
+
+def restate_now(house: Embedded, now: UnixSeconds) -> UnixSeconds | None:
+    """Carries out waiting orders on a house whose log stands still; the mark, or None where it lies ahead of now."""
+    log_time = house.log.log_time()
+    if log_time is None:
+        return None
+    terms = agree_on_terms(house.log, accounting_of(house.config), log_time)
+    carry_out_orders(house.folder, house.log, log_time)
+    mark = terms.mark_after(log_time)
+    if mark > now:
+        return None
+    house.log.append([tick_record("", stamp=mark)], mark)
+    AggregateRole(house.log, house.store, terms, show_provisional=False).drain()
+    return mark

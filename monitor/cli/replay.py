@@ -53,14 +53,19 @@ def replay(
 
     Exit codes: 0 done, 2 wrong use or an unusable recording, 3 log or store unavailable.
     """
+    import msgspec
+    import structlog
+
     from collectors.recording import load_recording
     from collectors.replay import with_quiet_level
+    from monitor.cli.logging import configure
     from monitor.config.load import load_config
     from monitor.reports.statement import request_csv, statement
     from monitor.reports.statement_text import render_json, render_text
     from monitor.service import LOCAL_ADMIN, Embedded, replay_into
 
     config = load_config(config_file, environ=os.environ)
+    configure(config.logging.level, config.logging.format)
     loaded = [load_recording(path, allowed_labels=config.accounting.label_keys) for path in recordings]
     if quiet_level:
         loaded = [with_quiet_level(recording) for recording in loaded]
@@ -72,6 +77,7 @@ def replay(
         )
         run = replay_into(house, loaded, speed=speed, on_progress=lambda done: bar.update(int(done * 1000) - bar.pos))
         bar.finish()
+        structlog.get_logger().info("replayed", finished=run.finished, **msgspec.structs.asdict(run.progress))
         query = house.query()
         start, end = run.start - 86_400.0, run.end + 86_400.0
         told = statement(query, LOCAL_ADMIN, start, end)

@@ -194,7 +194,7 @@ def test_load_is_unreported_above_the_quiet_level(before_requests: Replayed, run
     """Of what was drawn before the first request, the excess over the quiet level is unreported, the rest is idle."""
     books = before_requests.books
     idle_watts = {f"gpu{gpu}": watts for gpu, watts in enumerate(run.idle_watts)}
-    unreported = books["unattributed_reasons"]["unreported_joules"]
+    unreported = books["unattributed_reasons"]["unreported"]
     note("unreported_joules_before_first_request", unreported)
     note("of_which_expected", run.source.load_excess_joules)
     note("excess_of_each_interval", excess_joules(before_requests.folder / "readings.csv", idle_watts))

@@ -1,0 +1,102 @@
+"""`wattribute demo`: the whole way through the house on a simulated host, in front of one's eyes."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import click
+
+from collectors.clock import monotonic, sleep
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+REFRESH_SECONDS = 1.0
+LINE_SECONDS = 10.0
+
+
+@click.command()
+@click.option(
+    "--folder",
+    default="demo-data",
+    show_default=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where recording, log and store go; what an earlier demo left there is replaced.",
+)
+@click.option("--minutes", default=60, show_default=True, type=click.IntRange(1, 240), help="Length of the recording.")
+@click.option("--speed", default=60.0, show_default=True, type=click.FloatRange(1, 3600), help="Times real time.")
+@click.option("--seed", default=1, show_default=True, type=int, help="Another seed, another day.")
+@click.option("--keep", is_flag=True, help="Stay up at the end, so that top and report can be tried; Ctrl-C ends it.")
+def demo(*, folder: Path, minutes: int, speed: float, seed: int, keep: bool) -> None:
+    """Simulates a host of two GPUs, three models and four teams, runs the daemon on it, and prints its statement."""
+    from rich.console import Console
+
+    from collectors.recording import load_recording
+    from collectors.simulate.presets import PRESETS
+    from collectors.simulate.simulate import simulate
+    from monitor.config.load import load_config
+    from monitor.reports.live import live_view, render_live
+    from monitor.reports.statement import statement
+    from monitor.reports.statement_text import render_text
+    from monitor.service import LOCAL_ADMIN, Embedded, replay_into, stop_on_signals
+
+    stop = stop_on_signals()
+    recording, data = folder / "recording", folder / "data"
+    for place in (recording, data):
+        shutil.rmtree(place, ignore_errors=True)
+    click.echo(f"simulating {minutes} minutes of a host of two GPUs, three models, four teams ...")
+    simulate(PRESETS["demo"](minutes), seed, recording)
+    config = load_config(None, environ=os.environ)
+    loaded = load_recording(recording, allowed_labels=config.accounting.label_keys)
+    console = Console()
+    with Embedded(data, config) as house:
+        query = house.query()
+        with _Screen(console, lambda: render_live(live_view(query, LOCAL_ADMIN))) as screen:
+            run = replay_into(house, [loaded], speed=speed, on_progress=screen.show, should_stop=stop.is_set)
+        if not run.finished:
+            click.echo("stopped before its end", err=True)
+            return
+        click.echo(render_text(statement(query, LOCAL_ADMIN, run.start - 3_600.0, run.end + 3_600.0)))
+        click.echo(
+            f"\nNow try: wattribute report --data {data} --from 2026-01-05 --to 2026-01-06 --by team --include-idle"
+        )
+        if keep:
+            click.echo("staying up; Ctrl-C ends it")
+            while not stop.is_set():
+                sleep(0.2)
+
+
+class _Screen:
+    """The live table: redrawn on a terminal, a line of progress now and then elsewhere."""
+
+    def __init__(self, console: "Console", draw: "Callable[[], RenderableType]") -> None:
+        from rich.live import Live
+
+        self._draw = draw
+        self._console = console
+        self._live = Live(console=console, auto_refresh=False, transient=False) if console.is_terminal else None
+        self._next = 0.0
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._live.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._live:
+            self._live.update(self._draw(), refresh=True)
+            self._live.__exit__(None, None, None)
+        else:
+            self._console.print(self._draw())
+
+    def show(self, done: float) -> None:
+        if monotonic() < self._next:
+            return
+        if self._live:
+            self._live.update(self._draw(), refresh=True)
+            self._next = monotonic() + REFRESH_SECONDS
+        else:
+            click.echo(f"{done:4.0%} replayed")
+            self._next = monotonic() + LINE_SECONDS

@@ -1,0 +1,105 @@
+"""Role ingest over files: from lines of request events to usage in the log.
+
+events.jsonl --> EventFile --> decode --> place --> log (usage)
+                                  \\--> dead letters
+"""
+
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from collectors.errors import Rejected, RetryLater
+from collectors.requests.decoders.native import check_not_future, decode_event
+from collectors.requests.file import EventFile, Line, Place
+from collectors.units import UnixSeconds
+from monitor.config.input_sections import Source
+from monitor.config.sections import Config
+from monitor.core.usage import Usage
+from monitor.log.codec import usage_record
+from monitor.log.protocol import DeadLetter, Log
+from monitor.roles.placement import place
+
+logger = structlog.get_logger()
+
+
+class FileIngest:
+    """Follows the files of the configuration. Where it stands is kept beside the log, after the log has the events.
+
+    A crash in between makes it read some lines twice; their identity makes that harmless.
+    """
+
+    def __init__(self, log: Log, config: Config, sources: Sequence[Source], folder: Path, this_host: str) -> None:
+        self._log, self._config, self._this_host = log, config, this_host
+        self._places = folder / "sources"
+        self._places.mkdir(exist_ok=True)
+        self._files = [
+            (source, EventFile(source.name, source.path, self._kept_place(source.name)))
+            for source in sources
+            if source.path is not None
+        ]
+        self._missing: set[str] = set()
+
+    def read(self, now: UnixSeconds) -> int:
+        """Takes what has come; returns the number of lines."""
+        return sum(self._read_file(source, file, now) for source, file in self._files)
+
+    def _read_file(self, source: Source, file: EventFile, now: UnixSeconds) -> int:
+        try:
+            lines = file.read()
+        except RetryLater as error:
+            if source.name not in self._missing:
+                logger.warning("source does not answer", source=source.name, error=str(error))
+                self._missing.add(source.name)
+            return 0
+        self._missing.discard(source.name)
+        by_host: dict[str, list[Usage]] = {}
+        letters = []
+        for line in lines:
+            try:
+                for usage in self._usages(source, line, now):
+                    by_host.setdefault(usage.host, []).append(usage)
+            except Rejected as rejected:
+                letters.append(_letter(source.name, line, rejected, now))
+        self._log.reject(letters)
+        self._log.append([usage_record(host, usages) for host, usages in sorted(by_host.items())], now)
+        if lines:
+            self._keep_place(source.name, file.place)
+        return len(lines)
+
+    def _usages(self, source: Source, line: Line, now: UnixSeconds) -> Sequence[Usage]:
+        labels = self._config.accounting.label_keys
+        if len(line.raw) > self._config.requests.max_event_size_bytes:
+            raise Rejected("too_large", f"{len(line.raw)} bytes")
+        event = decode_event(line.raw, namespace=source.namespace, source=source.name, allowed_labels=labels)
+        check_not_future(event, now)
+        trust = self._config.requests.trust_team if source.trust_team is None else source.trust_team
+        return place(event, self._config, self._this_host, trust_team=trust)
+
+    def _kept_place(self, name: str) -> Place | None:
+        path = self._places / f"{name}.json"
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=Place)
+        except FileNotFoundError:
+            return None
+        except msgspec.DecodeError as error:
+            logger.warning("source begins anew: its place is unreadable", source=name, file=str(path), error=str(error))
+            return None
+
+    def _keep_place(self, name: str, place: Place) -> None:
+        draft = self._places / f"{name}.json.new"
+        draft.write_bytes(msgspec.json.encode(place))
+        draft.replace(self._places / f"{name}.json")
+
+
+def _letter(source: str, line: Line, rejected: Rejected, now: UnixSeconds) -> DeadLetter:
+    return DeadLetter(
+        source=source,
+        position=line.position,
+        reason=rejected.reason,
+        detail=rejected.detail,
+        sha256=sha256(line.raw).hexdigest(),
+        at=now,
+    )

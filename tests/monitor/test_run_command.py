@@ -1,0 +1,147 @@
+"""`wattribute run`, `restate` and `demo`, as a person starts them."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from collectors.readings import Device, HostProfile
+from collectors.recording import Sample, write_recording
+from collectors.requests.event import RequestEvent
+from monitor.cli.main import cli
+from monitor.core import points
+from monitor.store.sqlite import SqliteStore
+
+START = 1_767_600_000.0
+COMMAND = Path(sys.executable).with_name("wattribute")
+
+
+def _recording(folder: Path, *, seconds: int = 60) -> Path:
+    """100 W at rest, 300 W while a request runs from 20 s to 30 s."""
+    profile = HostProfile(host="node-1", zone="FR", pue=1.0, devices=(Device(id="gpu0", kind="gpu", idle_watts=100.0),))
+    joules = [0.0]
+    for second in range(seconds):
+        joules.append(joules[-1] + (300.0 if 20 <= second < 30 else 100.0))
+    samples = [Sample(START + second, "gpu0", None, total) for second, total in enumerate(joules)]
+    event = RequestEvent(request_id="r1", model="m", team="a", start=START + 20, end=START + 30, output_tokens=5)
+    write_recording(folder, profile, samples, [event])
+    return folder
+
+
+def _config(folder: Path, text: str) -> Path:
+    path = folder / "config.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def _energy(data: Path) -> list[points.Row]:
+    store = SqliteStore(data / "store.db", read_only=True)
+    try:
+        return store.read(points.ENERGY, 0.0, 4e9)
+    finally:
+        store.close()
+
+
+def _sum(rows: list[points.Row], account: str) -> float:
+    return sum(float(row.fields[0] or 0.0) for row in rows if row.tags[3] == account)
+
+
+def test_run_plays_a_recording_to_its_end(tmp_path: Path) -> None:
+    """3 000 J to the team, 50 s x 100 W idle, and the process ends by itself."""
+    _recording(tmp_path / "recording")
+    config = _config(
+        tmp_path,
+        f'[data]\ndirectory = "{tmp_path}/data"\n[[sources]]\nname = "r"\nkind = "recording"\n'
+        f'path = "{tmp_path}/recording"\nspeed = "max"\n',
+    )
+    done = subprocess.run([COMMAND, "run", "--config", config], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = _energy(tmp_path / "data")
+    assert _sum(rows, "attributed") == pytest.approx(3_000.0, rel=1e-9)
+    assert _sum(rows, "idle") == pytest.approx(5_000.0, rel=1e-9)
+    assert _sum(rows, "unattributed") == pytest.approx(0.0, abs=1e-6)
+
+
+def test_run_without_sources_is_wrong_use(tmp_path: Path) -> None:
+    """Nothing to do is said, with exit code 2."""
+    done = CliRunner().invoke(cli, ["run", "--config", str(_config(tmp_path, ""))])
+    assert done.exit_code == 2
+    assert "names no [[sources]]" in done.output
+
+
+def _wait_for_place(place: Path, offset: int, process: subprocess.Popen[bytes]) -> None:
+    """Until the daemon has kept that it read up to `offset`."""
+    for _ in range(400):
+        if place.exists() and json.loads(place.read_bytes())["offset"] == offset:
+            return
+        assert process.poll() is None
+        time.sleep(0.05)
+    raise AssertionError(f"{place} never came to {offset}")
+
+
+def test_run_follows_a_file_and_stops_on_sigterm(tmp_path: Path) -> None:
+    """A good line becomes usage, a bad one a dead letter; SIGTERM ends the daemon with 0; nothing is read twice."""
+    events = tmp_path / "events.jsonl"
+    now = time.time()
+    events.write_text(
+        json.dumps({"request_id": "r1", "model": "m", "start": now - 2, "end": now - 1}) + "\nnot json\n",
+        encoding="utf-8",
+    )
+    data = tmp_path / "data"
+    config = _config(
+        tmp_path,
+        f'[data]\ndirectory = "{data}"\n[host]\nname = "node-1"\n'
+        f'[[sources]]\nname = "gateway"\nkind = "file"\npath = "{events}"\n',
+    )
+    for attempt in (1, 2):
+        if attempt == 2:
+            with events.open("a", encoding="utf-8") as more:
+                more.write(json.dumps({"request_id": "r2", "model": "m", "start": now - 2, "end": now - 1}) + "\n")
+        with subprocess.Popen([COMMAND, "run", "--config", config], stderr=subprocess.DEVNULL) as process:
+            _wait_for_place(data / "sources" / "gateway.json", events.stat().st_size, process)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=20) == 0
+    from monitor.log.sqlite import SqliteLog
+
+    log = SqliteLog(data / "log.db", read_only=True)
+    try:
+        usage = [record for record in log.read({}, 100) if record.schema == "usage.v1"]
+        assert len(usage) == 2
+        assert log.rejected() == {"not_json": 1}
+    finally:
+        log.close()
+
+
+def test_restate_writes_the_windows_again_with_the_mark_as_revision(tmp_path: Path) -> None:
+    """An order on a data folder where no daemon runs is carried out at once; the joules stay what they were."""
+    data = tmp_path / "data"
+    runner = CliRunner()
+    recording = str(_recording(tmp_path / "recording"))
+    assert runner.invoke(cli, ["replay", recording, "--data", str(data)]).exit_code == 0
+    before = _energy(data)
+    order = ["--host", "node-1", "--from", "2026-01-05T08:00:20Z", "--to", "2026-01-05T08:00:40Z", "--reason", "audit"]
+    done = runner.invoke(cli, ["restate", "--data", str(data), *order])
+    assert done.exit_code == 0, done.output
+    assert "restated at the mark" in done.output
+    after = _energy(data)
+    revision = points.ENERGY.fields.index("revision")
+    assert {row.time for row in after if row.fields[revision]} == {START + 20, START + 30}
+    assert [row.fields[:10] for row in before] == [row.fields[:10] for row in after]
+    store = SqliteStore(data / "store.db", read_only=True)
+    (record,) = store.read(points.RESTATEMENT, 0.0, 4e9)
+    store.close()
+    assert record.fields[points.RESTATEMENT.fields.index("reason")] == "audit"
+
+
+def test_demo_ends_with_a_statement_that_closes(tmp_path: Path) -> None:
+    """A short demo, as fast as it goes: the live table without a terminal, then the statement, exit code 0."""
+    folder = tmp_path / "demo"
+    done = CliRunner().invoke(cli, ["demo", "--folder", str(folder), "--minutes", "2", "--speed", "3600"])
+    assert done.exit_code == 0, done.output
+    assert "Energy statement" in done.output
+    assert "books close" in done.output
