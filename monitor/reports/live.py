@@ -190,7 +190,7 @@ def _note(device: DevicePower) -> str:
 
 def _line_table(view: LiveView) -> Table:
     title = f"The last {view.span_seconds / 60.0:.10g} minutes"
-    table = _table(title, ("model", "team"), ("joules", "g CO2e", "requests", "tokens in", "tokens out", "metered"))
+    table = _table(title, ("model", "team"), ("joules", "g CO2e", "reqs", "tok in", "tok out", "metered"))
     for line in view.lines:
         _add(table, _line_cells(line), "" if line.account == ATTRIBUTED else "dim")
     return table
@@ -237,9 +237,9 @@ def _percent(ratio: float | None) -> str:
 
 
 def _table(title: str, names: tuple[str, ...], figures: tuple[str, ...], last: str | None = None) -> Table:
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for name in names:
-        table.add_column(name)
+        table.add_column(name, min_width=len(name), overflow="fold")
     for name in figures:
         table.add_column(name, justify="right", no_wrap=True)
     if last is not None:
