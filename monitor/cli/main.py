@@ -34,6 +34,7 @@ class Entry(NamedTuple):
 COMMANDS: Final[Mapping[str, Entry]] = {
     "check": Entry("monitor.cli.check:check", "Check the configuration and its drop-ins."),
     "demo": Entry("monitor.cli.demo:demo", "Show the whole at work on a simulated host; needs no hardware."),
+    "rejected": Entry("monitor.cli.rejected:rejected", "List input that was not used, why, and where it stands."),
     "replay": Entry("monitor.cli.replay:replay", "Account for a recorded run as if it happened now."),
     "report": Entry("monitor.cli.report:report", "Report joules, CO2e, requests and tokens by model, team and more."),
     "restate": Entry("monitor.cli.restate:restate", "Compute a time again from what the log holds now."),

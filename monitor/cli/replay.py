@@ -77,7 +77,7 @@ def replay(
         )
         run = replay_into(house, loaded, speed=speed, on_progress=lambda done: bar.update(int(done * 1000) - bar.pos))
         bar.finish()
-        structlog.get_logger().info("replayed", finished=run.finished, **msgspec.structs.asdict(run.progress))
+        structlog.get_logger().debug("replayed", finished=run.finished, **msgspec.structs.asdict(run.progress))
         query = house.query()
         start, end = run.start - 86_400.0, run.end + 86_400.0
         told = statement(query, LOCAL_ADMIN, start, end)

@@ -74,7 +74,7 @@ def hour(tmp_path_factory: pytest.TempPathFactory) -> Hour:
     with requests.open("a") as out:
         out.writelines(json.dumps(event) + "\n" for event in trouble(events, random.Random(SEED)))
     config = folder / "config.toml"
-    config.write_text('[logging]\nformat = "json"\n')
+    config.write_text('[logging]\nlevel = "debug"\nformat = "json"\n')
     return Hour(recording=recording, start=start, config=config)
 
 
@@ -102,6 +102,16 @@ def trouble(events: Sequence[dict[str, Any]], chance: random.Random) -> Iterator
         # Up to a horizon behind the first it is a conflict, later another request.
         other = {"output_tokens": event["output_tokens"] + 1, "team": "imposter"}
         yield event | other | {"arrived": event["arrived"] + chance.uniform(1.0, 1_800.0)}
+    for event in chance.sample(events, 80):
+        # The same of an id that is used again for a request at another time, mostly just within the horizon.
+        later_seconds = chance.uniform(500.0, 1_000.0)
+        yield moved(event, later_seconds) | {"team": "imposter"}
+
+
+def moved(event: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """The event with all its moments so much later."""
+    moments = ("start", "scheduled", "first_token", "end", "arrived")
+    return event | {name: event[name] + seconds for name in moments if name in event}
 
 
 def life(hour: Hour, data: Path, kill_at: float | None, chance: random.Random) -> Life:
