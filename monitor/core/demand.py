@@ -79,8 +79,9 @@ def requests_on(
     start, end = demand.active[chosen], demand.end[chosen]
     usages = [demand.usages[i] for i in chosen]
     hardware = hardware_of(device.hardware) or UNKNOWN_GPU
+    watts = hardware.idle_watts if idle_watts is None else idle_watts
     costs = _costs(usages, profile) if device.kind == "gpu" else {}
-    prices = {model: marginals(cost, hardware, idle_watts or hardware.idle_watts) for model, cost in costs.items()}
+    prices = {model: marginals(cost, hardware, watts) for model, cost in costs.items()}
     free = Marginals(prefill_joules=0.0, decode_joules=0.0, context_joules=0.0)
     price = [prices.get(usage.model, free) for usage in usages]
     part = 1.0 / np.array([len(usage.devices or ()) or 1 for usage in usages], dtype=np.float64)
@@ -109,6 +110,9 @@ def _first_tokens(
 ) -> Column:
     """When decoding began: as told, else after a prefill at the board's usual speed, else at the end."""
     start, end = demand.active[chosen], demand.end[chosen]
+    told = demand.first[chosen]
+    if not np.isnan(told).any():  # as usual; the guess is a loop over requests
+        return np.clip(told, start, end)
     fresh = demand.fresh_tokens[chosen]
     usual = np.array(
         [
@@ -118,7 +122,6 @@ def _first_tokens(
         dtype=np.float64,
     )
     guess = np.where(demand.output_tokens[chosen] > 0, start + usual, end)
-    told = demand.first[chosen]
     return np.clip(np.where(np.isnan(told), guess, told), start, end)
 
 
