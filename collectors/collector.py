@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
 T_co = TypeVar("T_co", covariant=True)
-T_contra = TypeVar("T_contra", contravariant=True)
 
 
 class Source(Protocol[T_co]):
@@ -25,12 +24,4 @@ class Source(Protocol[T_co]):
 
     def close(self) -> None:
         """Lets go of everything; never raises."""
-        ...
-
-
-class EventSink(Protocol[T_contra]):
-    """Where a source that is pushed to hands its records on."""
-
-    def put(self, records: Sequence[T_contra]) -> None:
-        """Returns once the records are stored for good; raises RetryLater if they are not."""
         ...

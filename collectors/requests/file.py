@@ -24,12 +24,15 @@ class Line(msgspec.Struct, frozen=True):
 
 
 class EventFile:
-    """Reads complete lines that were appended since `place`; begins anew where the file was replaced or cut short."""
+    """A Source[Line]. Reads complete lines that were appended since `place`; begins anew where the file was replaced or cut short."""
 
     def __init__(self, name: str, path: Path, place: Place | None = None) -> None:
         self.name = name
         self._path = path
         self.place = place or Place()
+
+    def open(self) -> None:
+        """Nothing to make ready: the file may come later."""
 
     def read(self) -> list[Line]:
         """The next complete lines, possibly none. Raises RetryLater where the file is not there or not readable."""
@@ -52,3 +55,6 @@ class EventFile:
             offset += len(raw)
         self.place = Place(self.place.inode, offset)
         return lines
+
+    def close(self) -> None:
+        """Nothing is held open between reads."""

@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from collectors.collector import Source
+from collectors.errors import RetryLater
 from collectors.readings import Device, HostProfile
 from collectors.recording import Sample, write_recording
 from collectors.requests.event import RequestEvent
+from collectors.requests.file import EventFile, Line
 from monitor.cli.main import cli
 from monitor.core import points
 from monitor.store.sqlite import SqliteStore
@@ -145,3 +148,23 @@ def test_demo_ends_with_a_statement_that_closes(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "Energy statement" in done.output
     assert "books close" in done.output
+
+
+def test_an_event_file_is_a_source(tmp_path: Path) -> None:
+    """Opened before its file is there it says so, then gives whole lines alone, and begins anew after a rotation."""
+    path = tmp_path / "events.jsonl"
+    source: Source[Line] = EventFile("gateway", path)
+    source.open()
+    with pytest.raises(RetryLater, match="events.jsonl"):
+        source.read()
+    path.write_bytes(b"one\ntw")
+    assert [line.raw for line in source.read()] == [b"one"]
+    with path.open("ab") as more:
+        more.write(b"o\r\n\n")
+    assert [line.raw for line in source.read()] == [b"two"]
+    path.rename(tmp_path / "events.jsonl.1")
+    path.write_bytes(b"three\n")
+    assert [line.raw for line in source.read()] == [b"three"]
+    path.write_bytes(b"4\n")
+    assert [line.raw for line in source.read()] == [b"4"]
+    source.close()
