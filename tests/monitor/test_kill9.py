@@ -118,19 +118,19 @@ def life(hour: Hour, data: Path, kill_at: float | None, chance: random.Random) -
     """Starts the replay on this data folder, and kills it when its log reaches `kill_at` (None: lets it end)."""
     reread = owed_seconds(data)
     errors = data.parent / "stderr"
-    with errors.open("wb") as stderr:
-        process = subprocess.Popen(hour.command(data, SPEED), stdout=subprocess.PIPE, stderr=stderr)
-        killed_at = None
-        if kill_at is None:
-            stdout, _ = process.communicate(timeout=60)
-            assert process.returncode == 0, errors.read_text()
-        else:
+    killed_at = None
+    with (
+        errors.open("wb") as stderr,
+        subprocess.Popen(hour.command(data, SPEED), stdout=subprocess.PIPE, stderr=stderr) as process,
+    ):
+        if kill_at is not None:
             wait_for_log(process, data, kill_at, chance)
             assert process.poll() is None, f"it ended before it could be killed: {errors.read_text()}"
             os.kill(process.pid, signal.SIGKILL)
-            stdout, _ = process.communicate(timeout=60)
-            assert process.returncode == -signal.SIGKILL
-            killed_at = newest_stamp(data)
+        stdout, _ = process.communicate(timeout=60)
+        assert process.returncode == (0 if kill_at is None else -signal.SIGKILL), errors.read_text()
+    if kill_at is not None:
+        killed_at = newest_stamp(data)
     logged = tuple(json.loads(line) for line in errors.read_text().splitlines())
     return Life(killed_at=killed_at, logged=logged, reread_seconds=reread, stdout=stdout)
 
