@@ -20,6 +20,9 @@ STEP_SECONDS = 1.0
 TICK_SECONDS = 5.0
 """So long at most the log's clock stands still where nothing is recorded."""
 
+CLOCK_SKEW_SECONDS = 7_200.0
+"""So far behind its arrival may an event end at most; what claims more is refused."""
+
 
 class HostStep(msgspec.Struct, frozen=True):
     """What one host's collectors and users hand on in one step."""
@@ -43,6 +46,7 @@ class Replay:
         self._profiles = [recording.profile for recording in recordings]
         self._steps: dict[float, dict[int, tuple[list[EnergyReading], list[RequestEvent]]]] = {}
         starts: list[UnixSeconds] = []
+        ends: list[UnixSeconds] = []
         for number, recording in enumerate(recordings):
             for reading in recording.readings:
                 self._at(reading.end, number)[0].append(reading)
@@ -50,8 +54,9 @@ class Replay:
             for arrival in recording.requests:
                 self._at(arrival.arrived, number)[1].append(arrival.event)
                 starts.append(min(arrival.arrived, arrival.event.start))
+                ends.append(min(arrival.event.end, arrival.arrived + CLOCK_SKEW_SECONDS))
         self.start: UnixSeconds = min(starts, default=0.0)
-        self.end: UnixSeconds = max(self._steps, default=self.start)
+        self.end: UnixSeconds = max([*self._steps, *ends], default=self.start)
 
     def __len__(self) -> int:
         """How many steps hold something."""

@@ -22,6 +22,7 @@ from collectors.replay import TICK_SECONDS, Step
 from collectors.units import SECONDS_PER_HOUR, UnixSeconds
 from monitor.config.sections import Config
 from monitor.core.questions import Principal
+from monitor.core.window import window_at, window_start
 from monitor.ledger.ledger import Progress
 from monitor.log.codec import tick_record
 from monitor.log.sqlite import SqliteLog
@@ -119,6 +120,11 @@ class ReplayRun(msgspec.Struct, frozen=True):
     progress: Progress
     zones_without_factor: list[str]
 
+    def span(self, window_seconds: float) -> tuple[UnixSeconds, UnixSeconds]:
+        """All windows that the replay touched, the one in which its last request ended included."""
+        first, last = window_at(self.start, window_seconds), window_at(self.end, window_seconds)
+        return window_start(first, window_seconds), window_start(last + 1, window_seconds)
+
 
 def replay_into(
     house: Embedded,
@@ -133,7 +139,8 @@ def replay_into(
     A replay that stopped before goes on where its log ends. `on_progress` is told the part done, 0 to 1.
     """
     wanted = accounting_of(house.config)
-    role = ReplayRole(house.log, [with_model_facts(recording, house.config) for recording in recordings], wanted)
+    told = [with_model_facts(recording, house.config) for recording in recordings]
+    role = ReplayRole(house.log, told, wanted, trust_team=house.config.requests.trust_team)
     terms = agree_on_terms(house.log, wanted, role.before_start)
     zones = [recording.profile.zone for recording in recordings]
     unknown = state_intensities(house.log, zones, role.before_start)

@@ -24,7 +24,10 @@ class Line(msgspec.Struct, frozen=True):
 
 
 class EventFile:
-    """A Source[Line]. Reads complete lines that were appended since `place`; begins anew where the file was replaced or cut short."""
+    """A Source[Line]: complete lines that were appended since `place`.
+
+    It begins anew where the file was replaced or cut short.
+    """
 
     def __init__(self, name: str, path: Path, place: Place | None = None) -> None:
         self.name = name

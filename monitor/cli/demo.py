@@ -58,7 +58,7 @@ def demo(*, folder: Path, minutes: int, speed: float, seed: int, keep: bool) -> 
         if not run.finished:
             click.echo("stopped before its end", err=True)
             return
-        click.echo(render_text(statement(query, LOCAL_ADMIN, run.start - 3_600.0, run.end + 3_600.0)))
+        click.echo(render_text(statement(query, LOCAL_ADMIN, *run.span(config.accounting.window_seconds))))
         click.echo(
             f"\nNow try: wattribute report --data {data} --from 2026-01-05 --to 2026-01-06 --by team --include-idle"
         )

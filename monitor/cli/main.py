@@ -105,8 +105,9 @@ class LazyGroup(click.Group):
 def _wrong_use() -> tuple[type[Exception], ...]:
     from monitor.config.problems import ConfigError
     from monitor.core.questions import BadQuery, Denied
+    from monitor.roles.control import TermsChanged
 
-    return ConfigError, BadQuery, Denied
+    return ConfigError, BadQuery, Denied, TermsChanged
 
 
 def _unavailable() -> tuple[type[Exception], ...]:

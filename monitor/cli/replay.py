@@ -51,7 +51,7 @@ def replay(
     Without --data, log and store live in a temporary folder. With it, a replay that was cut off goes on where its log
     ends, and `wattribute report --data DIR` asks further questions.
 
-    Exit codes: 0 done, 2 wrong use or an unusable recording, 3 log or store unavailable.
+    Exit codes: 0 done, 2 wrong use, 3 an unusable recording, or log or store unavailable.
     """
     import msgspec
     import structlog
@@ -79,7 +79,7 @@ def replay(
         bar.finish()
         structlog.get_logger().debug("replayed", finished=run.finished, **msgspec.structs.asdict(run.progress))
         query = house.query()
-        start, end = run.start - 86_400.0, run.end + 86_400.0
+        start, end = run.span(config.accounting.window_seconds)
         told = statement(query, LOCAL_ADMIN, start, end)
         if requests_csv is not None:
             with requests_csv.open("w", encoding="utf-8", newline="") as out:

@@ -17,7 +17,7 @@ def place(event: RequestEvent, config: Config, this_host: str, *, trust_team: bo
     "unplaced".
     """
     if not trust_team:
-        event = msgspec.structs.replace(event, team=UNKNOWN_TEAM)
+        event = with_unknown_team(event)
     if event.host is not None:
         return [usage_of(event, event.host)]
     for deployment in config.deployments:
@@ -28,3 +28,8 @@ def place(event: RequestEvent, config: Config, this_host: str, *, trust_team: bo
     if this_host:
         return [usage_of(event, this_host)]
     raise Rejected("unplaced", f"model {event.model!r:.80} names no host and no [[deployments]] entry has it")
+
+
+def with_unknown_team(event: RequestEvent) -> RequestEvent:
+    """The event from a source whose word for the team is not believed."""
+    return msgspec.structs.replace(event, team=UNKNOWN_TEAM)

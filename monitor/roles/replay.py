@@ -16,9 +16,10 @@ from collectors.requests.decoders.native import check_not_future
 from collectors.requests.event import RequestEvent
 from collectors.units import UnixSeconds
 from monitor.core.membership import Accounting
-from monitor.core.usage import usage_of
+from monitor.core.usage import Usage, usage_of
 from monitor.log.codec import ReadingBatch, readings_record, tick_record, usage_record
 from monitor.log.protocol import Append, DeadLetter, Log
+from monitor.roles.placement import with_unknown_team
 
 FACTS_LEAD_SECONDS = 120.0
 
@@ -26,8 +27,11 @@ FACTS_LEAD_SECONDS = 120.0
 class ReplayRole:
     """Writes a replay into a log, going on behind what is there already."""
 
-    def __init__(self, log: Log, recordings: Sequence[Recording], terms: Accounting) -> None:
+    def __init__(
+        self, log: Log, recordings: Sequence[Recording], terms: Accounting, *, trust_team: bool = True
+    ) -> None:
         self._log = log
+        self._trust_team = trust_team
         self._recordings = recordings
         self.replay = Replay(recordings)
         self._settled_at = terms.mark_after(self.replay.end + terms.horizon_seconds + terms.window_seconds)
@@ -74,13 +78,16 @@ class ReplayRole:
             self._log.append(records, steps[-1].now)
 
     def _records(self, host: HostStep, now: UnixSeconds) -> list[Append]:
-        usages = tuple(usage_of(event, host.profile.host) for event in host.events if self._accepts(host, event, now))
+        usages = tuple(self._usage(host, event) for event in host.events if self._accepts(host, event, now))
         records = []
         if host.readings:
             records.append(readings_record(ReadingBatch(profile=host.profile, readings=host.readings), stamp=now))
         if usages:
             records.append(usage_record(host.profile.host, usages, stamp=now))
         return records
+
+    def _usage(self, host: HostStep, event: RequestEvent) -> Usage:
+        return usage_of(event if self._trust_team else with_unknown_team(event), host.profile.host)
 
     def _accepts(self, host: HostStep, event: RequestEvent, now: UnixSeconds) -> bool:
         try:

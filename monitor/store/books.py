@@ -18,7 +18,9 @@ from monitor.core.points import (
     PROVISIONAL,
     PROVISIONAL_ENERGY,
     PROVISIONAL_METER,
+    PROVISIONAL_USAGE,
     REQUEST_ENERGY,
+    USAGE,
     Measurement,
     Row,
 )
@@ -46,13 +48,24 @@ class BooksReader:
         """
         where = {"host": query.filters["host"]} if "host" in query.filters else {}
         provisional = self._provisional(query.start, query.end, where) if query.include_provisional else []
-        final_until = self._store.last_times(METER, "host")
+        final_until = self.final_until()
         yield from (row for row in provisional if row.time > final_until.get(row.tags[0], -math.inf))
         for segment in self._segments(query):
             for measurement in BOOKS:
                 for row in self._rows(measurement, segment, where):
                     if segment.resolution != "window" or row.time <= final_until.get(row.tags[0], math.inf):
                         yield row
+
+    def final_until(self) -> dict[str, UnixSeconds]:
+        """The start of each host's newest final window: metered, or with no more than a request that ended in it."""
+        return self._last_times(METER, USAGE)
+
+    def _last_times(self, *measurements: Measurement) -> dict[str, UnixSeconds]:
+        last: dict[str, UnixSeconds] = {}
+        for measurement in measurements:
+            for host, time in self._store.last_times(measurement, "host").items():
+                last[host] = max(time, last.get(host, -math.inf))
+        return last
 
     def _segments(self, query: AllocationQuery) -> list[Segment]:
         def fits(start: UnixSeconds, end: UnixSeconds) -> bool:
@@ -77,7 +90,7 @@ class BooksReader:
 
     def _provisional(self, start: UnixSeconds, end: UnixSeconds, where: _Where) -> list[Row]:
         """Provisional rows of hosts that have some behind their last final window, in the order of time and host."""
-        final, newest = self._store.last_times(METER, "host"), self._store.last_times(PROVISIONAL_METER, "host")
+        final, newest = self.final_until(), self._last_times(PROVISIONAL_METER, PROVISIONAL_USAGE)
         ahead = {host for host, time in newest.items() if time > final.get(host, -math.inf)}
         hosts = ahead & set(where["host"]) if "host" in where else ahead
         if not hosts:
@@ -89,7 +102,7 @@ class BooksReader:
     def windows(self, start: UnixSeconds, end: UnixSeconds, where: _Where, include_provisional: bool) -> Iterator[Row]:
         """Energy and meter rows of windows, in the order of time and host."""
         provisional = self._provisional(start, end, where) if include_provisional else []
-        final_until = self._store.last_times(METER, "host")
+        final_until = self.final_until()
         window = Segment(start, end, "window")
         final = [
             (row for row in self._rows(each, window, where) if row.time <= final_until.get(row.tags[0], math.inf))

@@ -155,7 +155,7 @@ def test_an_event_file_is_a_source(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     source: Source[Line] = EventFile("gateway", path)
     source.open()
-    with pytest.raises(RetryLater, match="events.jsonl"):
+    with pytest.raises(RetryLater, match=r"events\.jsonl"):
         source.read()
     path.write_bytes(b"one\ntw")
     assert [line.raw for line in source.read()] == [b"one"]
@@ -168,3 +168,22 @@ def test_an_event_file_is_a_source(tmp_path: Path) -> None:
     path.write_bytes(b"4\n")
     assert [line.raw for line in source.read()] == [b"4"]
     source.close()
+
+
+def test_a_request_that_ends_with_the_recording_is_counted(tmp_path: Path) -> None:
+    """It ends at the first moment of a window that nobody metered: its joules, itself and its tokens are all there."""
+    folder = _recording(tmp_path / "recording")
+    event = {
+        "request_id": "last",
+        "model": "m",
+        "team": "b",
+        "start": START + 55,
+        "end": START + 60,
+        "output_tokens": 7,
+    }
+    with (folder / "requests.jsonl").open("a", encoding="utf-8") as lines:
+        lines.write(json.dumps(event) + "\n")
+    done = CliRunner().invoke(cli, ["replay", str(folder), "--json"])
+    (line,) = [line for line in json.loads(done.output)["by"] if line["team"] == "b"]
+    assert (line["requests"], line["output_tokens"]) == (1, 7)
+    assert line["energy_joules"] == pytest.approx(500.0, rel=1e-9)
