@@ -8,6 +8,7 @@ import math
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -197,7 +198,7 @@ def test_the_hole_is_recovered_and_marked(tmp_path: Path) -> None:
     rows = [line.split(",") for line in (path / "readings.csv").read_text().splitlines()[1:]]
     for device in ("g0", "g1"):
         own = sorted((float(time), float(total)) for time, of, total in rows if of == device)
-        steps = [after[1] - before[1] for before, after in zip(own, own[1:], strict=False) if after[0] - before[0] > 30]
+        steps = [after[1] - before[1] for before, after in pairwise(own) if after[0] - before[0] > 30]
         stored = [field(row, METER, "recovered_joules") for row in books[METER] if row.tags[1] == device]
         assert len(steps) == 1
         assert math.fsum(stored) == pytest.approx(steps[0], rel=TOLERANCE)

@@ -1,0 +1,40 @@
+"""The program's own log: on standard error, in text or JSON, from the configured level on."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from monitor.cli.logging import configure
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    """Other tests find the logging as it was."""
+    yield
+    structlog.reset_defaults()
+
+
+def test_json_lines_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each line is one object, whatever its values hold; what is below the level is left out."""
+    configure("info", "json")
+    structlog.get_logger().debug("unseen")
+    structlog.get_logger().info("seen", model="a\nb", reread_seconds=900.0)
+    out, err = capsys.readouterr()
+    assert out == ""
+    (line,) = err.splitlines()
+    told = json.loads(line)
+    assert told.pop("timestamp").endswith("Z")
+    assert told == {"event": "seen", "level": "info", "model": "a\nb", "reread_seconds": 900.0}
+
+
+def test_text_keeps_a_strangers_line_end_in_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """A value with a line end or an escape sequence cannot pass for a line of its own."""
+    configure("warning", "text")
+    structlog.get_logger().info("unseen")
+    structlog.get_logger().warning("seen", model="a\n2026-01-01 forged \x1b[2J")
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert "\x1b" not in err
