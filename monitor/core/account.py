@@ -5,7 +5,8 @@
 Pure: the same records give the same bits, whoever computes. Sums run in a fixed order.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from math import fsum
 
 import msgspec
@@ -18,8 +19,9 @@ from monitor.core.attribution.hardware import hardware_of
 from monitor.core.attribution.virtual_energy import Quiet, Split, split
 from monitor.core.demand import Demand, Index, demand_of, requests_on
 from monitor.core.emissions.factors import Intensity, factor_label, location_grams
+from monitor.core.family import Family, family_of
 from monitor.core.points import Row
-from monitor.core.readings import Nearby, Piece, Told, children_energy, disjoint, meter_of, own_pieces
+from monitor.core.readings import Nearby, Piece, Told, disjoint, meter_of, own_pieces
 from monitor.core.usage import Usage, canonical_labels
 
 IntensityAt = Callable[[str, UnixSeconds], Intensity | None]
@@ -35,14 +37,17 @@ class Account(msgspec.Struct, frozen=True):
 
 
 class _Terms(msgspec.Struct, frozen=True):
-    """What a device's rows have in common, and what turns its joules into grams."""
+    """What the rows of a window have in common, and what turns its joules into grams."""
 
-    tags: tuple[str, str, str]
+    host: str
     start: UnixSeconds
     revision: int
     pue: float
     intensity: Intensity | None
     label: str
+
+    def tags(self, device: Device) -> tuple[str, str, str]:
+        return self.host, device.id, device.kind
 
     def grams(self, energy_joules: float) -> float | None:
         return location_grams(energy_joules, self.pue, self.intensity)
@@ -66,43 +71,60 @@ def account(
     by_device: dict[str, list[Told]] = {}
     for told in readings:
         by_device.setdefault(told.reading.device, []).append(told)
+    shares = _RequestShares(len(ordered))
     rows: list[Row] = []
     overlaps: list[Told] = []
-    shares = _RequestShares(len(ordered))
-    for device_id in sorted(by_device):
-        kept, left_out = disjoint(by_device[device_id])
-        overlaps += left_out
-        profile = kept[0].profile
-        device = profile.device(device_id) or Device(id=device_id, kind="gpu")
-        intensity = intensity_at(profile.zone, start)
-        terms = _Terms(
-            tags=(host, device.id, device.kind),
-            start=start,
-            revision=revision,
-            pue=profile.pue,
-            intensity=intensity,
-            label=factor_label(intensity, profile.pue),
-        )
-        children = [child for child in profile.devices if child.parent == device_id]
-        pieces = own_pieces(kept, children, nearby, start, end)
-        rows.append(_meter_row(terms, device, pieces, children_energy(pieces, children, nearby)))
-        idle_watts, idle_source = idle_power(device)
-        chosen = demand.on(device)
-        shared = split(
-            meter_of(pieces, start),
-            requests_on(demand, chosen, device, profile, idle_watts),
-            length_seconds=end - start,
-            idle_watts=idle_watts,
-            shares_idle=device.kind == "gpu",
-            elsewhere=demand.elsewhere() if device.kind == "gpu" else (np.empty(0), np.empty(0)),
-        )
-        rows += _attributed_rows(terms, [keys[i] for i in chosen], shared)
-        rows.append(_idle_row(terms, shared.idle, idle_source, _resident(profile, device)))
-        rows.append(_unattributed_row(terms, shared))
-        shares.add(chosen, shared, terms)
+    if by_device:
+        family = family_of(by_device)
+        readings_of = {device_id: disjoint(by_device.get(device_id, ())) for device_id in family.devices}
+        overlaps = [told for _, left_out in readings_of.values() for told in left_out]
+        own = {
+            device_id: own_pieces(kept, family.children(device_id), nearby, start, end)
+            for device_id, (kept, _) in readings_of.items()
+        }
+        terms = _terms(host, start, revision, family.profile, intensity_at(family.profile.zone, start))
+        work = _Work(demand, keys, end - start, family.profile, shares)
+        for device in family.devices.values():
+            rows.append(_meter_row(terms, device, _meter_of(device.id, family, own)))
+            rows += work.rows(terms, device, own[device.id])
     rows += _usage_rows(host, (start, end), ordered, keys, revision)
     rows += shares.rows(host, start, demand, keys, revision)
     return Account(rows, overlaps)
+
+
+def _terms(host: str, start: UnixSeconds, revision: int, profile: HostProfile, intensity: Intensity | None) -> _Terms:
+    label = factor_label(intensity, profile.pue)
+    return _Terms(host=host, start=start, revision=revision, pue=profile.pue, intensity=intensity, label=label)
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """The window's requests, and where their shares are gathered."""
+
+    demand: Demand
+    keys: Sequence[Key]
+    length_seconds: float
+    profile: HostProfile
+    shares: "_RequestShares"
+
+    def rows(self, terms: _Terms, device: Device, pieces: Sequence[Piece]) -> list[Row]:
+        """Attributed, idle and unattributed: the device's own part, split among the requests."""
+        idle_watts, idle_source = idle_power(device)
+        chosen = self.demand.on(device)
+        shared = split(
+            meter_of(pieces, terms.start),
+            requests_on(self.demand, chosen, device, self.profile, idle_watts),
+            length_seconds=self.length_seconds,
+            idle_watts=idle_watts,
+            shares_idle=device.kind == "gpu",
+            elsewhere=self.demand.elsewhere() if device.kind == "gpu" else (np.empty(0), np.empty(0)),
+        )
+        self.shares.add(chosen, shared, terms)
+        return [
+            *_attributed_rows(terms, device, [self.keys[i] for i in chosen], shared),
+            _idle_row(terms, device, shared.idle, idle_source, _resident(self.profile, device)),
+            _unattributed_row(terms, device, shared),
+        ]
 
 
 def idle_power(device: Device) -> tuple[float | None, str]:
@@ -117,22 +139,43 @@ def _resident(profile: HostProfile, device: Device) -> str:
     return ",".join(sorted(model.name for model in profile.models if device.id in model.devices))
 
 
-def _meter_row(terms: _Terms, device: Device, pieces: Sequence[Piece], children: float) -> Row:
-    own = fsum(piece.energy_joules for piece in pieces)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Metered:
+    """A meter row in the making: what the meter holds, its children included, in joules."""
+
+    energy: float
+    metered: float
+    recovered: float
+    shortfall: float
+    covered_seconds: float
+
+
+def _meter_of(device_id: str, family: Family, own: Mapping[str, Sequence[Piece]]) -> _Metered:
+    """Its own part and its children's meters. Where it was not read, its children's meters are all that it holds.
+
+    So the meters that no other contains hold what all accounts together hold, less what children claim beyond their
+    parents: a node read over the first 5 s of a window, 500 J, its GPU over all 10 s at 60 W, is 500 J + 300 J.
+    """
+    pieces = own[device_id]
+    children = [_meter_of(child.id, family, own) for child in family.children(device_id)]
     shortfall = fsum(piece.shortfall_joules for piece in pieces)
+    energy = fsum([-shortfall, *(piece.energy_joules for piece in pieces), *(child.energy for child in children)])
     modelled = fsum(piece.energy_joules - piece.metered_joules for piece in pieces)
-    recovered = fsum(piece.energy_joules for piece in pieces if piece.method == "recovered")
-    energy = own + children - shortfall
-    covered = fsum(piece.end - piece.start for piece in pieces)
-    return Row(
-        points.METER.name,
-        terms.start,
-        terms.tags,
-        (energy, energy - modelled, recovered, shortfall, covered, device.parent or "", terms.revision),
+    return _Metered(
+        energy=energy,
+        metered=energy - modelled if pieces else fsum(child.metered for child in children),
+        recovered=fsum(piece.energy_joules for piece in pieces if piece.method == "recovered"),
+        shortfall=shortfall,
+        covered_seconds=fsum(piece.end - piece.start for piece in pieces),
     )
 
 
-def _attributed_rows(terms: _Terms, keys: Sequence[Key], shared: Split) -> list[Row]:
+def _meter_row(terms: _Terms, device: Device, meter: _Metered) -> Row:
+    sums = (meter.energy, meter.metered, meter.recovered, meter.shortfall, meter.covered_seconds)
+    return Row(points.METER.name, terms.start, terms.tags(device), (*sums, device.parent or "", terms.revision))
+
+
+def _attributed_rows(terms: _Terms, device: Device, keys: Sequence[Key], shared: Split) -> list[Row]:
     """One row for each model, team, deployment and labels with a request active on the device."""
     groups = {key: group for group, key in enumerate(sorted(set(keys)))}
     member = np.array([groups[key] for key in keys], dtype=np.intp)
@@ -144,17 +187,17 @@ def _attributed_rows(terms: _Terms, keys: Sequence[Key], shared: Split) -> list[
     for key, (energy, marginal, metered, recovered, exact) in zip(groups, zip(*columns, strict=True), strict=True):
         sums = (energy, marginal, metered, recovered, exact, terms.grams(energy), 0.0, 0.0, 0.0, 0.0)
         facts = ("", "", terms.label, terms.revision)
-        rows.append(Row(points.ENERGY.name, terms.start, (*terms.tags, points.ATTRIBUTED, *key), sums + facts))
+        rows.append(Row(points.ENERGY.name, terms.start, (*terms.tags(device), points.ATTRIBUTED, *key), sums + facts))
     return rows
 
 
-def _idle_row(terms: _Terms, idle: Quiet, idle_source: str, resident: str) -> Row:
+def _idle_row(terms: _Terms, device: Device, idle: Quiet, idle_source: str, resident: str) -> Row:
     sums = (idle.energy, 0.0, idle.metered, idle.recovered, 0.0, terms.grams(idle.energy), 0.0, 0.0, 0.0, 0.0)
     facts = (idle_source, resident, terms.label, terms.revision)
-    return Row(points.ENERGY.name, terms.start, (*terms.tags, points.IDLE, "", "", "", ""), sums + facts)
+    return Row(points.ENERGY.name, terms.start, (*terms.tags(device), points.IDLE, "", "", "", ""), sums + facts)
 
 
-def _unattributed_row(terms: _Terms, shared: Split) -> Row:
+def _unattributed_row(terms: _Terms, device: Device, shared: Split) -> Row:
     reasons = (shared.unknown_device, shared.gap, shared.unreported)
     energy = fsum(reason.energy for reason in reasons)
     metered, recovered = fsum(reason.metered for reason in reasons), fsum(reason.recovered for reason in reasons)
@@ -163,7 +206,7 @@ def _unattributed_row(terms: _Terms, shared: Split) -> Row:
     return Row(
         points.ENERGY.name,
         terms.start,
-        (*terms.tags, points.UNATTRIBUTED, "", "", "", ""),
+        (*terms.tags(device), points.UNATTRIBUTED, "", "", "", ""),
         (*sums, "", "", terms.label, terms.revision),
     )
 

@@ -15,6 +15,7 @@ from monitor.core.account import Account, IntensityAt, account
 from monitor.core.membership import Accounting
 from monitor.core.points import (
     ENERGY,
+    METER,
     PROVISIONAL_ENERGY,
     PROVISIONAL_METER,
     PROVISIONAL_USAGE,
@@ -27,6 +28,8 @@ from monitor.core.usage import Usage
 from monitor.core.window import window_start, windows_of
 
 _PROVISIONAL = {"energy": PROVISIONAL_ENERGY.name, "meter": PROVISIONAL_METER.name, "usage": PROVISIONAL_USAGE.name}
+
+_ZEROED = {each.name: each for each in (ENERGY, METER, USAGE, REQUEST_ENERGY)}
 
 
 class _Page(msgspec.Struct):
@@ -145,17 +148,16 @@ def provisional_rows(rows: list[Row]) -> list[Row]:
 
 
 def restated_rows(before: list[Row], after: list[Row], revision: int) -> list[Row]:
-    """`after`, and zeros for each attributed, usage or request row that only `before` had: none may vanish."""
+    """`after`, and zeros for each row that only `before` had: none may vanish, also where a device changed its kind."""
     there = {(row.measurement, row.tags) for row in after}
     return after + [
         _zeroed(row, revision)
         for row in before
-        if (row.measurement, row.tags) not in there
-        and row.measurement in (ENERGY.name, USAGE.name, REQUEST_ENERGY.name)
+        if (row.measurement, row.tags) not in there and row.measurement in _ZEROED
     ]
 
 
 def _zeroed(row: Row, revision: int) -> Row:
-    measurement = {each.name: each for each in (ENERGY, USAGE, REQUEST_ENERGY)}[row.measurement]
+    measurement = _ZEROED[row.measurement]
     sums = tuple(None if value is None else 0.0 for value in row.fields[: len(measurement.sums)])
     return Row(row.measurement, row.time, row.tags, (*sums, *row.fields[len(measurement.sums) : -1], revision))

@@ -62,7 +62,7 @@ def demand_of(usages: Sequence[Usage], window_begin: UnixSeconds) -> Demand:
         first=column([nan if usage.first_token is None else usage.first_token for usage in usages]) - window_begin,
         end=column([usage.end for usage in usages]) - window_begin,
         weight=column([usage.weight for usage in usages]),
-        fresh_tokens=column([(usage.input_tokens or 0) - (usage.cached_input_tokens or 0) for usage in usages]),
+        fresh_tokens=column([max((usage.input_tokens or 0) - (usage.cached_input_tokens or 0), 0) for usage in usages]),
         context_tokens=column([usage.input_tokens or 0 for usage in usages]),
         output_tokens=column([usage.output_tokens or 0 for usage in usages]),
     )

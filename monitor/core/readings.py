@@ -93,11 +93,6 @@ def own_pieces(
     return pieces
 
 
-def children_energy(pieces: Iterable[Piece], children: Sequence[Device], nearby: Nearby) -> float:
-    """Joules of the children over the pieces' time: what the parent's meter row holds beside its own part."""
-    return fsum(_energy_of(children, nearby, piece.start, piece.end) for piece in pieces) if children else 0.0
-
-
 def _energy_of(children: Sequence[Device], nearby: Nearby, start: UnixSeconds, end: UnixSeconds) -> float:
     return fsum(energy_within(disjoint(nearby(child.id, start, end))[0], start, end) for child in children)
 

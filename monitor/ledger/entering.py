@@ -7,9 +7,9 @@ import msgspec
 
 from collectors.errors import Rejected
 from collectors.readings import EnergyReading
-from collectors.units import UnixSeconds
+from collectors.units import SECONDS_PER_DAY, UnixSeconds
 from monitor.core.book import Book
-from monitor.core.membership import Accounting, Identities
+from monitor.core.membership import FUTURE_LIMIT_SECONDS, Accounting, Identities
 from monitor.core.readings import PARENT_REACH_SECONDS
 from monitor.core.usage import Usage
 from monitor.core.window import windows_of
@@ -17,6 +17,9 @@ from monitor.log.codec import Decoder, ReadingBatch, Restate, UsageBatch
 from monitor.log.protocol import DeadLetter, LogRecord
 
 Entered = EnergyReading | Usage | Restate
+
+LENGTH_LIMIT_SECONDS = 7 * SECONDS_PER_DAY
+"""A longer reading, request or order is refused: one wrong clock must not touch every window since 1970."""
 
 
 class Touch(msgspec.Struct, frozen=True, gc=False):
@@ -51,7 +54,7 @@ class Entering:
             yield from self._enter_readings(record, content)
         elif isinstance(content, UsageBatch):
             yield from self._enter_usages(record, content)
-        elif isinstance(content, Restate):
+        elif isinstance(content, Restate) and self._has_sane_span(record, 0, content):
             windows = windows_of(content.start, content.end, self._terms.window_seconds)
             yield Touch(content.host, windows, content)
 
@@ -60,6 +63,8 @@ class Entering:
         families = {device.id for device in batch.profile.devices if device.parent is not None}
         families |= {device.parent for device in batch.profile.devices if device.parent is not None}
         for i, reading in enumerate(batch.readings):
+            if not self._has_sane_span(record, i, reading):
+                continue
             identity = (host, reading.device, reading.start)
             digest = self._encode((reading.end, reading.energy_joules, reading.method))
             if self._identities.is_conflict(identity, digest, record.stamp):
@@ -72,11 +77,24 @@ class Entering:
 
     def _enter_usages(self, record: LogRecord, batch: UsageBatch) -> Iterator[Touch]:
         for i, usage in enumerate(batch.usages):
+            if not self._has_sane_span(record, i, usage):
+                continue
             digest = blake2b(self._encode(usage), digest_size=16).digest()
             if self._identities.is_conflict(usage.identity, digest, record.stamp):
                 self._refuse(record, i, "conflict", f"another content under request_id {usage.request_id!r:.80}")
                 continue
             yield Touch(usage.host, self._book.add_usage(usage, digest, record.stamp), usage)
+
+    def _has_sane_span(self, record: LogRecord, part: int, entered: Entered) -> bool:
+        if entered.end > record.stamp + FUTURE_LIMIT_SECONDS and not isinstance(entered, Restate):
+            ahead = entered.end - record.stamp
+            self._refuse(record, part, "future", f"ends {ahead:.0f} s after its log time: check that host's clock")
+            return False
+        if entered.end - entered.start > LENGTH_LIMIT_SECONDS:
+            seconds = entered.end - entered.start
+            self._refuse(record, part, "too_long", f"lasts {seconds:.0f} s, more than {LENGTH_LIMIT_SECONDS:.0f} s")
+            return False
+        return True
 
     def _refuse(self, record: LogRecord, part: int, reason: str, detail: str) -> None:
         self._reject(

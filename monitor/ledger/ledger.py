@@ -1,12 +1,11 @@
 """The reader of one partition: from records in the log to rows in the store, and a commit that claims these alone.
 
-    log.read -> (log time moves on: windows become final, marks are carried out) -> enter into the book -> store -> commit
+    log.read -> log time moves on: windows become final, marks are carried out -> enter into the book -> store -> commit
 
 It has no state of its own that a crash could lose: killed anywhere and started again, it writes the same rows.
 """
 
 from collections.abc import Callable
-from math import floor
 
 import msgspec
 import structlog
@@ -58,13 +57,6 @@ class Ledger:
         self._show_provisional = show_provisional
         self._facts = facts()
         self._decoder = Decoder()
-        self._book = Book(terms, self._intensity_at)
-        self._entering = Entering(terms, self._book, reject=self._reject, decoder=self._decoder)
-        self._rows: list[Row] = []
-        self._letters: list[DeadLetter] = []
-        self._dirty: set[tuple[int, str]] = set()
-        self._shown: set[tuple[int, str]] = set()
-        self._log_time = float("-inf")
         self.progress = Progress()
         self._resume()
 
@@ -74,20 +66,36 @@ class Ledger:
         return self._final_end
 
     def step(self, limit: int = 2_000) -> int:
-        """Takes the next records (returns how many), stores what became final, and commits."""
+        """Takes the next records (returns how many), stores what became final, and commits.
+
+        After an error the next step begins again at the last commit: what the error cut off halfway is done anew.
+        """
+        if self._torn:
+            self._resume()
+        self._torn = True
         self._facts = self._read_facts()
         records = self._log.read(self._positions, limit)
         before = (self._final_end, self._mark)
         for record in records:
             self._take(record)
         self._flush()
-        if self._show_provisional and len(records) < limit:
-            self._write_provisional()
         if before != (self._final_end, self._mark):
             self._commit()
+        if self._show_provisional and len(records) < limit:
+            self._write_provisional()
+        self._torn = False
         return len(records)
 
     def _resume(self) -> None:
+        self._torn = False
+        self._book = Book(self._terms, self._intensity_at)
+        self._entering = Entering(self._terms, self._book, reject=self._reject, decoder=self._decoder)
+        self._rows: list[Row] = []
+        self._letters: list[DeadLetter] = []
+        self._dirty: set[tuple[int, str]] = set()
+        self._shown: set[tuple[int, str]] = set()
+        self._gone: list[tuple[int, str]] = []
+        self._log_time = float("-inf")
         commit, log_end = self._log.committed(), self._log.log_time()
         beginning = self._log.start()
         self._positions: dict[str, int] = dict(commit.positions) if commit else dict.fromkeys(STREAMS, 0)
@@ -98,9 +106,12 @@ class Ledger:
             self._final_end = self._grid_after(beginning[0])
         self._late = Late(self._terms, self._mark)
         self._open_hours: set[UnixSeconds] = set()
+        self._open_days: set[UnixSeconds] = set()
         if self._final_end > float("-inf"):
-            self._open_hours.add(floor(self._final_end / SECONDS_PER_HOUR) * SECONDS_PER_HOUR)
+            self._open(window_at(self._final_end, self._terms.window_seconds))
         self._reread_until = log_end if commit and log_end is not None else float("-inf")
+        # As far as the reader before this one can have shown windows that are not final: it had committed just before.
+        self._shown_until = self._final_end + self._terms.horizon_seconds if commit else float("-inf")
         if commit and log_end is not None:
             self.progress.reread_seconds = max(0.0, log_end - commit.log_time)
             structlog.get_logger().info(
@@ -111,7 +122,10 @@ class Ledger:
             )
 
     def _grid_after(self, moment: UnixSeconds) -> UnixSeconds:
-        return window_start(window_at(moment, self._terms.window_seconds) + 1, self._terms.window_seconds)
+        return self._starts(window_at(moment, self._terms.window_seconds) + 1)
+
+    def _starts(self, window: int) -> UnixSeconds:
+        return window_start(window, self._terms.window_seconds)
 
     def _take(self, record: LogRecord) -> None:
         if record.stamp > self._log_time:
@@ -142,19 +156,19 @@ class Ledger:
         for window, host in list(self._book.pages(self._next_window(), last)):
             line = self._terms.final_line(window)
             self._carry_out_marks(line)
-            self._settle(window_start(window, self._terms.window_seconds))
+            self._settle(self._starts(window))
             account = self._book.account(host, window, line=line)
             self._rows += account.rows
             self._letters += map(_overlap, account.overlaps)
             self.progress.finals += 1
-            self._open_hours |= grid_starts((window,), self._terms.window_seconds, SECONDS_PER_HOUR)
-            if (window, host) in self._shown:
-                self._shown.remove((window, host))
-                self._store.replace_provisional(host, window_start(window, self._terms.window_seconds), ())
+            self._open(window)
+            if (window, host) in self._shown or (self._show_provisional and self._starts(window) <= self._shown_until):
+                self._shown.discard((window, host))
+                self._gone.append((window, host))
             if len(self._rows) >= ROWS_AT_ONCE:
                 self._flush()
         self._carry_out_marks(log_time)
-        self._settle(window_start(last + 1, self._terms.window_seconds))
+        self._settle(self._starts(last + 1))
 
     def _next_window(self) -> int:
         """The oldest window that is not final. A fresh reader has none, and nothing in its book either."""
@@ -163,24 +177,30 @@ class Ledger:
     def _settle(self, end: UnixSeconds) -> None:
         """Everything before `end` is final: hours and days that are over are rolled up."""
         self._final_end = max(self._final_end, end)
-        over = {hour for hour in self._open_hours if hour + SECONDS_PER_HOUR <= self._final_end}
-        if over:
-            self._open_hours -= over
-            self._roll_up(over)
+        self._roll_up()
 
-    def _roll_up(self, hours: set[UnixSeconds]) -> None:
-        self._flush()
-        days = {floor(hour / SECONDS_PER_DAY) * SECONDS_PER_DAY for hour in hours}
-        over = {day for day in days if day + SECONDS_PER_DAY <= self._final_end}
-        write_rollups(self._store, sorted(hours), sorted(over))
+    def _open(self, *windows: int) -> None:
+        """The hours and days of these windows are to be rolled up once they are over."""
+        self._open_hours |= grid_starts(windows, self._terms.window_seconds, SECONDS_PER_HOUR)
+        self._open_days |= grid_starts(windows, self._terms.window_seconds, SECONDS_PER_DAY)
+
+    def _roll_up(self) -> None:
+        hours = {hour for hour in self._open_hours if hour + SECONDS_PER_HOUR <= self._final_end}
+        days = {day for day in self._open_days if day + SECONDS_PER_DAY <= self._final_end}
+        if hours or days:
+            self._flush()
+            write_rollups(self._store, hours, days)
+            self._open_hours -= hours
+            self._open_days -= days
 
     def _carry_out_marks(self, log_time: UnixSeconds) -> None:
         for mark, late in self._late.due(log_time):
             restated = restate(Source(self._log, self._terms, self._intensity_at, self._decoder), mark, late)
             self._rows += restated.rows
+            self._letters += map(_overlap, restated.overlaps)
             self.progress.restated += len(restated.windows)
-            hours = grid_starts(restated.windows, self._terms.window_seconds, SECONDS_PER_HOUR)
-            self._roll_up({hour for hour in hours if hour + SECONDS_PER_HOUR <= self._final_end})
+            self._open(*restated.windows)
+            self._roll_up()
         self._mark = max(self._mark, self._terms.mark_before(log_time))
 
     def _flush(self) -> None:
@@ -190,14 +210,18 @@ class Ledger:
         if self._letters:
             self._log.reject(self._letters)
             self._letters = []
+        for window, host in self._gone:  # behind the final rows: at no moment is neither there
+            self._store.replace_provisional(host, self._starts(window), ())
+        self._gone = []
 
     def _commit(self) -> None:
         """Claims what is stored, and names where a new reader has to begin: one horizon before what it needs first."""
         reach = int(PARENT_REACH_SECONDS // self._terms.window_seconds) + 1
         first = round(self._final_end / self._terms.window_seconds) - reach
         self._book.forget_before(first)
-        needed = min(self._book.needed_since(first), self._log_time)
-        since = min(needed - self._terms.horizon_seconds, self._mark)
+        self._dirty = {page for page in self._dirty if page[0] > first}
+        needed = min(self._book.needed_since(first), self._log_time, self._mark)
+        since = needed - self._terms.horizon_seconds
         self._log.commit(
             Commit(
                 positions={stream: self._log.position_at(stream, since) for stream in STREAMS},
@@ -216,7 +240,7 @@ class Ledger:
         self._dirty = {page for page in self._dirty if page[0] >= over}
         for window, host in sorted(due):
             rows = self._book.account(host, window, line=float("inf")).rows
-            self._store.replace_provisional(host, window_start(window, length), provisional_rows(rows))
+            self._store.replace_provisional(host, self._starts(window), provisional_rows(rows))
         self._shown |= due
 
     def _intensity_at(self, zone: str, at: UnixSeconds) -> Intensity | None:

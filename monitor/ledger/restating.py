@@ -10,11 +10,11 @@ from math import fsum
 import msgspec
 
 from collectors.units import UnixSeconds
-from monitor.core.account import IntensityAt
+from monitor.core.account import Account, IntensityAt
 from monitor.core.book import Book, restated_rows
 from monitor.core.membership import FUTURE_LIMIT_SECONDS, Accounting
 from monitor.core.points import ATTRIBUTED, ENERGY, RESTATEMENT, TOO_LATE, Row
-from monitor.core.readings import PARENT_REACH_SECONDS
+from monitor.core.readings import PARENT_REACH_SECONDS, Told
 from monitor.core.window import window_start
 from monitor.ledger.entering import Entering
 from monitor.ledger.late import LateOnHost
@@ -39,6 +39,7 @@ class Restated(msgspec.Struct, frozen=True):
 
     rows: list[Row]
     windows: frozenset[int]
+    overlaps: list[Told]
 
 
 def restate(source: Source, mark: UnixSeconds, late: Mapping[str, LateOnHost]) -> Restated:
@@ -48,13 +49,18 @@ def restate(source: Source, mark: UnixSeconds, late: Mapping[str, LateOnHost]) -
     wanted = {(window, host) for host, windows in in_time.items() for window in windows}
     book = _read_again(source, mark, {window for window, _ in wanted})
     rows: list[Row] = []
+    changed: set[int] = set()
+    overlaps: list[Told] = []
     for host in sorted(late):
         entry, windows = late[host], sorted(in_time[host])
-        if windows:
-            rows += _restate_host(book, (host, windows), entry, terms, mark)
+        pairs = _accounts(book, (host, windows), terms, mark, always=entry.controls > 0)
+        if pairs:
+            changed |= pairs.keys()
+            overlaps += [told for _, now in pairs.values() for told in now.overlaps]
+            rows += _restated_host(host, pairs, entry, terms, mark)
         if len(windows) < len(entry.windows):
             rows.append(_too_late(terms, mark, host, sorted(entry.windows - set(windows)), entry))
-    return Restated(rows, frozenset(window for window, _ in wanted))
+    return Restated(rows, frozenset(changed), overlaps)
 
 
 def _earliest(terms: Accounting, window: int) -> UnixSeconds:
@@ -96,18 +102,27 @@ def _read_again(source: Source, mark: UnixSeconds, windows: Collection[int]) -> 
     return book
 
 
-def _restate_host(
-    book: Book, place: tuple[str, list[int]], entry: LateOnHost, terms: Accounting, mark: UnixSeconds
-) -> list[Row]:
+def _accounts(
+    book: Book, place: tuple[str, list[int]], terms: Accounting, mark: UnixSeconds, *, always: bool
+) -> dict[int, tuple[Account, Account]]:
+    """The accounts before and now of the windows that change; of `always` all. What came twice changes none."""
     host, windows = place
-    rows: list[Row] = []
-    old: list[Row] = []
+    pairs = {}
     for window in windows:
-        before = book.account(host, window, line=terms.line_before(window, mark)).rows
-        rows += restated_rows(before, book.account(host, window, line=mark, revision=int(mark)).rows, int(mark))
-        old += before
-    sums = (entry.readings, entry.requests, entry.controls, len(windows), _attributed(old), _attributed(rows))
-    facts = (entry.why(), *_ends(terms, windows), int(mark))
+        before = book.account(host, window, line=terms.line_before(window, mark), revision=int(mark))
+        now = book.account(host, window, line=mark, revision=int(mark))
+        if always or before != now:
+            pairs[window] = before, now
+    return pairs
+
+
+def _restated_host(
+    host: str, pairs: Mapping[int, tuple[Account, Account]], entry: LateOnHost, terms: Accounting, mark: UnixSeconds
+) -> list[Row]:
+    rows = [row for before, now in pairs.values() for row in restated_rows(before.rows, now.rows, int(mark))]
+    old = [row for before, _ in pairs.values() for row in before.rows]
+    sums = (entry.readings, entry.requests, entry.controls, len(pairs), _attributed(old), _attributed(rows))
+    facts = (entry.why(), *_ends(terms, sorted(pairs)), int(mark))
     return [*rows, Row(RESTATEMENT.name, mark, (host,), (*map(float, sums), *facts))]
 
 
