@@ -36,6 +36,7 @@ def demo(*, folder: Path, minutes: int, speed: float, seed: int, keep: bool) -> 
     from collectors.recording import load_recording
     from collectors.simulate.presets import PRESETS
     from collectors.simulate.simulate import simulate
+    from monitor.cli.logging import configure
     from monitor.config.load import load_config
     from monitor.reports.live import live_view, render_live
     from monitor.reports.statement import statement
@@ -49,6 +50,7 @@ def demo(*, folder: Path, minutes: int, speed: float, seed: int, keep: bool) -> 
     click.echo(f"simulating {minutes} minutes of a host of two GPUs, three models, four teams ...")
     simulate(PRESETS["demo"](minutes), seed, recording)
     config = load_config(None, environ=os.environ)
+    configure("warning", "text")  # the picture on the screen is not to be broken by lines
     loaded = load_recording(recording, allowed_labels=config.accounting.label_keys)
     console = Console()
     with Embedded(data, config) as house:

@@ -23,6 +23,7 @@ def restate(*, host: str, start: str, end: str, reason: str, data: Path | None, 
     here and now if the log's own next mark is not in the future, else by the next daemon. Nothing is lost or counted
     twice by it; `wattribute top --json` and the statement list each restatement.
     """
+    from monitor.cli.logging import configure
     from monitor.config.load import load_config
     from monitor.log.codec import Restate
     from monitor.log.protocol import LogUnavailable
@@ -37,6 +38,7 @@ def restate(*, host: str, start: str, end: str, reason: str, data: Path | None, 
     if order.end <= order.start:
         raise click.BadParameter("--to must be later than --from")
     config = load_config(config_file, environ=os.environ)
+    configure(config.logging.level, config.logging.format)
     folder = data or config.data.directory
     leave_order(folder, order)
     try:

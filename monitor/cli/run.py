@@ -22,10 +22,12 @@ def run(*, config_file: Path | None, data: Path | None) -> None:
     from collectors.clock import SystemClock
     from collectors.recording import load_recording
     from collectors.replay import with_quiet_level
+    from monitor.cli.logging import configure
     from monitor.config.load import load_config
     from monitor.service import Embedded, follow_files, replay_into, stop_on_signals
 
     config = load_config(config_file, environ=os.environ)
+    configure(config.logging.level, config.logging.format)
     recordings = [source for source in config.sources if source.kind == "recording"]
     files = [source for source in config.sources if source.kind == "file"]
     if bool(recordings) == bool(files):
