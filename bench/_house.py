@@ -9,7 +9,8 @@ from monitor.config.load import load_config
 from monitor.core.questions import RequestsQuery
 from monitor.core.request_sums import RequestLine
 from monitor.query import every_request
-from monitor.service import LOCAL_ADMIN, Embedded, replay_into
+from monitor.roles.embedded import LOCAL_ADMIN, Embedded
+from monitor.service import replay_into
 
 
 def replay_folder(recording: Path, data: Path) -> float:

@@ -8,107 +8,26 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Self
+from types import FrameType
 
 import msgspec
 import structlog
 
 from collectors.clock import Clock, monotonic, sleep
-from collectors.readings import ModelFacts
 from collectors.recording import Recording
 from collectors.replay import TICK_SECONDS, Step
 from collectors.units import SECONDS_PER_HOUR, UnixSeconds
-from monitor.config.sections import Config
-from monitor.core.questions import Principal
 from monitor.core.window import window_at, window_start
 from monitor.ledger.ledger import Progress
 from monitor.log.codec import tick_record
-from monitor.log.sqlite import SqliteLog
-from monitor.query import Query
 from monitor.roles.aggregate import AggregateRole
 from monitor.roles.control import accounting_of, agree_on_terms, state_intensities
+from monitor.roles.embedded import Embedded
 from monitor.roles.ingest import FileIngest
 from monitor.roles.orders import carry_out_orders
-from monitor.roles.replay import ReplayRole
-from monitor.store.sqlite import Retention, SqliteStore
+from monitor.roles.replay import ReplayRole, with_model_facts
 
-LOG_FILE = "log.db"
-STORE_FILE = "store.db"
 STEPS_AT_ONCE = 300
-LOCAL_ADMIN = Principal(name="local", role="admin")
-
-
-class Embedded:
-    """The log and the store of one data folder. Only one process may have it open for writing."""
-
-    def __init__(self, folder: Path, config: Config) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.config = config
-        self.folder = folder
-        self.log = SqliteLog(folder / LOG_FILE)
-        self.store = SqliteStore(folder / STORE_FILE, retention=retention_of(config))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.store.close()
-        self.log.close()
-
-    def query(self) -> Query:
-        """The gate to what is stored."""
-        return Query(self.store, rejected=self.log.rejected, owners=owners_of(self.config))
-
-
-def retention_of(config: Config) -> Retention:
-    """How long the store keeps what, as configured."""
-    store = config.store
-    return Retention(
-        windows_seconds=store.windows_retention_seconds,
-        requests_seconds=store.requests_retention_seconds,
-        provisional_seconds=store.provisional_retention_seconds,
-        hours_seconds=store.hours_retention_seconds,
-        days_seconds=store.days_retention_seconds,
-    )
-
-
-def owners_of(config: Config) -> dict[tuple[str, str], str]:
-    """Who owns a device's idle energy: {"host/device": team} or {"host": team} as (host, device or "") -> team."""
-    owners = {}
-    for place, team in config.idle.owners.items():
-        host, _, device = place.partition("/")
-        owners[host, device] = team
-    return owners
-
-
-def with_model_facts(recording: Recording, config: Config) -> Recording:
-    """The recording with [[models]] of the configuration for models of which it tells nothing itself."""
-    told = {model.name for model in recording.profile.models}
-    more = tuple(
-        ModelFacts(
-            name=model.name,
-            parameters=model.parameters,
-            active_parameters=model.active_parameters,
-            bytes_per_parameter=model.bytes_per_parameter,
-            kv_bytes_per_token=model.kv_bytes_per_token,
-        )
-        for model in config.models
-        if model.name not in told
-    )
-    if not more:
-        return recording
-    profile = msgspec.structs.replace(recording.profile, models=recording.profile.models + more)
-    return Recording(
-        profile=profile,
-        readings=recording.readings,
-        requests=recording.requests,
-        rejected=recording.rejected,
-        counts=recording.counts,
-    )
 
 
 class ReplayRun(msgspec.Struct, frozen=True):

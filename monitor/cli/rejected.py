@@ -34,7 +34,7 @@ def rejected(*, reason: str | None, limit: int, as_json: bool, config_file: Path
     """
     from monitor.config.load import load_config
     from monitor.log.sqlite import SqliteLog
-    from monitor.service import LOG_FILE
+    from monitor.roles.embedded import LOG_FILE
 
     folder = data or load_config(config_file, environ=os.environ).data.directory
     log = SqliteLog(folder / LOG_FILE, read_only=True)

@@ -62,7 +62,8 @@ def replay(
     from monitor.config.load import load_config
     from monitor.reports.statement import request_csv, statement
     from monitor.reports.statement_text import render_json, render_text
-    from monitor.service import LOCAL_ADMIN, Embedded, replay_into
+    from monitor.roles.embedded import LOCAL_ADMIN, Embedded
+    from monitor.service import replay_into
 
     config = load_config(config_file, environ=os.environ)
     configure(config.logging.level, config.logging.format)

@@ -27,8 +27,9 @@ def restate(*, host: str, start: str, end: str, reason: str, data: Path | None, 
     from monitor.config.load import load_config
     from monitor.log.codec import Restate
     from monitor.log.protocol import LogUnavailable
+    from monitor.roles.embedded import Embedded
     from monitor.roles.orders import leave_order
-    from monitor.service import Embedded, restate_now
+    from monitor.service import restate_now
 
     now = SystemClock().now()
     try:

@@ -24,7 +24,8 @@ def run(*, config_file: Path | None, data: Path | None) -> None:
     from collectors.replay import with_quiet_level
     from monitor.cli.logging import configure
     from monitor.config.load import load_config
-    from monitor.service import Embedded, follow_files, replay_into, stop_on_signals
+    from monitor.roles.embedded import Embedded
+    from monitor.service import follow_files, replay_into, stop_on_signals
 
     config = load_config(config_file, environ=os.environ)
     configure(config.logging.level, config.logging.format)

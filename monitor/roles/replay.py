@@ -10,11 +10,13 @@ from hashlib import sha256
 import msgspec
 
 from collectors.errors import Rejected
+from collectors.readings import ModelFacts
 from collectors.recording import Recording
 from collectors.replay import HostStep, Replay, Step
 from collectors.requests.decoders.native import check_not_future
 from collectors.requests.event import RequestEvent
 from collectors.units import UnixSeconds
+from monitor.config.sections import Config
 from monitor.core.membership import Accounting
 from monitor.core.usage import Usage, usage_of
 from monitor.log.codec import ReadingBatch, readings_record, tick_record, usage_record
@@ -104,3 +106,29 @@ class ReplayRole:
             self._log.reject([letter])
             return False
         return True
+
+
+def with_model_facts(recording: Recording, config: Config) -> Recording:
+    """The recording with [[models]] of the configuration for models of which it tells nothing itself."""
+    told = {model.name for model in recording.profile.models}
+    more = tuple(
+        ModelFacts(
+            name=model.name,
+            parameters=model.parameters,
+            active_parameters=model.active_parameters,
+            bytes_per_parameter=model.bytes_per_parameter,
+            kv_bytes_per_token=model.kv_bytes_per_token,
+        )
+        for model in config.models
+        if model.name not in told
+    )
+    if not more:
+        return recording
+    profile = msgspec.structs.replace(recording.profile, models=recording.profile.models + more)
+    return Recording(
+        profile=profile,
+        readings=recording.readings,
+        requests=recording.requests,
+        rejected=recording.rejected,
+        counts=recording.counts,
+    )

@@ -1,0 +1,64 @@
+"""The log and the store of one data folder, for all roles in one process.
+
+data folder --> log.db (SqliteLog), store.db (SqliteStore) --> Query
+"""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from monitor.config.sections import Config
+from monitor.core.questions import Principal
+from monitor.log.sqlite import SqliteLog
+from monitor.query import Query
+from monitor.store.sqlite import Retention, SqliteStore
+
+LOG_FILE: Final = "log.db"
+STORE_FILE: Final = "store.db"
+LOCAL_ADMIN: Final = Principal(name="local", role="admin")
+"""Who may read the files may see everything in them."""
+
+
+class Embedded:
+    """The log and the store of one data folder. Only one process may have it open for writing."""
+
+    def __init__(self, folder: Path, config: Config) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.config = config
+        self.folder = folder
+        self.log = SqliteLog(folder / LOG_FILE)
+        self.store = SqliteStore(folder / STORE_FILE, retention=retention_of(config))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.store.close()
+        self.log.close()
+
+    def query(self) -> Query:
+        """The gate to what is stored."""
+        return Query(self.store, rejected=self.log.rejected, owners=owners_of(self.config))
+
+
+def retention_of(config: Config) -> Retention:
+    """How long the store keeps what, as configured."""
+    store = config.store
+    return Retention(
+        windows_seconds=store.windows_retention_seconds,
+        requests_seconds=store.requests_retention_seconds,
+        provisional_seconds=store.provisional_retention_seconds,
+        hours_seconds=store.hours_retention_seconds,
+        days_seconds=store.days_retention_seconds,
+    )
+
+
+def owners_of(config: Config) -> dict[tuple[str, str], str]:
+    """Who owns a device's idle energy: {"host/device": team} or {"host": team} as (host, device or "") -> team."""
+    owners = {}
+    for place, team in config.idle.owners.items():
+        host, _, device = place.partition("/")
+        owners[host, device] = team
+    return owners
