@@ -50,7 +50,7 @@ def _when(told: Told) -> tuple[float, float, str]:
 
 def _parent(device_id: str, known: Mapping[str, Device]) -> str | None:
     above, path = known[device_id].parent, [device_id]
-    while above in known and above not in path:
+    while above is not None and above in known and above not in path:
         path.append(above)
         above = known[above].parent
     return path[1] if len(path) > 1 and above != device_id else None

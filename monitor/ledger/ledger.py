@@ -44,6 +44,10 @@ class Progress(msgspec.Struct):
 class Ledger:
     """Keeps the books of one partition. One thread owns it."""
 
+    _torn: bool
+    _mark: UnixSeconds
+    _final_end: UnixSeconds
+
     def __init__(
         self,
         log: Log,
