@@ -113,6 +113,8 @@ def follow_files(house: Embedded, *, clock: Clock, should_stop: Callable[[], boo
         if now - trimmed_at >= SECONDS_PER_HOUR:
             house.store.trim(now)
             house.log.trim(now - config.log.retention_seconds)
+            if dropped := house.log.trim_to_size(config.log.max_size_bytes):
+                structlog.get_logger().warning("log was over [log] max_size: oldest records deleted", records=dropped)
             trimmed_at = now
         if not lines:
             sleep(1.0)

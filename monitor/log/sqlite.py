@@ -114,6 +114,19 @@ class SqliteLog:
                 connection.execute("INSERT OR REPLACE INTO trimmed VALUES (1, ?)", (self._last_stamp,))
         return count
 
+    def trim_to_size(self, most_bytes: int) -> int:
+        """Deletes the oldest records of a log that holds more bytes than that; returns how many. Bound like `trim`."""
+        ((pages, free, page_bytes),) = self._file.fetch(
+            "SELECT page_count, freelist_count, page_size"
+            " FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
+        )
+        held = (pages - free) * page_bytes
+        oldest = self._from(0, "+stream != 'facts'")
+        if held <= most_bytes or oldest is None:
+            return 0
+        kept = self._from(self._end() - round((self._end() - oldest.offset) * most_bytes / held), "+stream != 'facts'")
+        return self.trim(self._last_stamp if kept is None else kept.stamp)
+
     def commit(self, commit: Commit) -> None:
         """Stores the commit in the place of the one before."""
         body = msgspec.msgpack.encode(commit)

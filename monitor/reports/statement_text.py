@@ -52,7 +52,9 @@ def _books(statement: Statement) -> list[str]:
     metered = f"{_percent(statement.measured_ratio)} metered, the rest modelled"
     notes = (metered, "", _idle_note(statement), _reasons(statement))
     lines = columns(("", "energy", "share"), rows, left=1)[2:]
-    closing = "no windows" if not statement.windows else f"{statement.windows} windows"
+    closing = (
+        "no windows" if not statement.windows else f"{statement.windows} window{'s' if statement.windows != 1 else ''}"
+    )
     off = f"books close: worst window off by {statement.worst_imbalance:.0e}"
     if statement.worst_imbalance > 1e-9:
         off = f"BOOKS DO NOT CLOSE: worst window off by {statement.worst_imbalance:.3g}"

@@ -56,8 +56,17 @@ def retention_of(config: Config) -> Retention:
 
 
 def owners_of(config: Config) -> dict[tuple[str, str], str]:
-    """Who owns a device's idle energy: {"host/device": team} or {"host": team} as (host, device or "") -> team."""
-    owners = {}
+    """Who owns a device's idle energy, as (host, device) -> team; device "" is the whole host.
+
+    `[idle] owners` has the last word ({"host/device": team} or {"host": team}), then a deployment's `team_owner`.
+    """
+    owners = {
+        (host, device): deployment.team_owner
+        for deployment in config.deployments
+        if deployment.team_owner is not None
+        for host in deployment.hosts
+        for device in deployment.devices
+    }
     for place, team in config.idle.owners.items():
         host, _, device = place.partition("/")
         owners[host, device] = team

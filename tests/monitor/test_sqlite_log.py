@@ -192,3 +192,20 @@ def test_threads_append_whole_batches(tmp_path: Path) -> None:
     assert all(one.body == other.body for one, other in zip(records[::2], records[1::2], strict=True))
     assert [record.stamp for record in records] == sorted(record.stamp for record in records)
     log.close()
+
+
+def test_a_log_over_its_size_loses_its_oldest_records_behind_the_commit(tmp_path: Path) -> None:
+    """Of 1 000 records in half their space about half stay, the newest; nothing goes that no commit has claimed."""
+    log = SqliteLog(tmp_path / "log.db")
+    body = b"x" * 4_000
+    records = [Append(stream="usage", key="h", schema="usage.v1", body=body, stamp=1e9 + i) for i in range(1_000)]
+    log.append(records, 0.0)
+    assert log.trim_to_size(2_100_000) == 0
+    end = log.position_at("usage", 2e9)
+    log.commit(Commit(positions={"readings": end, "usage": end}, watermark=1e9, mark=1e9, log_time=1e9 + 999))
+    assert log.trim_to_size(10_000_000) == 0
+    dropped = log.trim_to_size(2_100_000)
+    assert 400 < dropped < 600
+    left = log.read({}, 2_000)
+    assert [record.stamp for record in left] == [1e9 + i for i in range(dropped, 1_000)]
+    log.close()
