@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from collectors.units import UnixSeconds
+from monitor.core.exact import ExactSum
 from monitor.core.membership import Accounting
 
 
@@ -14,7 +15,7 @@ class LateOnHost:
     readings: int = 0
     requests: int = 0
     controls: int = 0
-    energy_joules: float = 0.0
+    energy_joules: ExactSum = field(default_factory=ExactSum)
     reasons: set[str] = field(default_factory=set)
 
     def why(self) -> str:

@@ -144,7 +144,7 @@ class Ledger:
         if late := self._late.touched(touch.host, touch.windows, log_time):
             if isinstance(touch.entered, EnergyReading):
                 late.readings += 1
-                late.energy_joules += touch.entered.energy_joules
+                late.energy_joules.add(touch.entered.energy_joules)
             elif isinstance(touch.entered, Usage):
                 late.requests += 1
             else:

@@ -127,7 +127,7 @@ def _restated_host(
 
 
 def _too_late(terms: Accounting, mark: UnixSeconds, host: str, windows: list[int], entry: LateOnHost) -> Row:
-    sums = (entry.readings, entry.requests, entry.energy_joules, len(windows))
+    sums = (entry.readings, entry.requests, entry.energy_joules.value(), len(windows))
     return Row(TOO_LATE.name, mark, (host,), (*map(float, sums), entry.why(), *_ends(terms, windows), int(mark)))
 
 
