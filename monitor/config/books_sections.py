@@ -22,8 +22,8 @@ class Accounting(Section, frozen=True, kw_only=True):
     label_keys: Annotated[tuple[LabelKey, ...], Meta(max_length=10)] = ("use_case",)
 
     def faults(self) -> Iterator[tuple[KeyPath, str]]:
-        if self.window_seconds < 1 or HOUR_SECONDS % self.window_seconds:
-            yield ("window",), 'must divide an hour into whole windows of 1 s or longer, as "10s" or "1m" do'
+        if self.window_seconds < 1 or self.window_seconds % 1 or HOUR_SECONDS % self.window_seconds:
+            yield ("window",), 'must divide an hour into windows of whole seconds, as "10s" or "1m" do'
         if self.horizon_seconds < self.window_seconds:
             yield ("horizon",), "must not be shorter than window"
         if self.mark_interval_seconds < self.window_seconds:
