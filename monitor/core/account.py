@@ -157,7 +157,7 @@ def _meter_of(device_id: str, family: Family, own: Mapping[str, Sequence[Piece]]
     parents: a node read over the first 5 s of a window, 500 J, its GPU over all 10 s at 60 W, is 500 J + 300 J.
     """
     pieces = own[device_id]
-    children = [_meter_of(child.id, family, own) for child in family.children(device_id)]
+    children = [_meter_of(child.id, family, own) for child in family.children(device_id) if child.id in own]
     shortfall = fsum(piece.shortfall_joules for piece in pieces)
     energy = fsum([-shortfall, *(piece.energy_joules for piece in pieces), *(child.energy for child in children)])
     modelled = fsum(piece.energy_joules - piece.metered_joules for piece in pieces)

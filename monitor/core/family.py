@@ -9,7 +9,7 @@ from monitor.core.readings import Told
 
 
 class Family(msgspec.Struct, frozen=True):
-    """Every device with a reading in the window and every meter above it, by id, in order.
+    """Every device with a reading in the window and every meter above it, by id, in order; `known` has all others too.
 
     All facts are the newest profile's. A device's `parent` is None where that profile does not know the parent, or
     where a chain of parents leads back to the device.
@@ -17,10 +17,11 @@ class Family(msgspec.Struct, frozen=True):
 
     profile: HostProfile
     devices: dict[str, Device]
+    known: dict[str, Device]
 
     def children(self, device_id: str) -> list[Device]:
-        """The meters that this one contains directly."""
-        return [device for device in self.devices.values() if device.parent == device_id]
+        """The meters that this one contains directly, read in this window or not."""
+        return [device for device in self.known.values() if device.parent == device_id]
 
 
 def family_of(by_device: Mapping[str, Sequence[Told]]) -> Family:
@@ -41,7 +42,8 @@ def family_of(by_device: Mapping[str, Sequence[Told]]) -> Family:
         while above is not None and above not in there:
             there.add(above)
             above = parents[above]
-    return Family(profile, {each: msgspec.structs.replace(known[each], parent=parents[each]) for each in sorted(there)})
+    known = {each: msgspec.structs.replace(known[each], parent=parents[each]) for each in sorted(known)}
+    return Family(profile, {each: known[each] for each in sorted(there)}, known)
 
 
 def _when(told: Told) -> tuple[float, float, str]:
