@@ -13,14 +13,20 @@ from monitor.core.emissions.factors import Intensity
 from monitor.core.membership import Accounting
 from monitor.core.usage import Usage
 
+MOST_JOULES = 1e15
+"""Of one reading: a gigawatt for eleven days. Far below where sums overflow."""
+MOST_TOKENS = 2**53
+"""What a float still holds exactly, and SQLite as an integer."""
+LEAST_WEIGHT = 1e-9
+
 
 def check_batch(host: str, key: str, readings: Sequence[EnergyReading], marks: Sequence[CounterMark]) -> None:
-    """Finite energy >= 0, start < end, finite marks, and the record's key is the host."""
+    """Energy in [0, MOST_JOULES], start < end, finite marks, and the record's key is the host."""
     _check(host == key, "profile.host", "is not the record's key")
     for index, reading in enumerate(readings):
-        if not (0.0 <= reading.energy_joules < inf and -inf < reading.start < reading.end < inf):
+        if not (0.0 <= reading.energy_joules <= MOST_JOULES and -inf < reading.start < reading.end < inf):
             _check(-inf < reading.start < reading.end < inf, f"readings[{index}].end", "is not behind start")
-            raise Rejected("bad_value", f"readings[{index}].energy_joules is not finite and >= 0")
+            raise Rejected("bad_value", f"readings[{index}].energy_joules is not in [0, {MOST_JOULES:g}]")
     for index, mark in enumerate(marks):
         _check(isfinite(mark.at), f"marks[{index}].at", "is not finite")
         _check(0.0 <= mark.raw_joules < inf, f"marks[{index}].raw_joules", "is not finite and >= 0")
@@ -29,8 +35,8 @@ def check_batch(host: str, key: str, readings: Sequence[EnergyReading], marks: S
 
 
 def check_profile(profile: HostProfile) -> None:
-    """PUE >= 1, idle power finite and >= 0, every device's id once."""
-    _check(1.0 <= profile.pue < inf, "profile.pue", "is not finite and >= 1")
+    """PUE in [1, 1000], idle power finite and >= 0, every device's id once."""
+    _check(1.0 <= profile.pue <= 1_000.0, "profile.pue", "is not in [1, 1000]")
     ids = {device.id for device in profile.devices}
     _check(len(ids) == len(profile.devices), "profile.devices", "name one id twice")
     for index, device in enumerate(profile.devices):
@@ -39,17 +45,17 @@ def check_profile(profile: HostProfile) -> None:
 
 
 def check_usage(usage: Usage, key: str) -> None:
-    """start <= scheduled <= first_token <= end where known, 0 < weight <= 1, no negative count, key is the host."""
+    """start <= scheduled <= first_token <= end where known, weight in (0, 1], counts sane, key is the host."""
     _check(usage.host == key, "usage.host", "is not the record's key")
     scheduled = usage.start if usage.scheduled is None else usage.scheduled
     first_token = scheduled if usage.first_token is None else usage.first_token
     in_order = -inf < usage.start <= scheduled <= first_token <= usage.end < inf
     _check(in_order, "usage times", "are not finite and in the order start, scheduled, first_token, end")
-    _check(0.0 < usage.weight <= 1.0, "usage.weight", "is not in (0, 1]")
+    _check(LEAST_WEIGHT <= usage.weight <= 1.0, "usage.weight", f"is not in [{LEAST_WEIGHT:g}, 1]")
     _check(usage.attempt >= 0, "usage.attempt", "is negative")
-    _check((usage.input_tokens or 0) >= 0, "usage.input_tokens", "is negative")
-    _check((usage.cached_input_tokens or 0) >= 0, "usage.cached_input_tokens", "is negative")
-    _check((usage.output_tokens or 0) >= 0, "usage.output_tokens", "is negative")
+    _check(0 <= (usage.input_tokens or 0) <= MOST_TOKENS, "usage.input_tokens", "is not in [0, 2^53]")
+    _check(0 <= (usage.cached_input_tokens or 0) <= MOST_TOKENS, "usage.cached_input_tokens", "is not in [0, 2^53]")
+    _check(0 <= (usage.output_tokens or 0) <= MOST_TOKENS, "usage.output_tokens", "is not in [0, 2^53]")
     _check(usage.work is None or 0.0 <= usage.work.amount < inf, "usage.work.amount", "is not finite and >= 0")
 
 

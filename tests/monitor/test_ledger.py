@@ -249,6 +249,16 @@ def test_a_wrong_clock_does_not_touch_every_window_there_is(books: Books) -> Non
     assert books.rows(METER) == []
 
 
+def test_no_number_is_too_large_for_the_store(books: Books) -> None:
+    """Joules whose sum overflows, tokens that no database integer holds, a weight of nothing: refused, not fatal."""
+    usage = Usage(host="h", namespace="", request_id="a", model="x", team="b", start=T, end=T + 9, input_tokens=2**63)
+    light = Usage(host="h", namespace="", request_id="b", model="x", team="b", start=T, end=T + 9, weight=1e-320)
+    books.take(read(10, 0, 1e308), read(10, 5, 1e308), usage_record("h", [usage], T + 10), tick(900))
+    books.take(usage_record("h", [light], T + 905), read(906, 0, 100), tick(910))
+    assert books.log.rejected() == {"bad_value": 4}
+    assert books.field(METER, "energy_joules") == [(0.0, 100.0)]
+
+
 def test_a_log_cut_off_at_its_start_makes_nothing_final_before_it(books: Books) -> None:
     """The log begins at 1 005 s and nobody has committed: [990, 1 010) may have lost records, [1 010, ...) has not."""
     books.take(read(10, 0, 1), tick(1_000))
