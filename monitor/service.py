@@ -102,6 +102,8 @@ def follow_files(house: Embedded, *, clock: Clock, should_stop: Callable[[], boo
     files = [source for source in config.sources if source.kind == "file"]
     ingest = FileIngest(house.log, config, files, house.folder, this_host)
     aggregate = AggregateRole(house.log, house.store, terms, show_provisional=True)
+    logger = structlog.get_logger()
+    logger.info("following files", sources=[source.name for source in files], host=this_host, data=str(house.folder))
     trimmed_at = -math.inf
     while not should_stop():
         now = clock.now()
@@ -114,10 +116,11 @@ def follow_files(house: Embedded, *, clock: Clock, should_stop: Callable[[], boo
             house.store.trim(now)
             house.log.trim(now - config.log.retention_seconds)
             if dropped := house.log.trim_to_size(config.log.max_size_bytes):
-                structlog.get_logger().warning("log was over [log] max_size: oldest records deleted", records=dropped)
+                logger.warning("log was over [log] max_size: oldest records deleted", records=dropped)
             trimmed_at = now
         if not lines:
             sleep(1.0)
+    logger.info("stopped as told", finals=aggregate.progress.finals, records=aggregate.progress.records)
 
 
 def stop_on_signals() -> threading.Event:

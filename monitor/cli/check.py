@@ -68,8 +68,16 @@ def _summary(config: Config, files: list[str]) -> dict[str, Any]:
         "data_directory": str(config.data.directory),
         "store": config.store.kind,
         "sources": [{"name": source.name, "kind": source.kind} for source in config.sources],
-        "warnings": list(warnings(config)),
+        "warnings": [*warnings(config), *_missing_recordings(config)],
     }
+
+
+def _missing_recordings(config: Config) -> list[str]:
+    return [
+        f"source {source.name}: there is no folder {source.path}"
+        for source in config.sources
+        if source.kind == "recording" and source.path is not None and not source.path.is_dir()
+    ]
 
 
 def _show_summary(summary: dict[str, Any]) -> None:

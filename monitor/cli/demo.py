@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Self
 import click
 
 from collectors.clock import monotonic, sleep
+from monitor.cli.main import EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
+MARK = ".wattribute-demo"
 REFRESH_SECONDS = 1.0
 LINE_SECONDS = 10.0
 
@@ -46,8 +48,7 @@ def demo(*, folder: Path, minutes: int, speed: float, seed: int, keep: bool) -> 
 
     stop = stop_on_signals()
     recording, data = folder / "recording", folder / "data"
-    for place in (recording, data):
-        shutil.rmtree(place, ignore_errors=True)
+    _make_room(folder, recording, data)
     click.echo(f"simulating {minutes} minutes of a host of two GPUs, three models, four teams ...")
     simulate(PRESETS["demo"](minutes), seed, recording)
     config = load_config(None, environ=os.environ)
@@ -60,7 +61,7 @@ def demo(*, folder: Path, minutes: int, speed: float, seed: int, keep: bool) -> 
             run = replay_into(house, [loaded], speed=speed, on_progress=screen.show, should_stop=stop.is_set)
         if not run.finished:
             click.echo("stopped before its end", err=True)
-            return
+            raise click.exceptions.Exit(EXIT_INTERRUPTED)
         click.echo(render_text(statement(query, LOCAL_ADMIN, *run.span(config.accounting.window_seconds))))
         click.echo(
             f"\nNow try: wattribute report --data {data} --from 2026-01-05 --to 2026-01-06 --by team --include-idle"
@@ -69,6 +70,23 @@ def demo(*, folder: Path, minutes: int, speed: float, seed: int, keep: bool) -> 
             click.echo("staying up; Ctrl-C ends it")
             while not stop.is_set():
                 sleep(0.2)
+
+
+def _make_room(folder: Path, *places: Path) -> None:
+    """Deletes what an earlier demo left in the folder, and nothing else: a demo's folder carries a mark."""
+    from monitor.log.sqlite import SqliteLog
+    from monitor.roles.embedded import LOG_FILE
+
+    mark = folder / MARK
+    if folder.exists() and any(folder.iterdir()) and not mark.exists():
+        raise click.UsageError(f"{folder} holds files that are not a demo's; name an empty or a new --folder")
+    for log in (place / LOG_FILE for place in places if (place / LOG_FILE).exists()):
+        SqliteLog(log).close()  # refused while another demo runs there
+    folder.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+    for place in places:
+        if place.exists():
+            shutil.rmtree(place)
 
 
 class _Screen:

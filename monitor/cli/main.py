@@ -20,7 +20,8 @@ Exit codes:
   0  done
   1  failed
   2  wrong use or configuration
-  3  data unavailable: a store, a log or a recording cannot be read
+  3  data unavailable: a store, a log, a recording or a file cannot be used
+  130  stopped by Ctrl-C before its end, 141 nobody reads the output any more
 """
 
 
@@ -100,6 +101,8 @@ class LazyGroup(click.Group):
             raise WrongUse(_text(ctx, error)) from error
         except _unavailable() as error:
             raise Unavailable(_text(ctx, error)) from error
+        except OSError as error:  # a path of the user's that cannot be used: permission, no space, no such folder
+            raise Unavailable(f"{ctx.invoked_subcommand}: {error}") from error
 
 
 def _wrong_use() -> tuple[type[Exception], ...]:

@@ -71,6 +71,7 @@ def replay(
     if quiet_level:
         loaded = [with_quiet_level(recording) for recording in loaded]
     with ExitStack() as stack:
+        out = stack.enter_context(requests_csv.open("w", encoding="utf-8", newline="")) if requests_csv else None
         folder = data or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wattribute-")))
         house = stack.enter_context(Embedded(folder, config))
         bar = stack.enter_context(
@@ -82,9 +83,10 @@ def replay(
         query = house.query()
         start, end = run.span(config.accounting.window_seconds)
         told = statement(query, LOCAL_ADMIN, start, end)
-        if requests_csv is not None:
-            with requests_csv.open("w", encoding="utf-8", newline="") as out:
-                request_csv(query, LOCAL_ADMIN, start, end, out)
+        if out is not None:
+            request_csv(query, LOCAL_ADMIN, start, end, out)
     click.echo(render_json(told) if as_json else render_text(told), nl=not as_json)
     for zone in run.zones_without_factor:
         click.echo(f"no carbon intensity is known for zone {zone!r}: emissions are missing, not zero", err=True)
+    if not any(recording.readings for recording in loaded):
+        click.echo("no reading could be used: nothing is measured, and no energy is known", err=True)

@@ -21,14 +21,16 @@ def restate(*, host: str, start: str, end: str, reason: str, data: Path | None, 
 
     A running daemon takes the order within a second and carries it out at its next mark. Where none runs, it is done
     here and now if the log's own next mark is not in the future, else by the next daemon. Nothing is lost or counted
-    twice by it; `wattribute top --json` and the statement list each restatement.
+    twice by it; the statement lists each restatement.
+
+    Exit codes: 0 ordered or done, 2 wrong use or nothing there to restate, 3 log or store unavailable.
     """
     from monitor.cli.logging import configure
     from monitor.config.load import load_config
     from monitor.log.codec import Restate
     from monitor.log.protocol import LogUnavailable
     from monitor.roles.embedded import Embedded
-    from monitor.roles.orders import leave_order
+    from monitor.roles.orders import leave_order, mistake_in
     from monitor.service import restate_now
 
     now = SystemClock().now()
@@ -41,6 +43,8 @@ def restate(*, host: str, start: str, end: str, reason: str, data: Path | None, 
     config = load_config(config_file, environ=os.environ)
     configure(config.logging.level, config.logging.format)
     folder = data or config.data.directory
+    if mistake := mistake_in(order, folder, config):
+        raise click.UsageError(mistake)
     leave_order(folder, order)
     try:
         house = Embedded(folder, config)

@@ -275,6 +275,6 @@ class _RequestShares:
                 self._labels[i],
                 revision,
             )
-            grams = self._grams[i] if self._labels[i] or sums[0] == 0.0 else None
+            grams = self._grams[i] if self._labels[i] else None  # no meter, or no factor: not known, which is not 0
             rows.append(Row(points.REQUEST_ENERGY.name, start, tags, (*sums, grams, *facts)))
         return rows

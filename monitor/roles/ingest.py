@@ -64,6 +64,8 @@ class FileIngest:
             except Rejected as rejected:
                 letters.append(_letter(source.name, line, rejected, now))
         self._log.reject(letters)
+        if letters:
+            logger.warning("events rejected", source=source.name, count=len(letters), first=letters[0].reason)
         self._log.append([usage_record(host, usages) for host, usages in sorted(by_host.items())], now)
         if lines:
             self._keep_place(source.name, file.place)

@@ -7,9 +7,15 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from collectors.clock import rfc3339
 from collectors.units import UnixSeconds
+from monitor.config.sections import Config
+from monitor.core.points import METER, USAGE
 from monitor.log.codec import Restate, restate_record
 from monitor.log.protocol import Log
+from monitor.log.sqlite import SqliteLog
+from monitor.roles.embedded import LOG_FILE, STORE_FILE
+from monitor.store.sqlite import SqliteStore
 
 FOLDER = "orders"
 
@@ -23,6 +29,27 @@ def leave_order(folder: Path, order: Restate) -> Path:
     draft = path.with_suffix(".new")
     draft.write_bytes(body)
     return draft.replace(path)
+
+
+def mistake_in(order: Restate, folder: Path, config: Config) -> str | None:
+    """Why there is nothing to restate by this order, or None. Reads the books of the data folder."""
+    if not (folder / STORE_FILE).exists() or not (folder / LOG_FILE).exists():
+        return f"{folder} holds no books"
+    store, log = SqliteStore(folder / STORE_FILE, read_only=True), SqliteLog(folder / LOG_FILE, read_only=True)
+    try:
+        hosts = store.last_times(METER, "host").keys() | store.last_times(USAGE, "host").keys()
+        if order.host not in hosts:
+            return f"no host {order.host!r} in the books; there are: {', '.join(sorted(hosts)) or 'none'}"
+        here = {"host": (order.host,)}
+        if not any(store.read(each, order.start, order.end, where=here, limit=1) for each in (METER, USAGE)):
+            return f"host {order.host!r} has no final window that starts between --from and --to"
+        oldest = (log.log_time() or 0.0) - config.log.restate_within_seconds
+        if order.end <= oldest:
+            return f"too old: windows are restated up to [log] restate_within, back to {rfc3339(oldest)}"
+    finally:
+        log.close()
+        store.close()
+    return None
 
 
 def carry_out_orders(folder: Path, log: Log, now: UnixSeconds) -> int:

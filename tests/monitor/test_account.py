@@ -383,8 +383,8 @@ def test_a_parent_that_is_read_throughout_holds_exactly_its_readings(
 ) -> None:
     """Whatever its children say: their part, its own part and the disagreement make up what the parent's meter told."""
     node, gpu = Device(id="n", kind="node"), Device(id="g0", kind="gpu", parent="n")
-    spans = list(zip([-10.0, *edges], [*edges, 40.0], strict=True))
-    above = [reading("n", start, end, joules_read) for start, end in spans if end - start > 1e-3]
+    ends = [end for start, end in pairwise([-10.0, *edges]) if end - start > 1e-3]  # no hole in the parent's readings
+    above = [reading("n", start, end, joules_read) for start, end in pairwise([-10.0, *ends, 40.0])]
     found = [books([node, gpu], [*inside, *above], window=window) for window in range(-1, 4)]
     metered = fsum(value(each, METER, "energy_joules", device="n") for each in found)
     assert metered == pytest.approx(joules_read * len(above), rel=1e-6)

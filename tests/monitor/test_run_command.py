@@ -187,3 +187,41 @@ def test_a_request_that_ends_with_the_recording_is_counted(tmp_path: Path) -> No
     (line,) = [line for line in json.loads(done.output)["by"] if line["team"] == "b"]
     assert (line["requests"], line["output_tokens"]) == (1, 7)
     assert line["energy_joules"] == pytest.approx(500.0, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("host", "start", "end", "said"),
+    [
+        ("node-2", "2026-01-05T08:00:20Z", "2026-01-05T08:00:40Z", "no host 'node-2' in the books; there are: node-1"),
+        ("node-1", "2026-01-05T09:00:00Z", "2026-01-05T09:10:00Z", "no final window"),
+        ("node-1", "2026-01-05T08:00:40Z", "2026-01-05T08:00:20Z", "--to must be later"),
+    ],
+)
+def test_an_order_for_nothing_is_refused(tmp_path: Path, host: str, start: str, end: str, said: str) -> None:
+    """Wrong hosts and empty times leave no mark in the books."""
+    data, runner = tmp_path / "data", CliRunner()
+    assert runner.invoke(cli, ["replay", str(_recording(tmp_path / "recording")), "--data", str(data)]).exit_code == 0
+    order = ["--host", host, "--from", start, "--to", end, "--reason", "audit"]
+    done = runner.invoke(cli, ["restate", "--data", str(data), *order])
+    assert done.exit_code == 2
+    assert said in " ".join(done.output.split())
+    assert not (data / "orders").exists()
+
+
+def test_demo_leaves_other_peoples_folders_alone(tmp_path: Path) -> None:
+    """A folder without a demo's mark is refused, and what is in it stays."""
+    (tmp_path / "data").mkdir()
+    kept = tmp_path / "data" / "thesis.txt"
+    kept.write_text("years of work", encoding="utf-8")
+    done = CliRunner().invoke(cli, ["demo", "--folder", str(tmp_path), "--minutes", "1"])
+    assert done.exit_code == 2
+    assert kept.read_text(encoding="utf-8") == "years of work"
+
+
+def test_a_path_that_cannot_be_used_is_one_line_and_code_3(tmp_path: Path) -> None:
+    """Not a traceback, and known before the replay begins."""
+    folder = _recording(tmp_path / "recording")
+    done = CliRunner().invoke(cli, ["replay", str(folder), "--requests", str(tmp_path / "nowhere" / "x.csv")])
+    assert done.exit_code == 3
+    assert "nowhere" in done.output
+    assert "Traceback" not in done.output
