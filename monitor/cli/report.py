@@ -1,5 +1,6 @@
 """`wattribute report`: who used how much, by what one asks for."""
 
+import math
 import os
 import sys
 from pathlib import Path
@@ -70,7 +71,8 @@ def report(
 ) -> None:
     """Report joules, CO2e, requests and tokens by model, team, label and more.
 
-    Reads beside a running daemon. Table, CSV and JSON hold the same digits.
+    Reads beside a running daemon. The windows that start in [from, to) are counted, each of them whole. Table, CSV and
+    JSON hold the same digits; CSV and JSON have more columns.
 
     Exit codes: 0 done, 2 the question or the configuration is wrong, 3 the store cannot be read.
     """
@@ -92,7 +94,7 @@ def report(
             },
             AllocationQuery,
         )
-        page = _ask(asked, config, data)
+        page, told = _ask(asked, config, data)
     except BadQuery as error:
         click.echo(f"report: {_option(error.field)}: {error.reason}", err=True)
         sys.exit(EXIT_USAGE)
@@ -100,18 +102,24 @@ def report(
         click.echo(f"report: {error}", err=True)
         sys.exit(EXIT_STORE)
     click.echo(_render(page, form), nl=False)
+    for hint in told:
+        click.echo(f"report: {hint}", err=True)
 
 
-def _ask(asked: "AllocationQuery", config: Path | None, data: Path | None) -> "AllocationPage":
+def _ask(asked: "AllocationQuery", config: Path | None, data: Path | None) -> tuple["AllocationPage", list[str]]:
+    """The page, and what to tell of it beside its figures."""
     from monitor.core.questions import Principal
     from monitor.query import Query, whole_allocation
+    from monitor.reports.hints import hints
     from monitor.store.sqlite import SqliteStore
 
     directory, owners = _place(config, data)
     store = SqliteStore(directory / STORE_FILE, read_only=True)
     try:
         query = Query(store, rejected=dict, owners=owners)
-        return whole_allocation(query, Principal(name="local", role="admin"), asked)
+        principal = Principal(name="local", role="admin")
+        page = whole_allocation(query, principal, asked)
+        return page, hints(page, query.status(principal, since=math.inf))
     finally:
         store.close()
 

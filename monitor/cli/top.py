@@ -99,7 +99,7 @@ def _text(view: "LiveView") -> str:
 
     console = Console(width=None if sys.stdout.isatty() else 200)
     with console.capture() as captured:
-        console.print(render_live(view))
+        console.print(render_live(view, most_lines=len(view.lines)))
     return captured.get()
 
 

@@ -5,7 +5,7 @@ provisional are three things: "0.0", "–", and a figure with "~" behind it.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -19,6 +19,7 @@ from monitor.core.allocation_lines import AllocationLine, AllocationTotals
 from monitor.core.points import ATTRIBUTED
 from monitor.core.questions import AllocationQuery, MeterWindow, Principal, Status, WindowsQuery
 from monitor.query import Query, every_meter, whole_allocation
+from monitor.reports.fitted import Fitted
 from monitor.reports.layout import printable
 
 MISSING: Final = "–"
@@ -152,14 +153,24 @@ def _power(meter: MeterWindow, *, stale: bool) -> DevicePower:
     )
 
 
-def render_live(view: LiveView) -> RenderableType:
-    """Everything of the view, or that there is nothing yet."""
+def render_live(view: LiveView, most_lines: int | None = None) -> RenderableType:
+    """Everything of the view, or that there is nothing yet.
+
+    Of models and teams the `most_lines` that used most, the rest as one sum; None: as many as the terminal has room
+    for.
+    """
     if view.now is None:
         return Group(Text("No window in the store yet."), *_rejected(view))
+    if most_lines is not None:
+        return _picture(view, most_lines)
+    return Fitted(lambda lines: _picture(view, lines), sum(line.account == ATTRIBUTED for line in view.lines))
+
+
+def _picture(view: LiveView, most_lines: int) -> Group:
     parts: list[RenderableType] = [_head(view)]
     if view.devices is not None:
         parts += [Text(), _device_table(view.devices)]
-    parts += [Text(), _line_table(view), Text(), *_foot(view)]
+    parts += [Text(), *_books(view), _line_table(view, most_lines), Text(), *_foot(view)]
     return Group(*parts)
 
 
@@ -188,12 +199,30 @@ def _note(device: DevicePower) -> str:
     return ", ".join(parts)
 
 
-def _line_table(view: LiveView) -> Table:
-    title = f"The last {view.span_seconds / 60.0:.10g} minutes"
-    table = _table(title, ("model", "team"), ("joules", "g CO2e", "reqs", "tok in", "tok out", "metered"))
+def _line_table(view: LiveView, most_lines: int) -> Table:
+    table = _table(None, ("model", "team"), ("joules", "g CO2e", "reqs", "tok in", "tok out", "metered"))
+    used = sorted((line for line in view.lines if line.account == ATTRIBUTED), key=lambda line: -line.energy_joules)
+    for line in used[:most_lines]:
+        _add(table, _line_cells(line), "")
+    if rest := used[most_lines:]:
+        _add(table, _line_cells(_sum(rest)), "italic")
     for line in view.lines:
-        _add(table, _line_cells(line), "" if line.account == ATTRIBUTED else "dim")
+        if line.account != ATTRIBUTED:
+            named = msgspec.structs.replace(line, key=(line.account, *("" for _ in line.key[1:])))
+            _add(table, _line_cells(named), "dim italic")
     return table
+
+
+def _sum(lines: Sequence[AllocationLine]) -> AllocationLine:
+    """Some lines as one, "+N more"; as in an allocation, what is known is added up and None is what no line knows."""
+    names = [name for name in AllocationLine.__struct_fields__ if name not in ("key", "account")]
+    sums: dict[str, float | None] = {}
+    for name in names:
+        known = [value for line in lines if (value := getattr(line, name)) is not None]
+        sums[name] = math.fsum(known) if known else None
+    energy, metered = sums["energy_joules"], sums["metered_joules"]
+    sums["measured_ratio"] = metered / energy if energy and metered is not None else None
+    return msgspec.convert({"key": (f"+{len(lines)} more", ""), "account": ATTRIBUTED, **sums}, AllocationLine)
 
 
 def _line_cells(line: AllocationLine) -> tuple[str, ...]:
@@ -209,16 +238,19 @@ def _line_cells(line: AllocationLine) -> tuple[str, ...]:
     )
 
 
-def _foot(view: LiveView) -> list[Text]:
-    lines = []
+def _books(view: LiveView) -> list[Text]:
+    """Above the lines, where they stay in sight however many lines there are."""
+    lines = [Text(f"The last {view.span_seconds / 60.0:.10g} minutes", style="italic")]
     if view.totals is not None:
         totals = view.totals
         names = ("measured", "attributed", "idle", "unattributed", "provisional")
         books = ", ".join(f"{name} {_figure(getattr(totals, f'{name}_joules'), 1)} J" for name in names)
         lines.append(Text(f"{books}; metered {_percent(totals.measured_ratio)}"))
-    lines += [Text(f"factor {printable(factor)}") for factor in view.factors]
-    lines += _rejected(view)
-    return [*lines, Text(f"{MISSING} not known   ~ provisional, may still change", style="dim")]
+    return [*lines, *(Text(f"factor {printable(factor)}") for factor in view.factors), Text()]
+
+
+def _foot(view: LiveView) -> list[Text]:
+    return [*_rejected(view), Text(f"{MISSING} not known   ~ provisional, may still change", style="dim")]
 
 
 def _rejected(view: LiveView) -> list[Text]:
@@ -236,7 +268,7 @@ def _percent(ratio: float | None) -> str:
     return MISSING if ratio is None else f"{ratio:.1%}"
 
 
-def _table(title: str, names: tuple[str, ...], figures: tuple[str, ...], last: str | None = None) -> Table:
+def _table(title: str | None, names: tuple[str, ...], figures: tuple[str, ...], last: str | None = None) -> Table:
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for name in names:
         table.add_column(name, min_width=len(name), overflow="fold")

@@ -71,6 +71,7 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
     """The fields in the order of the JSON. `windows` counts host-windows that are final; energy is theirs alone.
 
     `worst_imbalance` is the greatest |measured - attributed - idle - unattributed| / measured of them.
+    `unmetered_requests` ran where nothing was metered: their energy is missing, not zero.
     """
 
     measured_joules: float
@@ -95,6 +96,7 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
     provisional: Provisional
     restatements: tuple[Restatement, ...]
     too_late: tuple[TooLate, ...]
+    unmetered_requests: int
 
 
 class _Checked(msgspec.Struct):
@@ -141,6 +143,7 @@ def statement(query: Query, principal: Principal, start: UnixSeconds, end: UnixS
         provisional=Provisional(measured_joules=checked.provisional_joules, windows=checked.provisional_windows),
         restatements=tuple(each for each in status.restatements or () if (each.first_window or start) < end),
         too_late=tuple(each for each in status.too_late or () if (each.first_window or start) < end),
+        unmetered_requests=_unmetered(query, principal, start, end),
     )
 
 
@@ -179,6 +182,12 @@ def _check_windows(query: Query, principal: Principal, start: UnixSeconds, end: 
         found.first = window.time if found.first is None else found.first
         found.last = window.time
     return found
+
+
+def _unmetered(query: Query, principal: Principal, start: UnixSeconds, end: UnixSeconds) -> int:
+    """Requests without a joule and without a gram: one that was metered at 0 W has 0 g."""
+    requests = every_request(query, principal, RequestsQuery(start=start, end=end))
+    return sum(line.energy_joules == 0.0 and line.emissions_grams is None for line in requests)
 
 
 def _statement_line(line: AllocationLine) -> StatementLine:

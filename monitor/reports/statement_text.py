@@ -1,6 +1,8 @@
 """A statement as JSON, and as plain text for people. In: a Statement. Out: text; every number with its quality."""
 
 import json
+import textwrap
+from typing import Final
 
 import msgspec
 
@@ -8,6 +10,9 @@ from collectors.clock import rfc3339
 from collectors.units import JOULES_PER_KILOWATT_HOUR, JOULES_PER_WATT_HOUR
 from monitor.reports.layout import columns, printable
 from monitor.reports.statement import Statement
+
+WIDTH: Final = 80
+"""Columns of a terminal; only names may make a line wider."""
 
 
 def render_json(statement: Statement) -> str:
@@ -23,18 +28,20 @@ def render_text(statement: Statement) -> str:
 
 
 def energy(joules: float) -> str:
-    """Kilowatt hours from 0.1 kWh on, watt hours below, joules beside: 7.2e6 J are "2.000 kWh (7 200 000.0 J)"."""
-    exact = f"({joules:,.1f} J)".replace(",", " ")
+    """The same with the joules beside: 7.2e6 J are "2.000 kWh (7 200 000 J)"."""
+    return f"{watt_hours(joules)} ({_joules(joules)})"
+
+
+def watt_hours(joules: float) -> str:
+    """Kilowatt hours from 0.1 kWh on, watt hours below: 7.2e6 J are "2.000 kWh", 3 600 J are "1.000 Wh"."""
     if abs(joules) >= JOULES_PER_KILOWATT_HOUR / 10:
-        return f"{joules / JOULES_PER_KILOWATT_HOUR:,.3f} kWh {exact}".replace(",", " ")
-    return f"{joules / JOULES_PER_WATT_HOUR:.3f} Wh {exact}"
+        return f"{joules / JOULES_PER_KILOWATT_HOUR:,.3f} kWh".replace(",", " ")
+    return f"{joules / JOULES_PER_WATT_HOUR:.3f} Wh"
 
 
 def emissions(grams: float | None) -> str:
-    """Kilograms from 1 kg on; "unknown" where no factor is known."""
-    if grams is None:
-        return "unknown"
-    return f"{grams / 1000:,.3f} kg CO2e".replace(",", " ") if grams >= 1000 else f"{grams:.3f} g CO2e"
+    """Of CO2e: "12.000 g CO2e"; "unknown" where no factor is known."""
+    return "unknown" if grams is None else f"{_grams(grams)} CO2e"
 
 
 def _books(statement: Statement) -> list[str]:
@@ -49,7 +56,7 @@ def _books(statement: Statement) -> list[str]:
         row("idle", statement.idle_joules),
         row("unattributed", statement.unattributed_joules),
     ]
-    metered = f"{_percent(statement.measured_ratio)} metered, the rest modelled"
+    metered = f"{_percent(statement.measured_ratio)} metered, rest modelled"
     notes = (metered, "", _idle_note(statement), _reasons(statement))
     lines = columns(("", "energy", "share"), rows, left=1)[2:]
     closing = (
@@ -58,18 +65,31 @@ def _books(statement: Statement) -> list[str]:
     off = f"books close: worst window off by {statement.worst_imbalance:.0e}"
     if statement.worst_imbalance > 1e-9:
         off = f"BOOKS DO NOT CLOSE: worst window off by {statement.worst_imbalance:.3g}"
-    noted = [f"{line}  {note}".rstrip() for line, note in zip(lines, notes, strict=True)]
+    noted = [part for line, note in zip(lines, notes, strict=True) for part in _noted(line, note)]
     return [*noted, f"{off} ({closing})"]
 
 
+def _noted(line: str, note: str) -> list[str]:
+    """A note behind its line, or under it where both together are too wide."""
+    together = f"{line}  {note}".rstrip()
+    return [together] if len(together) <= WIDTH else [line, *_wrapped(f"  {note}")]
+
+
+def _wrapped(note: str) -> list[str]:
+    """Names are never broken: one that is wider than the page stays whole."""
+    return textwrap.wrap(
+        note, WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False, expand_tabs=False
+    )
+
+
 def _lines(statement: Statement) -> list[str]:
-    header = ("model", "team", "energy", "CO2e", "requests", "tokens in", "tokens out", "metered")
+    header = ("model", "team", "energy", "CO2e", "reqs", "tok in", "tok out", "metered")
     rows = [
         (
             line.model,
             line.team or "(no team)",
-            energy(line.energy_joules),
-            emissions(line.emissions_grams),
+            watt_hours(line.energy_joules),
+            "unknown" if line.emissions_grams is None else _grams(line.emissions_grams),
             _count(line.requests),
             _count(line.input_tokens),
             _count(line.output_tokens),
@@ -87,6 +107,10 @@ def _notes(statement: Statement) -> list[str]:
         notes.append(f"  without a factor, in no gram above: {energy(statement.factorless_joules)}")
     if statement.recovered_joules:
         notes.append(f"recovered from counters across holes: {energy(statement.recovered_joules)}")
+    if statement.unmetered_requests:
+        number = statement.unmetered_requests
+        ran, their = ("request", "its") if number == 1 else ("requests", "their")
+        notes.append(f"{_count(number)} {ran} ran where nothing was metered: {their} energy is missing, not zero")
     untold = sum(line.untold_requests or 0.0 for line in statement.by)
     if untold:
         notes.append(f"requests whose tokens nobody told: {_count(untold)}")
@@ -103,7 +127,7 @@ def _notes(statement: Statement) -> list[str]:
         f"too late at {rfc3339(each.mark)}, in no sum: {printable(each.host)}, {_count(each.windows)} windows"
         for each in statement.too_late
     ]
-    return notes
+    return [part for note in notes for part in _wrapped(note)]
 
 
 def _idle_note(statement: Statement) -> str:
@@ -113,7 +137,17 @@ def _idle_note(statement: Statement) -> str:
 
 def _reasons(statement: Statement) -> str:
     reasons = {name: joules for name, joules in statement.unattributed_reasons.items() if joules}
-    return ", ".join(f"{name} {joules:,.1f} J".replace(",", " ") for name, joules in reasons.items())
+    return ", ".join(f"{name} {_joules(joules)}" for name, joules in reasons.items())
+
+
+def _joules(joules: float) -> str:
+    """Whole joules from 100 J on; the JSON has all digits."""
+    return f"{joules:,.{0 if abs(joules) >= 100 else 1}f} J".replace(",", " ")
+
+
+def _grams(grams: float) -> str:
+    """Kilograms from 1 kg on."""
+    return f"{grams / 1000:,.3f} kg".replace(",", " ") if grams >= 1000 else f"{grams:.3f} g"
 
 
 def _percent(ratio: float | None) -> str:

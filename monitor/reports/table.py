@@ -10,6 +10,7 @@ _SHOWN: Final = (
     "energy_joules",
     "idle_share_joules",
     "emissions_grams",
+    "idle_share_grams",
     "requests",
     "input_tokens",
     "output_tokens",

@@ -128,7 +128,7 @@ def test_zero_missing_and_provisional_look_different(query: Query) -> None:
     assert rows["h2", "gpu0"][:2] == ["gpu", "–"]
     assert rows["m", "a"] == ["60.0", "6.000", "2", "20", "10", "100.0%"]
     assert rows["m", "[red]b"] == ["400.0", "~", "–", "1", "–", "–", "100.0%"]
-    assert rows["__idle__", "__idle__"] == ["50.0", "5.000", "–", "–", "–", "100.0%"]
+    assert rows["idle", "50.0"] == ["5.000", "–", "–", "–", "100.0%"]
     assert lines[0] == "newest window 2023-11-15T12:00:10.000Z   final up to 2023-11-15T10:30:00.000Z"
     assert "rejected: bad_json 2" in lines
     assert any(line.startswith("measured 550.0 J, attributed 460.0 J, idle 50.0 J") for line in lines)
@@ -142,6 +142,56 @@ def test_a_team_sees_its_own_lines_alone(query: Query) -> None:
     assert not any("gpu0" in line or "idle" in line for line in _shown(view))
     with pytest.raises(Denied):
         query.meters(TEAM, WindowsQuery(start=0.0, end=1.0))
+
+
+def _terminal(view: LiveView, height: int, most_lines: int | None = None) -> list[str]:
+    console = Console(width=80, height=height, force_terminal=True, color_system=None)
+    with console.capture() as captured:
+        console.print(render_live(view, most_lines))
+    return [line.rstrip() for line in captured.get().splitlines()]
+
+
+@pytest.fixture
+def crowd(tmp_path: Path) -> LiveView:
+    """Teams t1 .. t20 of one model with 1 .. 20 J, t1 without a factor; 5 J idle and 4 J unattributed."""
+    store = SqliteStore(tmp_path / "store.db")
+    rows = [energy(NOON, float(number), model="m", team=f"t{number}") for number in range(2, 21)]
+    rows.append(energy(NOON, 1.0, model="m", team="t1", location_grams=None, factor=None))
+    store.write([*rows, energy(NOON, 5.0, "idle"), energy(NOON, 4.0, "unattributed"), meter(NOON, 219.0)])
+    view = live_view(Query(store, rejected=dict), ADMIN)
+    store.close()
+    return view
+
+
+def test_lines_that_have_no_room_are_one_sum(crowd: LiveView) -> None:
+    """Of t20 .. t1 two are shown; 18 + 17 + .. + 1 = 171 J are the rest, 17 g of them without t1's."""
+    lines = _terminal(crowd, height=1_000, most_lines=2)
+    place = next(number for number, line in enumerate(lines) if line.startswith("model"))
+    assert [line.split()[:4] for line in lines[place + 1 : place + 6]] == [
+        ["m", "t20", "20.0", "2.000"],
+        ["m", "t19", "19.0", "1.900"],
+        ["+18", "more", "171.0", "17.000"],
+        ["idle", "5.0", "0.500", "–"],
+        ["unattributed", "4.0", "0.400", "–"],
+    ]
+    assert any(line.startswith("measured 219.0 J") for line in lines[:place])
+    assert any(line.startswith("factor FR 2023") for line in lines[:place])
+
+
+@pytest.mark.parametrize("height", [20, 25, 30])
+def test_a_terminal_is_filled_and_not_overfilled(crowd: LiveView, height: int) -> None:
+    """As many lines as there is room for, and what is not shown is said."""
+    lines = _terminal(crowd, height)
+    assert len(lines) == height
+    assert any(" more " in line for line in lines)
+    assert any(line.startswith("unattributed") for line in lines)
+
+
+def test_a_tall_terminal_shows_every_line(crowd: LiveView) -> None:
+    """20 teams, and no sum of a rest."""
+    lines = _terminal(crowd, height=60)
+    assert sum(line.startswith("m ") for line in lines) == 20
+    assert not any(" more " in line for line in lines)
 
 
 def test_an_empty_store_says_so(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def query(folder: Path) -> Iterator[Query]:
 def _run(*arguments: object) -> str:
     done = CliRunner().invoke(report, [str(argument) for argument in arguments], catch_exceptions=False)
     assert done.exit_code == 0, done.output
-    return done.output
+    return done.stdout
 
 
 def test_table_csv_and_json_hold_the_same_digits(folder: Path) -> None:
@@ -86,6 +86,7 @@ def test_table_csv_and_json_hold_the_same_digits(folder: Path) -> None:
     assert [{key: "" if value is None else str(value) for key, value in line.items()} for line in as_json] == as_csv
     assert len(as_table) == len(as_csv) == 5
     for shown, line in zip(as_table, as_csv, strict=True):
+        assert {"idle_share_joules", "idle_share_grams"} <= shown.keys()
         assert {key: "" if value == "-" else value for key, value in shown.items()} == {key: line[key] for key in shown}
     assert (
         as_csv[0] | {"energy_joules": "500.0", "label:use_case": "chat", "start": "2023-11-15T12:00:00.000Z"}
@@ -109,6 +110,41 @@ def test_the_table_ends_with_the_books(folder: Path) -> None:
 def test_an_empty_interval_says_so(folder: Path) -> None:
     """No row is not zero joules of somebody."""
     assert _run("--from", "2001-01-01", "--to", "2001-01-02", "--data", folder).startswith("no energy in this interval")
+
+
+def _hints(folder: Path, *arguments: object) -> str:
+    done = CliRunner().invoke(report, ["--data", str(folder), *map(str, arguments)], catch_exceptions=False)
+    assert done.exit_code == 0
+    return done.stderr
+
+
+def test_an_interval_without_the_stores_windows_names_them(folder: Path) -> None:
+    """The store's first window starts at noon, its newest, still provisional, 20 s later."""
+    told = _hints(folder, "--from", "2023-11-16", "--to", "2023-11-17")
+    span = "--from 2023-11-15T12:00:00.000Z --to 2023-11-15T12:00:21.000Z"
+    assert told == (
+        "report: no window of the store starts in this interval; its first starts at 2023-11-15T12:00:00.000Z,"
+        f" its newest at 2023-11-15T12:00:20.000Z: try {span}\n"
+    )
+    assert _hints(folder, "--from", "2023-11-14", "--to", "2023-11-15T12:00:00Z") == told
+    assert _hints(folder, *span.split()) == ""
+    assert "measured        1077.1 J" in _run("--data", folder, *span.split())
+
+
+def test_a_store_without_windows_says_so(tmp_path: Path) -> None:
+    """Before the daemon's first window."""
+    SqliteStore(tmp_path / "store.db").close()
+    assert _hints(tmp_path) == "report: the store holds no window yet\n"
+
+
+def test_a_label_that_nobody_carries_is_named(folder: Path) -> None:
+    """A key that is mistyped, or not kept, is told from teams that do not label."""
+    interval = ("--from", NOON, "--to", NOON + 60)
+    assert _hints(folder, *interval, "--by", "team,label:nope") == (
+        "report: no request carries the label 'nope'; [accounting] label_keys of the daemon decide which labels are"
+        " kept\n"
+    )
+    assert _hints(folder, *interval, "--by", "team,label:use_case") == ""
 
 
 def test_a_team_with_a_terminal_code_in_its_name_is_shown_harmless(query: Query) -> None:
@@ -226,18 +262,51 @@ def test_a_statement_as_text_says_how_good_each_number_is(query: Query) -> None:
     text = render_text(statement(query, ADMIN, NOON, NOON + 3_600))
     for line in (
         "Energy statement  2023-11-15T12:00:00.000Z to 2023-11-15T13:00:00.000Z",
-        "0.278 Wh (1 000.1 J)",
+        "0.278 Wh (1 000 J)",
         "80.0 % metered",
         "idle power: configured",
         "unreported 50.0 J",
         "books close: worst window off by 9e-17 (2 windows)",
-        "without a factor, in no gram above: 0.056 Wh (200.0 J)",
+        "without a factor, in no gram above: 0.056 Wh (200 J)",
         "not yet final, in no sum: 0.021 Wh (77.0 J) in 1 windows",
         "requests whose tokens nobody told: 2",
         "rejected: 2 x bad_json",
         "restated at 2023-11-15T12:15:00.000Z: h1, 1 windows, late requests",
     ):
         assert line in text
+
+
+def test_requests_that_no_meter_saw_are_counted_as_missing(tmp_path: Path) -> None:
+    """r1 ran where nothing was metered; r2 was metered at 0 W, which is 0 J."""
+    store = SqliteStore(tmp_path / "store.db")
+    store.write([request(NOON, "r1", 0.0, location_grams=None), request(NOON, "r2", 0.0), request(NOON, "r3", 5.0)])
+    found = statement(Query(store, rejected=dict), ADMIN, NOON, NOON + 60)
+    store.close()
+    assert found.unmetered_requests == 1
+    assert "1 request ran where nothing was metered: its energy is missing, not zero" in render_text(found)
+    many = msgspec.structs.replace(found, unmetered_requests=1_200)
+    assert "1 200 requests ran where nothing was metered: their energy is missing, not zero" in render_text(many)
+
+
+def test_a_statement_fits_a_terminal_of_80_columns(query: Query) -> None:
+    """Megajoules, kilograms and thousands of requests; notes that are longer go on in the next line."""
+    found = statement(query, ADMIN, NOON, NOON + 3_600)
+    lines = tuple(
+        msgspec.structs.replace(
+            line, model="llama-3.1-8b", team="research", energy_joules=1e8, emissions_grams=1e4, input_tokens=1.2e6
+        )
+        for line in found.by
+    )
+    large = msgspec.structs.replace(
+        found,
+        by=lines,
+        measured_joules=2e7,
+        unattributed_reasons={"gap": 1e6, "unreported": 2e6, "unknown_device": 3e6},
+        factors=("FR 41.44 g/kWh (a table with a long name: yearly mix, year not stated), PUE 1.2, location-based",),
+    )
+    text = render_text(large)
+    assert max(len(line) for line in text.splitlines()) <= 80
+    assert "  gap 1 000 000 J, unreported 2 000 000 J, unknown_device 3 000 000 J\n" in text
 
 
 def test_a_window_that_is_off_is_shouted(tmp_path: Path) -> None:
@@ -258,8 +327,8 @@ def test_a_statement_is_not_for_a_team(query: Query) -> None:
 
 def test_units_are_those_that_people_read() -> None:
     """7.2e6 J are 2 kWh, 3 600 J are 1 Wh; grams become kilograms at 1 000."""
-    assert energy_text(7.2e6) == "2.000 kWh (7 200 000.0 J)"
-    assert energy_text(3_600.0) == "1.000 Wh (3 600.0 J)"
+    assert energy_text(7.2e6) == "2.000 kWh (7 200 000 J)"
+    assert energy_text(3_600.0) == "1.000 Wh (3 600 J)"
     assert (emissions(999.0), emissions(1_500.0), emissions(None)) == ("999.000 g CO2e", "1.500 kg CO2e", "unknown")
 
 
