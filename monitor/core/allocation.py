@@ -276,6 +276,7 @@ class Allocator:
         every = _merged(accounts.values())
         measured, rest = self._meter["energy_joules"].value(), ExactSum()
         rest.merge(self._meter["energy_joules"])
+        rest.merge(self._meter["meter_disagreement_joules"])
         rest.subtract(every.joules["energy_joules"])
         return AllocationTotals(
             measured_joules=measured,
@@ -294,8 +295,13 @@ class Allocator:
 
 
 def window_sums(rows: Iterable[Row]) -> tuple[float, float, float, float, float]:
-    """Measured, attributed, idle, unattributed, and what is left of the equation; in joules, of one host's window."""
+    """Measured, attributed, idle, unattributed, and what is left of the equation; in joules, of one host's window.
+
+    What children's meters claim beyond their parent's (`meter_disagreement_joules`) was accounted and not measured by
+    the parent: it is a term of the equation of its own.
+    """
     measured: list[float] = []
+    disagreed: list[float] = []
     accounts: dict[str, list[float]] = {ATTRIBUTED: [], IDLE: [], UNATTRIBUTED: []}
     for row in rows:
         joules = row.fields[0]
@@ -303,9 +309,13 @@ def window_sums(rows: Iterable[Row]) -> tuple[float, float, float, float, float]
             continue
         if not row.measurement.endswith(METER.name):
             accounts[row.tags[3]].append(joules)
-        elif not row.fields[_M["parent"]]:
+            continue
+        shortfall = row.fields[_M["meter_disagreement_joules"]]
+        if isinstance(shortfall, int | float):
+            disagreed.append(shortfall)
+        if not row.fields[_M["parent"]]:
             measured.append(joules)
-    rest = math.fsum(chain(measured, (-joules for each in accounts.values() for joules in each)))
+    rest = math.fsum(chain(measured, disagreed, (-joules for each in accounts.values() for joules in each)))
     attributed, idle, unattributed = (math.fsum(each) for each in accounts.values())
     return math.fsum(measured), attributed, idle, unattributed, rest
 

@@ -70,7 +70,8 @@ class Provisional(msgspec.Struct, frozen=True, kw_only=True):
 class Statement(msgspec.Struct, frozen=True, kw_only=True):
     """The fields in the order of the JSON. `windows` counts host-windows that are final; energy is theirs alone.
 
-    `worst_imbalance` is the greatest |measured - attributed - idle - unattributed| / measured of them.
+    `worst_imbalance` is the greatest |measured - attributed - idle - unattributed| / measured of them, measured being
+    with `meter_disagreement_joules`: what children's meters claim beyond the meter that contains them.
     `unmetered_requests` ran where nothing was metered: their energy is missing, not zero.
     """
 
@@ -90,6 +91,7 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
     emissions_grams: float | None
     factorless_joules: float
     recovered_joules: float
+    meter_disagreement_joules: float
     unattributed_reasons: dict[str, float]
     idle_devices: tuple[IdleDevice, ...]
     factors: tuple[str, ...]
@@ -137,6 +139,7 @@ def statement(query: Query, principal: Principal, start: UnixSeconds, end: UnixS
         emissions_grams=totals.emissions_grams,
         factorless_joules=totals.factorless_joules,
         recovered_joules=totals.recovered_joules,
+        meter_disagreement_joules=totals.meter_disagreement_joules,
         unattributed_reasons=totals.unattributed_reasons,
         idle_devices=whole.idle_devices or (),
         factors=whole.factors,

@@ -107,6 +107,9 @@ def _notes(statement: Statement) -> list[str]:
         notes.append(f"  without a factor, in no gram above: {energy(statement.factorless_joules)}")
     if statement.recovered_joules:
         notes.append(f"recovered from counters across holes: {energy(statement.recovered_joules)}")
+    if statement.meter_disagreement_joules:
+        more = energy(statement.meter_disagreement_joules)
+        notes.append(f"meters disagree: children's tell {more} more than those that contain them; accounted on top")
     if statement.unmetered_requests:
         number = statement.unmetered_requests
         ran, their = ("request", "its") if number == 1 else ("requests", "their")

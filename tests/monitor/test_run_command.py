@@ -225,3 +225,25 @@ def test_a_path_that_cannot_be_used_is_one_line_and_code_3(tmp_path: Path) -> No
     assert done.exit_code == 3
     assert "nowhere" in done.output
     assert "Traceback" not in done.output
+
+
+def test_meters_that_disagree_close_with_their_disagreement(tmp_path: Path) -> None:
+    """A GPU that tells 300 W in a node of 250 W for 20 s: 1 000 J more than the node's 5 000 J, said and not hidden."""
+    profile = HostProfile(
+        host="node-1",
+        devices=(
+            Device(id="node", kind="node", idle_watts=50.0),
+            Device(id="gpu0", kind="gpu", idle_watts=100.0, parent="node"),
+        ),
+    )
+    samples = [Sample(START + s, "gpu0", 300.0) for s in range(21)] + [
+        Sample(START + s, "node", 250.0) for s in range(21)
+    ]
+    write_recording(tmp_path / "recording", profile, samples, [])
+    done = CliRunner().invoke(cli, ["replay", str(tmp_path / "recording"), "--json"])
+    told = json.loads(done.stdout)
+    assert told["measured_joules"] == pytest.approx(5_000.0)
+    assert told["meter_disagreement_joules"] == pytest.approx(1_000.0)
+    assert told["idle_joules"] + told["unattributed_joules"] == pytest.approx(6_000.0)
+    assert told["worst_imbalance"] <= 1e-9
+    assert "meters disagree" in CliRunner().invoke(cli, ["replay", str(tmp_path / "recording")]).stdout
