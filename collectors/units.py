@@ -11,16 +11,6 @@ SECONDS_PER_HOUR: Final = 3_600.0
 SECONDS_PER_DAY: Final = 86_400.0
 
 
-def joules_from_millijoules(energy_millijoules: float) -> float:
-    """NVML's total energy counter counts millijoules: 1 500 mJ are 1.5 J."""
-    return energy_millijoules / 1_000.0
-
-
-def joules_from_microjoules(energy_microjoules: float) -> float:
-    """RAPL's `energy_uj` counts microjoules: 1 500 000 uJ are 1.5 J."""
-    return energy_microjoules / 1_000_000.0
-
-
 def kilowatt_hours_from_joules(energy_joules: float) -> float:
     """7.2e6 J are 2 kWh."""
     return energy_joules / JOULES_PER_KILOWATT_HOUR

@@ -180,35 +180,41 @@ def whole_allocation(query: Query, principal: Principal, allocation: AllocationQ
 
 def every_window(query: Query, principal: Principal, windows: WindowsQuery) -> Iterator[WindowBooks]:
     """All windows, page by page, so that memory is bounded."""
-    after = windows.after
-    while True:
-        page = query.windows(principal, msgspec.structs.replace(windows, after=after))
-        yield from page.windows
-        if page.next is None:
-            return
-        after = page.next
+
+    def page(after: str | None) -> tuple[Sequence[WindowBooks], str | None]:
+        found = query.windows(principal, msgspec.structs.replace(windows, after=after))
+        return found.windows, found.next
+
+    return _every(page, windows.after)
 
 
 def every_meter(query: Query, principal: Principal, windows: WindowsQuery) -> Iterator[MeterWindow]:
     """All meters' windows, page by page, so that memory is bounded."""
-    after = windows.after
-    while True:
-        page = query.meters(principal, msgspec.structs.replace(windows, after=after))
-        yield from page.meters
-        if page.next is None:
-            return
-        after = page.next
+
+    def page(after: str | None) -> tuple[Sequence[MeterWindow], str | None]:
+        found = query.meters(principal, msgspec.structs.replace(windows, after=after))
+        return found.meters, found.next
+
+    return _every(page, windows.after)
 
 
 def every_request(query: Query, principal: Principal, requests: RequestsQuery) -> Iterator[RequestLine]:
     """All requests, page by page, so that memory is bounded."""
-    after = requests.after
+
+    def page(after: str | None) -> tuple[Sequence[RequestLine], str | None]:
+        found = query.requests(principal, msgspec.structs.replace(requests, after=after))
+        return found.requests, found.next
+
+    return _every(page, requests.after)
+
+
+def _every(page: Callable[[str | None], tuple[Sequence[_T], str | None]], after: str | None) -> Iterator[_T]:
+    """The items of one page after the other; `page` gives those behind a token, and the token of the next."""
     while True:
-        page = query.requests(principal, msgspec.structs.replace(requests, after=after))
-        yield from page.requests
-        if page.next is None:
+        items, after = page(after)
+        yield from items
+        if after is None:
             return
-        after = page.next
 
 
 def _check_allocation(query: AllocationQuery) -> None:

@@ -10,26 +10,19 @@ import click
 
 from collectors.clock import SystemClock
 from collectors.units import UnixSeconds
-from monitor.cli.moments import FORMS, duration, moment
+from monitor.cli.moments import FORMS, moment
+from monitor.cli.options import duration_option
 
 if TYPE_CHECKING:
     from monitor.core.questions import AllocationPage, AllocationQuery
 
 EXIT_USAGE = 2
 EXIT_STORE = 3
-STORE_FILE = "store.db"
 
 
 def _moment(ctx: click.Context, param: click.Parameter, value: str) -> UnixSeconds:
     try:
         return moment(value, SystemClock().now())
-    except ValueError as error:
-        raise click.BadParameter(str(error), ctx, param) from error
-
-
-def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
-    try:
-        return None if value is None else duration(value)
     except ValueError as error:
         raise click.BadParameter(str(error), ctx, param) from error
 
@@ -53,7 +46,9 @@ def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> 
     show_default=True,
     help="Charge idle to those who used the host, to all, or to the owner of the device.",
 )
-@click.option("--step", callback=_duration, metavar="DURATION", help="Lines for each 15m, 1h, 1d ... of the interval.")
+@click.option(
+    "--step", callback=duration_option, metavar="DURATION", help="Lines for each 15m, 1h, 1d ... of the interval."
+)
 @click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
 @click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="The configuration of the daemon.")
 @click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="The data directory.")
@@ -108,18 +103,17 @@ def report(
 
 def _ask(asked: "AllocationQuery", config: Path | None, data: Path | None) -> tuple["AllocationPage", list[str]]:
     """The page, and what to tell of it beside its figures."""
-    from monitor.core.questions import Principal
     from monitor.query import Query, whole_allocation
     from monitor.reports.hints import hints
+    from monitor.roles.embedded import LOCAL_ADMIN, STORE_FILE
     from monitor.store.sqlite import SqliteStore
 
     directory, owners = _place(config, data)
     store = SqliteStore(directory / STORE_FILE, read_only=True)
     try:
         query = Query(store, rejected=dict, owners=owners)
-        principal = Principal(name="local", role="admin")
-        page = whole_allocation(query, principal, asked)
-        return page, hints(page, query.status(principal, since=math.inf))
+        page = whole_allocation(query, LOCAL_ADMIN, asked)
+        return page, hints(page, query.status(LOCAL_ADMIN, since=math.inf))
     finally:
         store.close()
 
@@ -128,6 +122,7 @@ def _place(config: Path | None, data: Path | None) -> tuple[Path, dict[tuple[str
     """The data directory, and who owns which (host, device)."""
     from monitor.config.load import load_config
     from monitor.config.problems import ConfigError
+    from monitor.roles.embedded import owners_of
 
     if data is not None and config is None:
         return data, {}
@@ -136,11 +131,7 @@ def _place(config: Path | None, data: Path | None) -> tuple[Path, dict[tuple[str
     except ConfigError as error:
         click.echo(str(error), err=True)
         sys.exit(EXIT_USAGE)
-    owners: dict[tuple[str, str], str] = {}
-    for place, team in loaded.idle.owners.items():
-        host, _, device = place.partition("/")
-        owners[host, device] = team
-    return data or loaded.data.directory, owners
+    return data or loaded.data.directory, owners_of(loaded)
 
 
 def _option(field: str) -> str:

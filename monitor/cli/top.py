@@ -10,20 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 from collectors.clock import sleep
-from monitor.cli.moments import duration
-from monitor.cli.report import STORE_FILE
+from monitor.cli.options import duration_option
 
 if TYPE_CHECKING:
     from monitor.reports.live import LiveView
-
-LOG_FILE = "log.db"
-
-
-def _duration(ctx: click.Context, param: click.Parameter, value: str) -> float:
-    try:
-        return duration(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error), ctx, param) from error
 
 
 @click.command()
@@ -31,7 +21,9 @@ def _duration(ctx: click.Context, param: click.Parameter, value: str) -> float:
 @click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="The configuration of the daemon.")
 @click.option("--once", is_flag=True, help="Show it once. So it is, too, where standard output is no terminal.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on a line for each look, with all digits.")
-@click.option("--interval", callback=_duration, default="2s", show_default=True, help="Between two looks: 2s, 1m.")
+@click.option(
+    "--interval", callback=duration_option, default="2s", show_default=True, help="Between two looks: 2s, 1m."
+)
 def top(*, data: Path | None, config: Path | None, once: bool, as_json: bool, interval: float) -> None:
     """Show live who uses how much: watts by device, joules and CO2e by model and team over the last hour.
 
@@ -40,21 +32,22 @@ def top(*, data: Path | None, config: Path | None, once: bool, as_json: bool, in
 
     Exit codes: 0 done, 2 the configuration is wrong, 3 the store or the log cannot be read.
     """
-    from monitor.core.questions import Principal
     from monitor.query import Query
     from monitor.reports.live import live_view
+    from monitor.roles.embedded import LOCAL_ADMIN, STORE_FILE
     from monitor.store.sqlite import SqliteStore
 
     directory = _data_directory(data, config)
     with closing(SqliteStore(directory / STORE_FILE, read_only=True)) as store, _rejected(directory) as rejected:
-        query, principal = Query(store, rejected=rejected), Principal(name="local", role="admin")
-        _show(lambda: live_view(query, principal), once=once, as_json=as_json, interval=interval)
+        query = Query(store, rejected=rejected)
+        _show(lambda: live_view(query, LOCAL_ADMIN), once=once, as_json=as_json, interval=interval)
 
 
 @contextmanager
 def _rejected(directory: Path) -> Iterator[Callable[[], Mapping[str, int]]]:
     """Counts the log's dead letters by reason; none where there is no log, as beside a store that was copied."""
     from monitor.log.sqlite import SqliteLog
+    from monitor.roles.embedded import LOG_FILE
 
     if not (directory / LOG_FILE).exists():
         yield dict

@@ -247,3 +247,19 @@ def test_meters_that_disagree_close_with_their_disagreement(tmp_path: Path) -> N
     assert told["idle_joules"] + told["unattributed_joules"] == pytest.approx(6_000.0)
     assert told["worst_imbalance"] <= 1e-9
     assert "meters disagree" in CliRunner().invoke(cli, ["replay", str(tmp_path / "recording")]).stdout
+
+
+def test_a_deployments_team_pays_for_its_devices_idle(tmp_path: Path) -> None:
+    """[[deployments]] team_owner reaches `report --share-idle owner`: 5 000 J of idle are the platform's."""
+    data, runner = tmp_path / "data", CliRunner()
+    assert runner.invoke(cli, ["replay", str(_recording(tmp_path / "recording")), "--data", str(data)]).exit_code == 0
+    config = _config(
+        tmp_path,
+        '[[deployments]]\nname = "chat"\nmodel = "m"\nhosts = ["node-1"]\ndevices = ["gpu0"]\n'
+        'team_owner = "platform"\n',
+    )
+    asked = ["--from", "2026-01-05", "--to", "2026-01-06", "--by", "team", "--share-idle", "owner", "--format", "json"]
+    done = runner.invoke(cli, ["report", "--data", str(data), "--config", str(config), *asked])
+    assert done.exit_code == 0, done.output
+    (line,) = [line for line in json.loads(done.stdout)["lines"] if line["team"] == "platform"]
+    assert line["idle_share_joules"] == pytest.approx(5_000.0, rel=1e-9)

@@ -6,9 +6,6 @@ import msgspec
 
 from collectors.readings import ModelFacts
 
-BYTES_PER_PARAMETER = 2.0
-"""bf16 or fp16, where nothing is said."""
-
 
 class TokenCost(msgspec.Struct, frozen=True, kw_only=True):
     """FLOPs and bytes of a model's tokens. `source` says where the facts come from: given, name or unknown.
