@@ -28,6 +28,11 @@ def monotonic() -> float:
     return time.monotonic()
 
 
+def boot_seconds() -> float:
+    """Seconds since the machine started, suspended time included; never steps, unlike the wall clock."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 def sleep(duration_seconds: float) -> None:
     """Waits; a negative duration does not wait."""
     if duration_seconds > 0:

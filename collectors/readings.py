@@ -20,7 +20,8 @@ class Device(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `parent` names the meter that already contains this one, so that the two are never added. `hardware` is the type as
     its maker names it ("NVIDIA A100-SXM4-40GB"). `idle_watts` is the power with nothing running, `idle_source` says
-    where that figure comes from.
+    where that figure comes from. `instances` are the ids of its parts (MIG) that have no meter of their own: a request
+    placed on one of them is on this device.
     """
 
     id: str
@@ -29,6 +30,7 @@ class Device(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     parent: str | None = None
     idle_watts: float | None = None
     idle_source: IdleSource = "unknown"
+    instances: tuple[str, ...] = ()
 
 
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -87,3 +89,23 @@ class CounterMark(msgspec.Struct, frozen=True, kw_only=True):
     raw_joules: float
     range_joules: float | None
     boot_id: str
+
+
+class ActivityReading(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How busy one consumer kept a device of the batch's host in [start, end): what the split needs beside joules.
+
+    `consumer` is "server:NAME" (a model server), "other" (every process that is none), "instance:ID" (a MIG instance)
+    or "" (the device as a whole). `busy_seconds` is device time: 0 to the interval's length on a GPU, to that times its
+    cores on a CPU. `state` are words for the device's condition, sorted: "power_capped", "thermal_throttled", ..
+    """
+
+    device: str
+    start: UnixSeconds
+    end: UnixSeconds
+    consumer: str = ""
+    busy_seconds: float = 0.0
+    state: tuple[str, ...] = ()
+
+
+OTHER_PROCESSES = "other"
+"""The consumer under which every process that is no model server is counted."""

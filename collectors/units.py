@@ -11,6 +11,26 @@ SECONDS_PER_HOUR: Final = 3_600.0
 SECONDS_PER_DAY: Final = 86_400.0
 
 
+def joules_from_millijoules(millijoules: float) -> float:
+    """NVML counts energy in mJ: 1 500 mJ are 1.5 J."""
+    return millijoules / 1e3
+
+
+def watts_from_milliwatts(milliwatts: float) -> float:
+    """NVML tells power in mW: 62 000 mW are 62 W."""
+    return milliwatts / 1e3
+
+
+def joules_from_microjoules(microjoules: float) -> float:
+    """The kernel's powercap counts energy in uJ: 2 500 000 uJ are 2.5 J."""
+    return microjoules / 1e6
+
+
+def watts_from_microwatts(microwatts: float) -> float:
+    """The kernel's powercap tells limits in uW: 270 000 000 uW are 270 W."""
+    return microwatts / 1e6
+
+
 def kilowatt_hours_from_joules(energy_joules: float) -> float:
     """7.2e6 J are 2 kWh."""
     return energy_joules / JOULES_PER_KILOWATT_HOUR
