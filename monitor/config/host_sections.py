@@ -7,7 +7,19 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from monitor.config.problems import KeyPath
-from monitor.config.section import Duration, LocalPath, Name, NotNegative, OptionalName, SecretFile, Section, Url, Zone
+from monitor.config.section import (
+    Duration,
+    LocalPath,
+    Name,
+    NotNegative,
+    OptionalName,
+    OptionalPath,
+    Positive,
+    SecretFile,
+    Section,
+    Url,
+    Zone,
+)
 
 
 class Data(Section, frozen=True, kw_only=True):
@@ -48,6 +60,22 @@ class Meter(Section, frozen=True, kw_only=True):
     interval_seconds: Duration = 1.0
 
 
+class CpuModel(Section, frozen=True, kw_only=True):
+    """CPU power modelled from utilisation. `tdp_watts` None: by the model's name, else by the number of its cores."""
+
+    enabled: bool = True
+    interval_seconds: Duration = 1.0
+    tdp_watts: Positive | None = None
+
+
+class Processes(Section, frozen=True, kw_only=True):
+    """Which processes use the hardware: model servers, and all others. `servers` are patterns of command lines."""
+
+    enabled: bool = True
+    interval_seconds: Duration = 10.0
+    servers: tuple[Name, ...] = ()
+
+
 class DcgmMeter(Section, frozen=True, kw_only=True):
     """An existing dcgm-exporter as the GPU meter, in place of nvml."""
 
@@ -65,6 +93,7 @@ class BmcMeter(Section, frozen=True, kw_only=True):
     url: Url = ""
     user: OptionalName = ""
     password_file: SecretFile = None
+    ca_file: OptionalPath = None
 
     def faults(self) -> Iterator[tuple[KeyPath, str]]:
         if self.enabled and self.protocol == "redfish":
@@ -89,8 +118,9 @@ class Collect(Section, frozen=True, kw_only=True):
     nvml: Meter = Meter()
     dcgm: DcgmMeter = DcgmMeter()
     rapl: Meter = Meter()
-    cpu_model: Meter = Meter()
+    cpu_model: CpuModel = CpuModel()
     bmc: BmcMeter = BmcMeter()
+    processes: Processes = Processes()
     engine: EngineMeter = EngineMeter()
 
     def faults(self) -> Iterator[tuple[KeyPath, str]]:

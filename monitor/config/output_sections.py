@@ -1,4 +1,4 @@
-"""[kafka], [influxdb], [web] and [[alerts]]: what the roles of a fleet talk to, and what people see."""
+"""[kafka], [influxdb], [web], [metrics] and [[alerts]]: what the roles of a fleet talk to, and what people see."""
 
 from collections.abc import Iterator
 from typing import Annotated, Literal
@@ -74,6 +74,12 @@ class Web(Section, frozen=True, kw_only=True):
     """Where the API and the pages are served."""
 
     listen: Address = "127.0.0.1:8095"
+
+
+class Metrics(Section, frozen=True, kw_only=True):
+    """Where the process tells how it does itself: /metrics, /healthz, /readyz, /status."""
+
+    listen: Address = "127.0.0.1:8097"
 
 
 class Alert(Section, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from msgspec import Meta
 from monitor.config.books_sections import DAY_SECONDS, Accounting, Carbon, Idle, Log, Store
 from monitor.config.host_sections import Collect, Data, Host, Logging
 from monitor.config.input_sections import Deployment, Model, Requests, Source
-from monitor.config.output_sections import Alert, InfluxDb, Kafka, Web
+from monitor.config.output_sections import Alert, InfluxDb, Kafka, Metrics, Web
 from monitor.config.problems import KeyPath
 from monitor.config.section import Section
 
@@ -33,6 +33,7 @@ class Config(Section, frozen=True, kw_only=True):
     idle: Idle = Idle()
     carbon: Carbon = Carbon()
     web: Web = Web()
+    metrics: Metrics = Metrics()
     alerts: tuple[Alert, ...] = ()
     kafka: Kafka = Kafka()
     influxdb: InfluxDb = InfluxDb()

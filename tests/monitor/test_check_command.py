@@ -37,10 +37,10 @@ def test_right_file_says_what_would_run(tmp_path: Path) -> None:
 def test_doubts_are_warnings(tmp_path: Path) -> None:
     """A missing zone, no sources and tables that are not read yet are said, and the file is still ok."""
     file = tmp_path / "config.toml"
-    file.write_text("[web]\nlisten = '0.0.0.0:80'\n")
+    file.write_text("[web]\nlisten = '0.0.0.0:80'\n[influxdb]\norg = 'o'\n")
     result = run("--config", file)
     assert result.exit_code == 0
-    starts = ("warning: host.zone", "warning: there are no [[sources]]", "warning: web.listen", "warning: [web]")
+    starts = ("warning: host.zone", "warning: there are no [[sources]]", "warning: web.listen", "warning: [influxdb]")
     lines = result.stderr.splitlines()
     assert len(lines) == len(starts)
     assert all(line.startswith(start) for line, start in zip(lines, starts, strict=True))
