@@ -10,12 +10,20 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from collectors.errors import Rejected
-from collectors.readings import CounterMark, EnergyReading, HostProfile
+from collectors.readings import ActivityReading, CounterMark, EnergyReading, HostProfile
 from collectors.units import UnixSeconds
 from monitor.core.emissions.factors import Intensity
 from monitor.core.membership import Accounting
 from monitor.core.usage import Usage
-from monitor.log.contract import check_accounting, check_batch, check_intensity, check_profile, check_span, check_usage
+from monitor.log.contract import (
+    check_accounting,
+    check_activities,
+    check_batch,
+    check_intensity,
+    check_profile,
+    check_span,
+    check_usage,
+)
 from monitor.log.protocol import Append, LogRecord
 
 READINGS_SCHEMA = "readings.v1"
@@ -35,6 +43,7 @@ class ReadingBatch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     profile: HostProfile
     readings: tuple[EnergyReading, ...]
     marks: tuple[CounterMark, ...] = ()
+    activities: tuple[ActivityReading, ...] = ()
 
 
 class UsageBatch(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,6 +114,7 @@ class _WireBatch(msgspec.Struct, frozen=True, kw_only=True):
     profile: msgspec.Raw
     readings: tuple[EnergyReading, ...]
     marks: tuple[CounterMark, ...] = ()
+    activities: tuple[ActivityReading, ...] = ()
 
 
 class Decoder:
@@ -148,8 +158,9 @@ class Decoder:
     def _read_batch(self, record: LogRecord) -> ReadingBatch:
         wire = self._batch.decode(record.body)
         profile = self._profile_of(bytes(wire.profile))
-        batch = ReadingBatch(profile=profile, readings=wire.readings, marks=wire.marks)
+        batch = ReadingBatch(profile=profile, readings=wire.readings, marks=wire.marks, activities=wire.activities)
         check_batch(profile.host, record.key, batch.readings, batch.marks)
+        check_activities(batch.activities)
         return batch
 
     def _profile_of(self, raw: bytes) -> HostProfile:

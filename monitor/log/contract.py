@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from math import inf, isfinite
 
 from collectors.errors import Rejected
-from collectors.readings import CounterMark, EnergyReading, HostProfile
+from collectors.readings import ActivityReading, CounterMark, EnergyReading, HostProfile
 from collectors.units import UnixSeconds
 from monitor.core.emissions.factors import Intensity
 from monitor.core.membership import Accounting
@@ -32,6 +32,13 @@ def check_batch(host: str, key: str, readings: Sequence[EnergyReading], marks: S
         _check(0.0 <= mark.raw_joules < inf, f"marks[{index}].raw_joules", "is not finite and >= 0")
         whole = mark.range_joules is None or 0.0 < mark.range_joules < inf
         _check(whole, f"marks[{index}].range_joules", "is not finite and > 0")
+
+
+def check_activities(activities: Sequence[ActivityReading]) -> None:
+    """start < end, busy seconds finite and >= 0."""
+    for index, activity in enumerate(activities):
+        _check(-inf < activity.start < activity.end < inf, f"activities[{index}].end", "is not behind start")
+        _check(0.0 <= activity.busy_seconds < inf, f"activities[{index}].busy_seconds", "is not finite and >= 0")
 
 
 def check_profile(profile: HostProfile) -> None:

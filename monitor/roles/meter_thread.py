@@ -1,0 +1,133 @@
+"""One meter in a thread of its own: read at absolute deadlines, its errors turned into a state that people can see.
+
+Meter --> MeterThread --> take(meter, measured)
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Final, Literal
+
+import msgspec
+import structlog
+
+from collectors.clock import Clock, monotonic
+from collectors.errors import Broken, Gone, RetryLater
+from collectors.meter import Measured, Meter, MeterHealth
+from collectors.units import UnixSeconds
+
+OPEN_AGAIN_SECONDS: Final = 60.0
+"""A meter that this host does not have, or that a person has to mend, is tried again so often."""
+RETRY_SECONDS: Final = 5.0
+
+State = Literal["opening", "ok", "not_answering", "absent", "broken", "stopped"]
+Take = Callable[[Meter, Sequence[Measured]], None]
+logger = structlog.get_logger()
+
+
+class MeterStats(msgspec.Struct):
+    """How the reading goes. Written by the meter's thread alone, read by anyone."""
+
+    state: State = "opening"
+    detail: str = ""
+    reads: int = 0
+    retries: int = 0
+    skipped: int = 0
+    read_seconds: float = 0.0
+    slowest_read_seconds: float = 0.0
+    late_seconds: float = 0.0
+    latest_seconds: float = 0.0
+    last_read: UnixSeconds | None = None
+
+
+class MeterThread:
+    """Reads `meter` until it is stopped. A missed deadline is skipped and counted, never made up for."""
+
+    def __init__(self, meter: Meter, take: Take, clock: Clock) -> None:
+        self.meter = meter
+        self.stats = MeterStats()
+        self._take, self._clock = take, clock
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"meter-{meter.name}", daemon=True)
+
+    def start(self) -> None:
+        """Begins to read."""
+        self._thread.start()
+
+    def ask_to_stop(self) -> None:
+        """Returns at once; the read under way goes on to its own deadline."""
+        self._stop.set()
+
+    def join(self, timeout_seconds: float) -> bool:
+        """Whether it has ended by then."""
+        self._thread.join(timeout_seconds)
+        return not self._thread.is_alive()
+
+    @property
+    def alive(self) -> bool:
+        """False once it has ended, also by an error that nobody foresaw."""
+        return self._thread.is_alive()
+
+    def health(self) -> MeterHealth:
+        """What the meter says of its devices."""
+        return self.meter.health()
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.is_set():
+                pause = self._open_and_read()
+                self._stop.wait(pause)
+        finally:
+            self.meter.close()
+            self.stats.state = "stopped"
+
+    def _open_and_read(self) -> float:
+        """Reads until the meter has to be opened anew; returns how long to wait before that."""
+        try:
+            self.meter.open()
+            self._set("ok", "")
+            self._read_until_stopped()
+        except RetryLater as error:
+            self._set("not_answering", str(error))
+            self.meter.close()
+            return RETRY_SECONDS
+        except Gone as error:
+            self._set("absent", str(error))
+        except Broken as error:
+            self._set("broken", str(error))
+        self.meter.close()
+        return OPEN_AGAIN_SECONDS
+
+    def _read_until_stopped(self) -> None:
+        deadline = monotonic()
+        while not self._stop.wait(max(0.0, deadline - monotonic())):
+            begun = monotonic()
+            self._read(begun - deadline)
+            interval = self.meter.interval_seconds
+            missed = int((monotonic() - deadline) // interval)
+            self.stats.skipped += missed
+            deadline += (missed + 1) * interval
+
+    def _read(self, late_seconds: float) -> None:
+        stats, begun = self.stats, monotonic()
+        try:
+            measured = self.meter.read()
+        except RetryLater as error:
+            stats.retries += 1
+            self._set("not_answering", str(error))
+            return
+        took = monotonic() - begun
+        stats.reads += 1
+        stats.read_seconds += took
+        stats.slowest_read_seconds = max(stats.slowest_read_seconds, took)
+        stats.late_seconds += late_seconds
+        stats.latest_seconds = max(stats.latest_seconds, late_seconds)
+        stats.last_read = self._clock.now()
+        self._set("ok", "")
+        self._take(self.meter, measured)
+
+    def _set(self, state: State, detail: str) -> None:
+        """A change of state is told once."""
+        if state != self.stats.state:
+            tell = logger.info if state in ("ok", "absent") else logger.warning
+            tell(f"meter is {state.replace('_', ' ')}", meter=self.meter.name, **({"why": detail} if detail else {}))
+        self.stats.state, self.stats.detail = state, detail
