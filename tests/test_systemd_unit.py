@@ -1,0 +1,204 @@
+"""What systemd/ installs, judged by systemd's own tools and booted in a real one.
+
+A machine is booted where the tests are root and systemd-nspawn is there; elsewhere those tests are skipped with the
+reason, in CI too: whether one may be booted is not for a checkout to demand. Where it may, a failed boot is a failure.
+`systemd-analyze` needs no privilege: with CI set its absence is a failure.
+"""
+
+import fnmatch
+import json
+import os
+import re
+import shutil
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from nspawn import REPOSITORY, Machine, environment_files, finish_environment, make_root, missing
+
+SYSTEMD = REPOSITORY / "systemd"
+UNIT = SYSTEMD / "wattribute.service"
+RULE = SYSTEMD / "70-wattribute-powercap.rules"
+ZONES = ("intel-rapl:0", "intel-rapl:0/intel-rapl:0:0", "intel-rapl:1")
+COUNTERS = ("energy_uj", "max_energy_range_uj")
+
+needs_machine = pytest.mark.skipif(missing() is not None, reason=missing() or "")
+
+CONFIG = """
+[host]
+name = "booted"
+
+[accounting]
+window = "2s"
+
+[[sources]]
+name = "receiver"
+kind = "http"
+listen = "127.0.0.1:8096"
+"""
+# The same sandbox around a program that tries what the unit forbids and needs what it must leave.
+PROBE = """
+import ctypes, json, mmap, os, socket
+
+def tried(call):
+    try:
+        call()
+    except OSError as error:
+        return os.strerror(error.errno)
+    return "done"
+
+libc = ctypes.CDLL("libc.so.6", use_errno=True)
+
+def new_user_namespace():
+    if libc.unshare(0x10000000):
+        raise OSError(ctypes.get_errno(), "unshare")
+
+import numpy, psutil, pynvml
+told = {
+    "writable_and_executable": tried(lambda: mmap.mmap(-1, 4096, prot=mmap.PROT_WRITE | mmap.PROT_EXEC)),
+    "write_etc": tried(lambda: open("/etc/wattribute/mine", "w")),
+    "write_opt": tried(lambda: open("/opt/wattribute/mine", "w")),
+    "raw_socket": tried(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW)),
+    "new_user_namespace": tried(new_user_namespace),
+    "home": tried(lambda: os.listdir("/root")),
+    "sum": float(numpy.dot(numpy.ones(3), numpy.ones(3))),
+    "first_process": psutil.Process(1).name(),
+    "cpu_times": psutil.cpu_times().user > 0,
+    "callback": ctypes.CFUNCTYPE(ctypes.c_int)(lambda: 7)(),
+    "capabilities": [line.split()[1] for line in open("/proc/self/status") if line.startswith(("CapBnd", "CapEff"))],
+}
+json.dump(told, open("/var/lib/wattribute/probe.json", "w"))
+"""
+PROBE_SERVICE = """
+[Service]
+Type=oneshot
+ExecStart=
+ExecStart=/opt/wattribute/bin/python /opt/probe.py
+ExecReload=
+WatchdogSec=0
+Restart=no
+"""
+
+
+def _tool(name: str) -> str:
+    """The tool's path; skips without it, and fails in CI, where it must be."""
+    found = shutil.which(name)
+    if found is None:
+        assert not os.environ.get("CI"), f"no {name} here; in CI the unit must be judged"
+        pytest.skip(f"no {name} here; it comes with systemd")
+    return found
+
+
+def _powercap_tree(sysfs: Path) -> list[Path]:
+    """The energy counters of two packages as the kernel makes them: root's alone. Gives the zones' folders."""
+    zones = [sysfs / "devices/virtual/powercap/intel-rapl" / zone for zone in ZONES]
+    for zone in zones:
+        zone.mkdir(parents=True)
+        for counter in COUNTERS:
+            (zone / counter).write_text("262143328850\n")
+            (zone / counter).chmod(0o400)
+    return zones
+
+
+def test_the_unit_is_hardened() -> None:
+    """systemd rates its exposure at 2.0 or less, of 10."""
+    command = [_tool("systemd-analyze"), "security", "--offline=true", "--threshold=20", "--no-pager", str(UNIT)]
+    outcome = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30.0)
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+
+
+def test_every_odd_line_of_the_unit_says_why() -> None:
+    """What a reader would tighten at once has its reason above it."""
+    blocks = UNIT.read_text().split("\n\n")
+    for line in ("ProcSubset=all", "ProtectProc=default", "DevicePolicy=closed", "MemoryDenyWriteExecute=yes"):
+        block = next(each for each in blocks if line in each.splitlines())
+        assert block.splitlines()[block.splitlines().index(line) - 1].startswith("#") or block.startswith("#"), line
+
+
+def test_the_udev_rule_gives_its_group_the_counters_and_their_ranges(tmp_path: Path) -> None:
+    """Its commands, run on a tree of files: both become readable by the group, and by no others."""
+    zones = _powercap_tree(tmp_path)
+    rule = RULE.read_text().splitlines()[-1]
+    kernel = re.search(r'KERNEL=="([^"]+)"', rule)
+    commands = re.findall(r'RUN\+="([^"]+)"', rule)
+    assert kernel is not None
+    assert [fnmatch.fnmatch(name, kernel[1]) for name in ("intel-rapl", "intel-rapl:0", "intel-rapl:0:0", "dtpm")] == [
+        False,
+        True,
+        True,
+        False,
+    ]
+    for zone in zones:
+        for command in commands:
+            path = command.replace("$sys$devpath", str(zone)).replace("powercap ", f"{os.getgid()} ", 1)
+            subprocess.run(path.split(" "), check=True, timeout=10.0)
+    modes = [stat.S_IMODE((zone / counter).stat().st_mode) for zone in zones for counter in COUNTERS]
+    assert modes == [0o440] * 6
+    assert {(zone / counter).stat().st_gid for zone in zones for counter in COUNTERS} == {os.getgid()}
+
+
+def test_tmpfiles_does_the_same_without_udev(tmp_path: Path) -> None:
+    """systemd-tmpfiles on a whole root, with the groups that systemd-sysusers made there."""
+    if os.geteuid() != 0:
+        pytest.skip("only root gives files to another group")
+    (tmp_path / "etc").mkdir()
+    zones = _powercap_tree(tmp_path / "sys")
+    for tool, arguments, file in (
+        ("systemd-sysusers", [], "wattribute.sysusers"),
+        ("systemd-tmpfiles", ["--create"], "wattribute.tmpfiles"),
+    ):
+        command = [_tool(tool), *arguments, f"--root={tmp_path}", str(SYSTEMD / file)]
+        subprocess.run(command, check=True, capture_output=True, timeout=30.0)
+    groups = {line.split(":")[0]: line.split(":") for line in (tmp_path / "etc/group").read_text().splitlines()}
+    assert [groups[name][3] for name in ("powercap", "video")] == ["wattribute", "wattribute"]
+    told = [(zone / "energy_uj").stat() for zone in zones]
+    assert {(stat.S_IMODE(each.st_mode), each.st_gid) for each in told} == {(0o440, int(groups["powercap"][2]))}
+    assert {stat.S_IMODE((zone / "max_energy_range_uj").stat().st_mode) for zone in zones} == {0o444}
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """A booted machine on which Wattribute was installed as docs/install.md says."""
+    root = tmp_path_factory.mktemp("machine") / "root"
+    files = {
+        "etc/systemd/system/default.target": "[Unit]\nRequires=sysinit.target\nAfter=sysinit.target\n",
+        "etc/systemd/system/wattribute-probe.service": UNIT.read_text() + PROBE_SERVICE,
+        "opt/probe.py": PROBE,
+    }
+    make_root(root, files=environment_files() | files)
+    finish_environment(root)
+    with Machine(root) as booted:
+        booted.run("/opt/checkout/systemd/install.sh")
+        (root / "etc/wattribute/config.toml").write_text(CONFIG)
+        yield booted
+
+
+@needs_machine
+def test_the_files_are_understood_by_systemd_and_udev(machine: Machine) -> None:
+    """Neither warns of a line of them."""
+    assert machine.run("systemd-analyze", "verify", "--recursive-errors=no", "wattribute.service") == ""
+    read = machine.run("sh", "-c", "udevadm test /sys/devices/virtual/net/lo 2>&1")
+    assert f"Reading rules file: /etc/udev/rules.d/{RULE.name}" in read
+    assert re.findall(rf"{re.escape(RULE.name)}:\d+.*", read) == []
+
+
+@needs_machine
+def test_the_sandbox_forbids_what_it_says_and_leaves_what_meters_need(machine: Machine) -> None:
+    """Writable code, foreign files, raw sockets and namespaces are refused; libraries load and processes are seen."""
+    machine.run("systemctl", "start", "wattribute-probe")
+    told = json.loads((machine.root / "var/lib/wattribute/probe.json").read_text())
+    assert told == {
+        "writable_and_executable": "Operation not permitted",
+        "write_etc": "Read-only file system",
+        "write_opt": "Read-only file system",
+        "raw_socket": "Address family not supported by protocol",
+        "new_user_namespace": "Operation not permitted",
+        "home": "Permission denied",
+        "sum": 3.0,
+        "first_process": "systemd",
+        "cpu_times": True,
+        "callback": 7,
+        "capabilities": ["0" * 16] * 2,
+    }
