@@ -1,0 +1,130 @@
+"""What the daemon says about itself, as one frozen picture of a moment. Pure records.
+
+The roles count in plain integers and in `Spread`s; when somebody asks, the service draws a DaemonSnapshot of them. It
+is rendered for Prometheus by metrics_text.py and sent as JSON as it is. Moments are unix seconds; None is not known.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+
+from collectors.meter import DeviceState
+from collectors.units import UnixSeconds
+
+RoleState = Literal["starting", "running", "stopping", "stopped", "broken"]
+PartState = Literal["ok", "waiting", "retrying", "gone", "broken"]
+"""Of a meter or a source. waiting: nothing came yet. retrying: no answer, asked again. broken: a person must act."""
+
+
+class Spread(msgspec.Struct, frozen=True, kw_only=True):
+    """How long something took, over all times it was done. A new one replaces the old: no reader sees half of it."""
+
+    count: int = 0
+    total_seconds: float = 0.0
+    longest_seconds: float = 0.0
+
+    def plus(self, duration_seconds: float) -> "Spread":
+        """With one more: 2 s and then 3 s are 2 times, 5 s, 3 s at the longest."""
+        return Spread(
+            count=self.count + 1,
+            total_seconds=self.total_seconds + duration_seconds,
+            longest_seconds=max(self.longest_seconds, duration_seconds),
+        )
+
+
+class RoleSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """A role of this process. `detail` says what is wrong and what mends it; "" where nothing is."""
+
+    name: str
+    state: RoleState
+    detail: str = ""
+
+
+class DeviceSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """A device of a meter. `power_watts` is the mean of its last reading, which ended at `last_reading_at`.
+
+    `counter_disagreement_ratio` is (counter - integral of power) / integral.
+    """
+
+    device: str
+    kind: str
+    state: DeviceState
+    detail: str = ""
+    power_watts: float | None = None
+    last_reading_at: UnixSeconds | None = None
+    counter_disagreement_ratio: float | None = None
+
+
+class MeterSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """A meter. `read_errors` counts by reaction (retry_later, gone, broken), `events` by device and then by word.
+
+    `reads` are those asked for, failed ones included; `read` is how long they took, `late` how long after their
+    deadlines they began.
+    """
+
+    name: str
+    state: PartState
+    detail: str = ""
+    interval_seconds: float
+    devices: tuple[DeviceSnapshot, ...] = ()
+    reads: int = 0
+    read_errors: Mapping[str, int] = {}
+    events: Mapping[str, Mapping[str, int]] = {}
+    read: Spread = Spread()
+    late: Spread = Spread()
+
+
+class SourceSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """Where request events come from. `rejected` counts by reason."""
+
+    name: str
+    kind: str
+    state: PartState
+    detail: str = ""
+    accepted: int = 0
+    rejected: Mapping[str, int] = {}
+    last_event_at: UnixSeconds | None = None
+
+
+class LedgerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the books are. `final_until` is the end of the newest window that is final on every host.
+
+    `log_time` is how far the log is. `worst_imbalance_ratio` is the largest of any window made final by this process.
+    """
+
+    final_until: UnixSeconds | None = None
+    log_time: UnixSeconds | None = None
+    windows_final: int = 0
+    worst_imbalance_ratio: float | None = None
+
+
+class DaemonSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """The process at the moment `at`. `ledger` is None where the role that keeps it runs elsewhere.
+
+    `loop_age_seconds` is how long ago, on a clock that never steps, the main loop last came round. `ready` is whether
+    a first good sample has passed; `reason` says what is missing while it is not.
+    """
+
+    version: str
+    host: str
+    pid: int
+    at: UnixSeconds
+    started_at: UnixSeconds
+    loop_age_seconds: float
+    ready: bool
+    reason: str = ""
+    config_file: str | None = None
+    data_directory: str | None = None
+    roles: tuple[RoleSnapshot, ...] = ()
+    meters: tuple[MeterSnapshot, ...] = ()
+    sources: tuple[SourceSnapshot, ...] = ()
+    ledger: LedgerSnapshot | None = None
+
+
+def nested(events: Mapping[tuple[str, str], int]) -> dict[str, dict[str, int]]:
+    """Counts by (device, word), as a meter's health tells them, by device and then by word."""
+    found: dict[str, dict[str, int]] = {}
+    for (device, word), count in events.items():
+        found.setdefault(device, {})[word] = count
+    return found
