@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from virtual_energy_by_hand import Job, Reading
 
 from monitor.core.attribution.pieces import Column
-from monitor.core.attribution.virtual_energy import Meter, Requests, Split, split
+from monitor.core.attribution.virtual_energy import NOBODY_ELSE, Foreign, Meter, Requests, Split, split
 
 NOWHERE: list[tuple[float, float]] = []
 
@@ -25,6 +25,7 @@ def split_of(
     idle: float | None = 50.0,
     shares_idle: bool = True,
     elsewhere: list[tuple[float, float]] = NOWHERE,
+    foreign: Foreign = NOBODY_ELSE,
 ) -> Split:
     """The split of plain lists."""
     meter = Meter(
@@ -44,12 +45,20 @@ def split_of(
         growing_joules=_column([job.growing for job in jobs]),
     )
     others = (_column([start for start, _ in elsewhere]), _column([end for _, end in elsewhere]))
-    return split(meter, requests, length_seconds=length, idle_watts=idle, shares_idle=shares_idle, elsewhere=others)
+    return split(
+        meter,
+        requests,
+        length_seconds=length,
+        idle_watts=idle,
+        shares_idle=shares_idle,
+        elsewhere=others,
+        foreign=foreign,
+    )
 
 
 def sum_of(shared: Split) -> float:
     """All shares and all quiet parts."""
-    quiet = (shared.idle, shared.gap, shared.unknown_device, shared.unreported)
+    quiet = (shared.idle, shared.gap, shared.unknown_device, shared.other_process, shared.unreported)
     return float(shared.energy.sum()) + sum(part.energy for part in quiet)
 
 

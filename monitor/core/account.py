@@ -12,14 +12,15 @@ from math import fsum
 import msgspec
 import numpy as np
 
-from collectors.readings import Device, HostProfile
+from collectors.readings import ActivityReading, Device, HostProfile
 from collectors.units import UnixSeconds
 from monitor.core import points
 from monitor.core.attribution.hardware import hardware_of
-from monitor.core.attribution.virtual_energy import Quiet, Split, split
+from monitor.core.attribution.virtual_energy import Foreign, Quiet, Split, split
 from monitor.core.demand import Demand, Index, demand_of, requests_on
 from monitor.core.emissions.factors import Intensity, factor_label, location_grams
 from monitor.core.family import Family, family_of
+from monitor.core.foreign import foreign_of
 from monitor.core.points import Row
 from monitor.core.readings import Nearby, Piece, Told, disjoint, meter_of, own_pieces
 from monitor.core.usage import Usage, canonical_labels
@@ -60,11 +61,14 @@ def account(
     *,
     readings: Iterable[Told],
     usages: Iterable[Usage],
+    activities: Iterable[ActivityReading] = (),
     nearby: Nearby,
     intensity_at: IntensityAt,
     revision: int,
 ) -> Account:
-    """The books of `host` in the window [start, end). `readings` and `usages` are those that touch it, in any order."""
+    """The books of `host` in the window [start, end). `readings`, `usages` and
+    `activities` are those that touch it, in any order.
+    """
     ordered = sorted(usages, key=lambda usage: (usage.start, usage.end, usage.identity, msgspec.msgpack.encode(usage)))
     demand = demand_of(ordered, start)
     keys = [(usage.model, usage.team, usage.deployment, canonical_labels(usage.labels)) for usage in ordered]
@@ -83,7 +87,8 @@ def account(
             for device_id, (kept, _) in readings_of.items()
         }
         terms = _terms(host, start, revision, family.profile, intensity_at(family.profile.zone, start))
-        work = _Work(demand, keys, end - start, family.profile, shares)
+        active = sorted(activities, key=lambda each: (each.start, each.end, each.device, each.consumer))
+        work = _Work(demand, keys, end - start, family, shares, active)
         for device in family.devices.values():
             rows.append(_meter_row(terms, device, _meter_of(device.id, family, own)))
             rows += work.rows(terms, device, own[device.id])
@@ -104,8 +109,9 @@ class _Work:
     demand: Demand
     keys: Sequence[Key]
     length_seconds: float
-    profile: HostProfile
+    family: Family
     shares: "_RequestShares"
+    activities: Sequence[ActivityReading]
 
     def rows(self, terms: _Terms, device: Device, pieces: Sequence[Piece]) -> list[Row]:
         """Attributed, idle and unattributed: the device's own part, split among the requests."""
@@ -113,18 +119,23 @@ class _Work:
         chosen = self.demand.on(device)
         shared = split(
             meter_of(pieces, terms.start),
-            requests_on(self.demand, chosen, device, self.profile, idle_watts),
+            requests_on(self.demand, chosen, device, self.family.profile, idle_watts),
             length_seconds=self.length_seconds,
             idle_watts=idle_watts,
             shares_idle=device.kind == "gpu",
             elsewhere=self.demand.elsewhere() if device.kind == "gpu" else (np.empty(0), np.empty(0)),
+            foreign=self._foreign(device, terms.start),
         )
         self.shares.add(chosen, shared, terms)
         return [
             *_attributed_rows(terms, device, [self.keys[i] for i in chosen], shared),
-            _idle_row(terms, device, shared.idle, idle_source, _resident(self.profile, device)),
+            _idle_row(terms, device, shared.idle, idle_source, _resident(self.family.profile, device)),
             _unattributed_row(terms, device, shared),
         ]
+
+    def _foreign(self, device: Device, start: UnixSeconds) -> Foreign:
+        cpus = frozenset(each.id for each in self.family.known.values() if each.kind == "cpu")
+        return foreign_of(self.activities, device, cpus, start, start + self.length_seconds)
 
 
 def idle_power(device: Device) -> tuple[float | None, str]:
@@ -198,11 +209,11 @@ def _idle_row(terms: _Terms, device: Device, idle: Quiet, idle_source: str, resi
 
 
 def _unattributed_row(terms: _Terms, device: Device, shared: Split) -> Row:
-    reasons = (shared.unknown_device, shared.gap, shared.unreported)
+    reasons = (shared.unknown_device, shared.other_process, shared.gap, shared.unreported)
     energy = fsum(reason.energy for reason in reasons)
     metered, recovered = fsum(reason.metered for reason in reasons), fsum(reason.recovered for reason in reasons)
-    unknown_device, gap, unreported = (reason.energy for reason in reasons)
-    sums = (energy, 0.0, metered, recovered, 0.0, terms.grams(energy), unknown_device, 0.0, gap, unreported)
+    each = (reason.energy for reason in reasons)
+    sums = (energy, 0.0, metered, recovered, 0.0, terms.grams(energy), *each)
     return Row(
         points.ENERGY.name,
         terms.start,

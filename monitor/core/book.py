@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Iterator
 import msgspec
 import numpy as np
 
-from collectors.readings import EnergyReading, HostProfile
+from collectors.readings import ActivityReading, EnergyReading, HostProfile
 from collectors.units import UnixSeconds
 from monitor.core.account import Account, IntensityAt, account
 from monitor.core.membership import Accounting
@@ -37,6 +37,7 @@ class _Page(msgspec.Struct):
 
     readings: dict[Hashable, tuple[UnixSeconds, Told]]
     usages: dict[Hashable, tuple[UnixSeconds, Usage]]
+    activities: dict[ActivityReading, UnixSeconds]
     first_log_time: UnixSeconds
 
 
@@ -69,6 +70,11 @@ class Book:
             self._page(window, usage.host, log_time).usages.setdefault(content, (log_time, usage))
         return touched
 
+    def add_activity(self, host: str, activity: ActivityReading, log_time: UnixSeconds) -> None:
+        """Enters who used a device in every window it touches. Alone it makes no window worth restating."""
+        for window in self._held(windows_of(activity.start, activity.end, self._terms.window_seconds)):
+            self._page(window, host, log_time).activities.setdefault(activity, log_time)
+
     def pages(self, first: int, last: int) -> Iterator[tuple[int, str]]:
         """(window, host) of what has records in windows first..last, in order."""
         for window in sorted(window for window in self._pages if first <= window <= last):
@@ -89,6 +95,7 @@ class Book:
             window_start(window + 1, length),
             readings=[told for at, told in page.readings.values() if at < line] if page else (),
             usages=[usage for at, usage in page.usages.values() if at < line] if page else (),
+            activities=[each for each, at in page.activities.items() if at < line] if page else (),
             nearby=nearby,
             intensity_at=self._intensity_at,
             revision=revision,
@@ -120,7 +127,7 @@ class Book:
         pages = self._pages.setdefault(window, {})
         page = pages.get(host)
         if page is None:
-            page = pages[host] = _Page({}, {}, log_time)
+            page = pages[host] = _Page({}, {}, {}, log_time)
         return page
 
     def _readings_of(

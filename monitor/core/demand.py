@@ -38,7 +38,8 @@ class Demand:
     def on(self, device: Device) -> Index:
         """Which of them work on the device: a GPU's by placement; everything else on the host serves all of them."""
         if device.kind == "gpu":
-            chosen = [i for i, usage in enumerate(self.usages) if usage.devices and device.id in usage.devices]
+            ids = {device.id, *device.instances}
+            chosen = [i for i, usage in enumerate(self.usages) if usage.devices and not ids.isdisjoint(usage.devices)]
         else:
             chosen = [i for i, usage in enumerate(self.usages) if usage.devices != ()]
         return np.array(chosen, dtype=np.intp)

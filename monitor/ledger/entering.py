@@ -74,6 +74,12 @@ class Entering:
             if reading.device in families:
                 windows = _reaching(windows, self._terms.window_seconds)
             yield Touch(host, windows, reading)
+        for activity in batch.activities:
+            if (
+                activity.end <= record.stamp + FUTURE_LIMIT_SECONDS
+                and activity.end - activity.start <= LENGTH_LIMIT_SECONDS
+            ):
+                self._book.add_activity(host, activity, record.stamp)
 
     def _enter_usages(self, record: LogRecord, batch: UsageBatch) -> Iterator[Touch]:
         for i, usage in enumerate(batch.usages):

@@ -60,6 +60,21 @@ class Requests:
         return len(self.start)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Foreign:
+    """Which part of a device's work was that of processes that serve no requests. Length f each.
+
+    Disjoint intervals, sorted by start; `ratio` in 0-1. Outside of them none is known.
+    """
+
+    start: Column
+    end: Column
+    ratio: Column
+
+
+NOBODY_ELSE = Foreign(start=np.empty(0), end=np.empty(0), ratio=np.empty(0))
+
+
 @dataclass(frozen=True, slots=True)
 class Quiet:
     """Joules that no request pays; how many were not modelled (metered), how many come from a hole (recovered)."""
@@ -75,7 +90,8 @@ class Split:
 
     Of `energy`: `marginal` was placed by the request's own tokens, `exact` was used while it, whole, was the only one
     that could have been there, `metered` was not modelled, `recovered` comes from a hole in the readings. Above idle:
-    `gap` was recovered, `unknown_device` met a request of unknown device, `unreported` is the rest.
+    `gap` was recovered, `unknown_device` met a request of unknown device, `other_process` is the part of processes that
+    serve none, `unreported` is the rest.
     """
 
     energy: Column
@@ -86,6 +102,7 @@ class Split:
     idle: Quiet
     gap: Quiet
     unknown_device: Quiet
+    other_process: Quiet
     unreported: Quiet
 
 
@@ -97,12 +114,14 @@ def split(
     idle_watts: float | None,
     shares_idle: bool,
     elsewhere: tuple[Column, Column],
+    foreign: Foreign = NOBODY_ELSE,
 ) -> Split:
     """Splits one device's energy in the window [0, length_seconds).
 
     `idle_watts` None: nobody knows, nothing counts as above idle. `shares_idle`: a busy GPU is its requests', idle
     part included; of CPU, DRAM and node (False) only what exceeds idle power is shared. `elsewhere`: starts and ends of
-    requests on this host of which nobody knows the device.
+    requests on this host of which nobody knows the device. `foreign` has its part of what exceeds idle power: on a GPU
+    (`shares_idle`) while no request is active, elsewhere beside requests too.
 
     Worked: 300 W for 10 s, idle 50 W, one request over [0, 4), another over [2, 6), no marginals: 0-2 s 600 J to the
     first, 2-4 s 300 J each, 4-6 s 600 J to the second, 6-10 s 200 J idle and 1 000 J above it.
@@ -111,7 +130,13 @@ def split(
     window) changes no sum, and a share only where a growing context passes the measured power inside a piece.
     """
     timeline = _Timeline(
-        meter, requests, elsewhere, length_seconds=length_seconds, idle_watts=idle_watts, shares_idle=shares_idle
+        meter,
+        requests,
+        elsewhere,
+        foreign,
+        length_seconds=length_seconds,
+        idle_watts=idle_watts,
+        shares_idle=shares_idle,
     )
     everything = np.ones(len(timeline.joules), dtype=np.bool_)
     energy, marginal = timeline.charge(everything)
@@ -125,6 +150,7 @@ def split(
         idle=timeline.quiet(timeline.idle, everything),
         gap=timeline.quiet(timeline.above, hole),
         unknown_device=timeline.quiet(timeline.above, ~hole & somewhere),
+        other_process=timeline.quiet(timeline.other, everything),
         unreported=timeline.quiet(timeline.above, ~hole & ~somewhere),
     )
 
@@ -137,6 +163,7 @@ class _Timeline:
         meter: Meter,
         requests: Requests,
         elsewhere: tuple[Column, Column],
+        foreign: Foreign,
         *,
         length_seconds: float,
         idle_watts: float | None,
@@ -144,13 +171,23 @@ class _Timeline:
     ) -> None:
         self._requests = requests
         self._pieces = Pieces(
-            length_seconds, meter.start, meter.end, requests.start, requests.first, requests.end, *elsewhere
+            length_seconds,
+            meter.start,
+            meter.end,
+            requests.start,
+            requests.first,
+            requests.end,
+            *elsewhere,
+            foreign.start,
+            foreign.end,
         )
-        _, _, self._start, self._first, self._end, begun, ended = self._pieces.places
+        _, _, self._start, self._first, self._end, begun, ended, _, _ = self._pieces.places
         self._count = self._pieces.running(np.ones(len(requests)), self._start, self._end)
         self.somewhere: Flags = self._pieces.running(np.ones(len(begun)), begun, ended) > 0
         self._measure(meter)
         self._divide(idle_watts, shares_idle)
+        if len(foreign.start):
+            self._set_aside(foreign, shares_idle)
         self._price()
 
     def _measure(self, meter: Meter) -> None:
@@ -174,6 +211,19 @@ class _Timeline:
         self.idle = np.where(busy, 0.0, floor) if shares_idle else floor
         self._shared = np.where(busy, self.joules - self.idle, 0.0)
         self.above = np.where(busy, 0.0, self.joules - self.idle)
+        self.other = np.zeros_like(self.joules)
+
+    def _set_aside(self, foreign: Foreign, shares_idle: bool) -> None:
+        """The part of other processes, taken off what exceeds idle; of what came out of a hole nobody knows it."""
+        at = self._pieces.starts
+        place = np.searchsorted(foreign.start, at, side="right") - 1
+        known = (place >= 0) & (at < foreign.end[place]) & ~self.recovered
+        ratio = np.where(known, foreign.ratio[place], 0.0)
+        if shares_idle:
+            ratio = np.where((self._count > 0) | self.somewhere, 0.0, ratio)
+        of_above, of_shared = self.above * ratio, self._shared * ratio
+        self.other = of_above + of_shared
+        self.above, self._shared = self.above - of_above, self._shared - of_shared
 
     def _price(self) -> None:
         """How far the requests' own rates must be scaled down not to exceed what was measured, and what is left."""
