@@ -5,8 +5,8 @@
 The line is methodology.md 2.3's fallback with u in place of its u^3, for two reasons. Measured sockets are not convex:
 RAPL at half load showed 53 % of full load's power (two E5-2620 v3) and 94 % (EPYC 8024P), where u^3 says 21 % (runs
 published by CodeCarbon, 2025-01-14); and of a line the energy of an interval is the sum of its parts', however it is
-cut. On those runs (idle apart) it gave 0.7 to 2.1 times what RAPL showed: a factor of 2 is an honest band. Memory has no
-figure that would be better than a guess, so it is missing.
+cut. On those runs (idle apart) it gave 0.7 to 2.1 times what RAPL showed: a factor of 2 is an honest band. Memory has
+no figure that would be better than a guess, so it is missing.
 """
 
 from collections.abc import Callable, Sequence
@@ -53,20 +53,19 @@ def power_watts(tdp_watts: float, busy_ratio: float) -> float:
 
 
 def cpu_power(info: CpuInfo, *, tdp_watts: float | None = None) -> CpuPower:
-    """The TDP of the host's processors; `tdp_watts` is what the operator says of one socket.
+    """The TDP of the host's processors; `tdp_watts` is what the operator says of all sockets together.
 
     A virtual machine has threads of a part, and as much of its TDP: 16 threads of an EPYC 9654 (360 W, 192 threads)
-    are 30 W. What it says of sockets is made up, so `tdp_watts` is then taken for the whole machine.
+    are 30 W, however many sockets the hypervisor makes up.
     """
     if tdp_watts is not None:
-        sockets = 1 if info.is_virtual else info.sockets
-        return CpuPower(tdp_watts=tdp_watts * sockets, source=f"configured, {sockets} x {tdp_watts:g} W")
+        return CpuPower(tdp_watts=tdp_watts, source=f"the configuration ({tdp_watts:g} W)")
     part = part_of(info.model)
     if part is None:
         told = f'"{info.model}"' if info.model else "a processor without a name"
         source = f"{told} is not in the table: {info.threads} threads x {DEFAULT_WATTS_PER_THREAD:g} W"
         return CpuPower(tdp_watts=info.threads * DEFAULT_WATTS_PER_THREAD, source=source)
-    if info.is_virtual and info.threads < part.threads * info.sockets:
+    if info.is_virtual:
         source = f"{info.threads} threads of an {info.model} ({part.tdp_watts:g} W, {part.threads} threads)"
         return CpuPower(tdp_watts=part.tdp_watts * info.threads / part.threads, source=source)
     return CpuPower(tdp_watts=part.tdp_watts * info.sockets, source=f"{info.sockets} x {info.model}")

@@ -188,11 +188,9 @@ def test_figure_per_thread_is_the_middle_of_the_large_parts() -> None:
     assert median(large) == pytest.approx(DEFAULT_WATTS_PER_THREAD, abs=0.1)
 
 
-def test_what_the_operator_says_of_a_socket_goes_first() -> None:
-    """Two sockets of 300 W; of a virtual machine it is the whole."""
+def test_what_the_operator_says_goes_first() -> None:
+    """600 W for both sockets; without it two parts of 360 W."""
     info = CpuInfo(model="AMD EPYC 9654", threads=384, sockets=2, is_virtual=False)
-    assert cpu_power(info, tdp_watts=300.0).tdp_watts == 600.0
+    assert cpu_power(info, tdp_watts=600.0).tdp_watts == 600.0
     assert cpu_power(info).tdp_watts == 720.0
-    virtual = CpuInfo(model="AMD EPYC 9654", threads=8, sockets=8, is_virtual=True)
-    assert cpu_power(virtual, tdp_watts=20.0).tdp_watts == 20.0
     assert power_watts(600.0, 1.0) == 600.0
