@@ -69,7 +69,8 @@ class DeviceTrack:
     """Follows one device from sample to sample. Not thread-safe; the meter that reads it keeps it.
 
     `boot_id` tells one life of the counter from another, `power_limit_watts` is what the device may draw at most,
-    `range_joules` where its counter wraps, `mark` where the last run left off.
+    `range_joules` where its counter wraps, `mark` where the last run left off. `hole_seconds` is longer
+    for a device that is refreshed or read more rarely than each few seconds.
     """
 
     def __init__(
@@ -80,8 +81,10 @@ class DeviceTrack:
         power_limit_watts: float,
         range_joules: float | None = None,
         mark: CounterMark | None = None,
+        hole_seconds: float = HOLE_SECONDS,
     ) -> None:
         self.device = device
+        self._hole_seconds = hole_seconds
         self.power_limit_watts = power_limit_watts
         self.events: Counter[str] = Counter()
         self._boot_id, self._range = boot_id, range_joules
@@ -139,7 +142,7 @@ class DeviceTrack:
             self.events["implausible_power"] += 1
             watts = None
         before, self._power = self._power, None if watts is None else (sample.tick, watts)
-        if watts is None or before is None or sample.tick - before[0] > HOLE_SECONDS:
+        if watts is None or before is None or sample.tick - before[0] > self._hole_seconds:
             if before is not None and watts is not None:
                 self.events["power_gap"] += 1
             self._integral = None
@@ -158,7 +161,7 @@ class DeviceTrack:
         if joules is None or since is None or since.tick is None or sample.tick <= since.tick:
             return []
         if self._last is not None:
-            if sample.tick - since.tick < HOLE_SECONDS:
+            if sample.tick - since.tick < self._hole_seconds:
                 return []
             self.events["counter_silent"] += 1
         self._last = self._doubted = None
@@ -231,6 +234,7 @@ class DeviceTrack:
             elapsed_seconds=elapsed,
             range_joules=self._range,
             power_limit_watts=self.power_limit_watts,
+            hole_seconds=self._hole_seconds,
             same_life=before.same_life,
         )
 
