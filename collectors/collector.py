@@ -1,7 +1,11 @@
-"""A collector, on one screen: something that can be opened, read again and again, and closed."""
+"""A collector, on one screen: something that can be opened, read again and again, and closed; or that is sent to."""
 
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
+
+from collectors.errors import RetryLater
+from collectors.rejected import RejectedInput
+from collectors.requests.event import RequestEvent
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -25,3 +29,15 @@ class Source(Protocol[T_co]):
     def close(self) -> None:
         """Lets go of everything; never raises."""
         ...
+
+
+class EventSink(Protocol):
+    """Where a receiver puts what it was sent. Called by many threads at once."""
+
+    def accept(self, events: Sequence[RequestEvent], rejected: Sequence[RejectedInput]) -> None:
+        """Returns once all of it is stored for good; raises RetryLater (SinkFull) where it is not: send it again."""
+        ...
+
+
+class SinkFull(RetryLater):
+    """More is under way than the sink keeps up with: the sender has to slow down."""

@@ -1,0 +1,24 @@
+"""What the receivers and followers of one process have taken since its start, for self-metrics."""
+
+import threading
+from collections import Counter
+from collections.abc import Sequence
+
+from monitor.log.protocol import DeadLetter
+
+
+class IngestCounts:
+    """Rising counts: events taken by source, rejected ones and refused posts by (source, reason). Any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.accepted: Counter[str] = Counter()
+        self.rejected: Counter[tuple[str, str]] = Counter()
+        self.refused: Counter[tuple[str, str]] = Counter()
+
+    def took(self, source: str, accepted: int, letters: Sequence[DeadLetter]) -> None:
+        """So many events of the source are stored, these are not."""
+        with self._lock:
+            self.accepted[source] += accepted
+            for letter in letters:
+                self.rejected[source, letter.reason] += 1
