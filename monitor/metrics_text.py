@@ -61,22 +61,24 @@ def _meters(meters: Sequence[MeterSnapshot]) -> Iterator[Metric]:
         "meter_up", "Whether a meter works.", ("meter",), [((m.name,), float(m.state == "ok")) for m in meters]
     )
     reads = [((each.name,), each.reads) for each in meters]
+    skipped = [((each.name,), each.skipped) for each in meters]
     yield _counter("meter_reads_total", "Reads asked of a meter, failed ones included.", ("meter",), reads)
+    yield _counter("meter_deadlines_skipped_total", "Deadlines that passed during a read.", ("meter",), skipped)
     yield _counter("meter_read_errors_total", "Reads that failed, by what follows.", ("meter", "reaction"), errors)
     yield _counter("meter_events_total", "What a meter noticed, by its word.", ("meter", "device", "event"), events)
-    yield from _spreads("meter_read", "a read took", meters, lambda each: each.read)
-    yield from _spreads("meter_late", "after its deadline a read began", meters, lambda each: each.late)
+    yield from _spreads("meter_read", "How long a read took", meters, lambda each: each.read)
+    yield from _spreads("meter_late", "How late after its deadline a read began", meters, lambda each: each.late)
 
 
 def _spreads(
     name: str, what: str, meters: Sequence[MeterSnapshot], spread: Callable[[MeterSnapshot], Spread]
 ) -> Iterator[Metric]:
-    summary = SummaryMetricFamily(f"wattribute_{name}_seconds", f"How long {what}.", labels=("meter",))
+    summary = SummaryMetricFamily(f"wattribute_{name}_seconds", f"{what}.", labels=("meter",))
     for each in meters:
         summary.add_metric((each.name,), spread(each).count, spread(each).total_seconds)
     yield summary
     longest = [((each.name,), spread(each).longest_seconds) for each in meters]
-    yield _gauge(f"{name}_longest_seconds", f"The longest that {what}, since the start.", ("meter",), longest)
+    yield _gauge(f"{name}_longest_seconds", f"{what}: the longest since the start.", ("meter",), longest)
 
 
 def _devices(meters: Sequence[MeterSnapshot]) -> Iterator[Metric]:

@@ -60,7 +60,7 @@ class MeterSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """A meter. `read_errors` counts by reaction (retry_later, gone, broken), `events` by device and then by word.
 
     `reads` are those asked for, failed ones included; `read` is how long they took, `late` how long after their
-    deadlines they began.
+    deadlines they began. `skipped` are the deadlines that passed while a read was still under way.
     """
 
     name: str
@@ -69,6 +69,7 @@ class MeterSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     interval_seconds: float
     devices: tuple[DeviceSnapshot, ...] = ()
     reads: int = 0
+    skipped: int = 0
     read_errors: Mapping[str, int] = {}
     events: Mapping[str, Mapping[str, int]] = {}
     read: Spread = Spread()
