@@ -1,29 +1,26 @@
-"""Starts, paces and stops the roles of one process.
+"""Plays recordings into a data folder, and restates a data folder at rest.
 
 recordings --> ReplayRole --> log --> AggregateRole --> store        (all on the recordings' own clock)
 """
 
 import math
 import signal
-import socket
 import threading
 from collections.abc import Callable, Sequence
 from types import FrameType
 
 import msgspec
-import structlog
 
-from collectors.clock import Clock, monotonic, sleep
+from collectors.clock import monotonic, sleep
 from collectors.recording import Recording
-from collectors.replay import TICK_SECONDS, Step
-from collectors.units import SECONDS_PER_HOUR, UnixSeconds
+from collectors.replay import Step
+from collectors.units import UnixSeconds
 from monitor.core.window import window_at, window_start
 from monitor.ledger.ledger import Progress
 from monitor.log.codec import tick_record
 from monitor.roles.aggregate import AggregateRole
 from monitor.roles.control import accounting_of, agree_on_terms, state_intensities
 from monitor.roles.embedded import Embedded
-from monitor.roles.ingest import FileIngest
 from monitor.roles.orders import carry_out_orders
 from monitor.roles.replay import ReplayRole, with_model_facts
 
@@ -90,37 +87,6 @@ def _hand_on(house: Embedded, role: ReplayRole, aggregate: AggregateRole, waitin
         role.append(waiting)
         waiting.clear()
         aggregate.drain()
-
-
-def follow_files(house: Embedded, *, clock: Clock, should_stop: Callable[[], bool]) -> None:
-    """Takes request events from the configured files, on the clock of this machine, until told to stop."""
-    config = house.config
-    terms = agree_on_terms(house.log, accounting_of(config), clock.now())
-    for zone in state_intensities(house.log, [config.host.zone], clock.now()):
-        structlog.get_logger().warning("emissions are missing, not zero: no carbon intensity is known", zone=zone)
-    this_host = config.host.name or socket.gethostname()
-    files = [source for source in config.sources if source.kind == "file"]
-    ingest = FileIngest(house.log, config, files, house.folder, this_host)
-    aggregate = AggregateRole(house.log, house.store, terms, show_provisional=True)
-    logger = structlog.get_logger()
-    logger.info("following files", sources=[source.name for source in files], host=this_host, data=str(house.folder))
-    trimmed_at = -math.inf
-    while not should_stop():
-        now = clock.now()
-        carry_out_orders(house.folder, house.log, now)
-        lines = ingest.read(now)
-        if now - (house.log.log_time() or -math.inf) >= TICK_SECONDS:
-            house.log.append([tick_record(this_host)], now)
-        aggregate.drain()
-        if now - trimmed_at >= SECONDS_PER_HOUR:
-            house.store.trim(now)
-            house.log.trim(now - config.log.retention_seconds)
-            if dropped := house.log.trim_to_size(config.log.max_size_bytes):
-                logger.warning("log was over [log] max_size: oldest records deleted", records=dropped)
-            trimmed_at = now
-        if not lines:
-            sleep(1.0)
-    logger.info("stopped as told", finals=aggregate.progress.finals, records=aggregate.progress.records)
 
 
 def stop_on_signals() -> threading.Event:

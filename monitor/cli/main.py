@@ -35,12 +35,14 @@ class Entry(NamedTuple):
 COMMANDS: Final[Mapping[str, Entry]] = {
     "check": Entry("monitor.cli.check:check", "Check the configuration and its drop-ins."),
     "demo": Entry("monitor.cli.demo:demo", "Show the whole at work on a simulated host; needs no hardware."),
+    "doctor": Entry("monitor.cli.doctor:doctor", "Say what of this host can be metered, and what mends the rest."),
     "rejected": Entry("monitor.cli.rejected:rejected", "List input that was not used, why, and where it stands."),
     "replay": Entry("monitor.cli.replay:replay", "Account for a recorded run as if it happened now."),
     "report": Entry("monitor.cli.report:report", "Report joules, CO2e, requests and tokens by model, team and more."),
     "restate": Entry("monitor.cli.restate:restate", "Compute a time again from what the log holds now."),
     "run": Entry("monitor.cli.run:run", "Meter this host and keep its books until told to stop."),
     "simulate": Entry("monitor.cli.simulate:simulate", "Write a simulated recording whose true joules are known."),
+    "status": Entry("monitor.cli.status:status", "Ask the running daemon how it does."),
     "top": Entry("monitor.cli.top:top", "Show live who uses how much now."),
 }
 

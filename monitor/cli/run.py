@@ -2,47 +2,81 @@
 
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from monitor.config.sections import Config
 
 
 @click.command()
 @click.option("--config", "config_file", type=click.Path(path_type=Path, dir_okay=False), help="The configuration.")
 @click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="The data directory.")
 def run(*, config_file: Path | None, data: Path | None) -> None:
-    """Keeps the books of the sources in the configuration until they end or it is told to stop.
+    """Meters this host, takes request events and keeps the books, until it is told to stop.
 
-    Sources of kind "recording" are played on their own clock, at their speed, and the daemon ends when they have. Those
-    of kind "file" are followed on this machine's clock. One daemon does either.
+    What it does is named by `roles` in the configuration. SIGTERM and Ctrl-C store what is under way and stop; SIGHUP
+    checks the configuration and takes it over if it is right.
 
-    SIGTERM and Ctrl-C finish what is under way and stop. Exit codes: 0 done or told to stop, 2 wrong configuration, 3
-    log or store unavailable.
+    Sources of kind "recording" are played instead, on their own clock and at their speed, and the daemon ends when they
+    have.
+
+    Exit codes: 0 done or told to stop, 1 a role died, 2 wrong configuration, 3 log or store unavailable.
     """
-    from collectors.clock import SystemClock
-    from collectors.recording import load_recording
-    from collectors.replay import with_quiet_level
     from monitor.cli.logging import configure
     from monitor.config.load import load_config
-    from monitor.roles.embedded import Embedded
-    from monitor.service import follow_files, replay_into, stop_on_signals
 
-    config = load_config(config_file, environ=os.environ)
-    configure(config.logging.level, config.logging.format)
+    def load() -> "Config":
+        config = load_config(config_file, environ=os.environ)
+        configure(config.logging.level, config.logging.format)
+        return config
+
+    config = load()
+    folder = data or config.data.directory
     recordings = [source for source in config.sources if source.kind == "recording"]
-    files = [source for source in config.sources if source.kind == "file"]
-    if bool(recordings) == bool(files):
-        what = (
-            "names both recordings and files; give each a daemon and a data folder of its own"
-            if files
-            else ('names no [[sources]] of kind "recording" or "file"; config.toml shows how')
+    if not recordings:
+        _live(config, load, folder, config_file)
+    elif len(recordings) < len(config.sources):
+        raise click.UsageError(
+            "the configuration names recordings beside other sources; give each a daemon and a data folder of its own"
         )
-        raise click.UsageError(f"the configuration {what}")
+    else:
+        _play(config, folder)
+
+
+def _live(config: "Config", load: "Callable[[], Config]", folder: Path, config_file: Path | None) -> None:
+    from collectors.clock import SystemClock
+    from collectors.errors import Broken
+    from monitor.daemon import Daemon, Signals
+    from monitor.roles.embedded import Embedded
+    from monitor.sd_notify import Notifier
+
+    if not {"collect", "ingest", "aggregate"} & set(config.roles):
+        raise click.UsageError("none of the roles collect, ingest and aggregate is named: there is nothing to run")
+    signals = Signals()
+    signals.listen()
+    with Embedded(folder, config) as house:
+        daemon = Daemon(house, config, load, clock=SystemClock(), notifier=Notifier(), config_file=config_file)
+        try:
+            code = daemon.run(signals)
+        except Broken as error:
+            raise click.ClickException(str(error)) from error
+    if code:
+        raise SystemExit(code)
+
+
+def _play(config: "Config", folder: Path) -> None:
+    from collectors.recording import load_recording
+    from collectors.replay import with_quiet_level
+    from monitor.roles.embedded import Embedded
+    from monitor.service import replay_into, stop_on_signals
+
+    recordings = [source for source in config.sources if source.path is not None]
     stop = stop_on_signals()
-    with Embedded(data or config.data.directory, config) as house:
-        if files:
-            follow_files(house, clock=SystemClock(), should_stop=stop.is_set)
-            return
+    with Embedded(folder, config) as house:
         loaded = [
             with_quiet_level(load_recording(source.path, allowed_labels=config.accounting.label_keys))
             for source in recordings

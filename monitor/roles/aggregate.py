@@ -3,6 +3,7 @@
 log --> Ledger (window, attribution, emissions, points) --> store
 """
 
+from collectors.units import UnixSeconds
 from monitor.core.membership import Accounting
 from monitor.ledger.ledger import Ledger, Progress
 from monitor.log.protocol import Log
@@ -21,9 +22,19 @@ class AggregateRole:
         """What has been read and written since the start."""
         return self._ledger.progress
 
+    @property
+    def final_until(self) -> UnixSeconds | None:
+        """Everything before it is final; None while nothing is."""
+        end = self._ledger.watermark
+        return end if end > float("-inf") else None
+
+    def step(self) -> int:
+        """Accounts the next records; returns how many. After the last of them windows that are over are shown."""
+        return self._ledger.step()
+
     def drain(self) -> int:
         """Accounts everything that stands in the log now; returns the number of records."""
         taken = 0
-        while records := self._ledger.step():
+        while records := self.step():
             taken += records
         return taken

@@ -55,7 +55,7 @@ class CollectRole:
         self.beat = monotonic()
         for meter in meters:
             meter.resume(tuple(self._marks.values()))
-        self.threads = [MeterThread(meter, self.take, clock) for meter in meters]
+        self.threads = [MeterThread(meter, self.take) for meter in meters]
         self._writer = threading.Thread(target=self._write_until_stopped, name="collect-writer", daemon=True)
 
     def start(self) -> None:
@@ -75,6 +75,11 @@ class CollectRole:
         self._stop.set()
         self._due.set()
         self._writer.join(timeout_seconds)
+
+    @property
+    def alive(self) -> bool:
+        """Whether what is read still reaches the log."""
+        return self._writer.is_alive()
 
     def take(self, meter: Meter, measured: Sequence[Measured]) -> None:
         """Takes what a meter has read, together with the counters at its end."""

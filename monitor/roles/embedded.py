@@ -26,8 +26,9 @@ class Embedded:
         folder.mkdir(parents=True, exist_ok=True)
         self.config = config
         self.folder = folder
+        self.store_path = folder / STORE_FILE
         self.log = SqliteLog(folder / LOG_FILE)
-        self.store = SqliteStore(folder / STORE_FILE, retention=retention_of(config))
+        self.store = SqliteStore(self.store_path, retention=retention_of(config))
 
     def __enter__(self) -> Self:
         return self

@@ -10,10 +10,10 @@ from typing import Final, Literal
 import msgspec
 import structlog
 
-from collectors.clock import Clock, monotonic
+from collectors.clock import monotonic
 from collectors.errors import Broken, Gone, RetryLater
 from collectors.meter import Measured, Meter, MeterHealth
-from collectors.units import UnixSeconds
+from monitor.selfmetrics import Spread
 
 OPEN_AGAIN_SECONDS: Final = 60.0
 """A meter that this host does not have, or that a person has to mend, is tried again so often."""
@@ -30,22 +30,19 @@ class MeterStats(msgspec.Struct):
     state: State = "opening"
     detail: str = ""
     reads: int = 0
-    retries: int = 0
+    errors: dict[str, int] = {}
     skipped: int = 0
-    read_seconds: float = 0.0
-    slowest_read_seconds: float = 0.0
-    late_seconds: float = 0.0
-    latest_seconds: float = 0.0
-    last_read: UnixSeconds | None = None
+    read: Spread = Spread()
+    late: Spread = Spread()
 
 
 class MeterThread:
     """Reads `meter` until it is stopped. A missed deadline is skipped and counted, never made up for."""
 
-    def __init__(self, meter: Meter, take: Take, clock: Clock) -> None:
+    def __init__(self, meter: Meter, take: Take) -> None:
         self.meter = meter
         self.stats = MeterStats()
-        self._take, self._clock = take, clock
+        self._take = take
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"meter-{meter.name}", daemon=True)
 
@@ -87,12 +84,15 @@ class MeterThread:
             self._set("ok", "")
             self._read_until_stopped()
         except RetryLater as error:
+            self._count("retry_later")
             self._set("not_answering", str(error))
             self.meter.close()
             return RETRY_SECONDS
         except Gone as error:
+            self._count("gone")
             self._set("absent", str(error))
         except Broken as error:
+            self._count("broken")
             self._set("broken", str(error))
         self.meter.close()
         return OPEN_AGAIN_SECONDS
@@ -109,21 +109,21 @@ class MeterThread:
 
     def _read(self, late_seconds: float) -> None:
         stats, begun = self.stats, monotonic()
+        stats.late = stats.late.plus(late_seconds)
+        stats.reads += 1
         try:
             measured = self.meter.read()
         except RetryLater as error:
-            stats.retries += 1
+            self._count("retry_later")
             self._set("not_answering", str(error))
             return
-        took = monotonic() - begun
-        stats.reads += 1
-        stats.read_seconds += took
-        stats.slowest_read_seconds = max(stats.slowest_read_seconds, took)
-        stats.late_seconds += late_seconds
-        stats.latest_seconds = max(stats.latest_seconds, late_seconds)
-        stats.last_read = self._clock.now()
+        finally:
+            stats.read = stats.read.plus(monotonic() - begun)
         self._set("ok", "")
         self._take(self.meter, measured)
+
+    def _count(self, reaction: str) -> None:
+        self.stats.errors = self.stats.errors | {reaction: self.stats.errors.get(reaction, 0) + 1}
 
     def _set(self, state: State, detail: str) -> None:
         """A change of state is told once."""

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import structlog
 
-from monitor.cli.logging import configure
+from monitor.cli.logging import RateLimit, configure
 
 
 @pytest.fixture(autouse=True)
@@ -38,3 +39,21 @@ def test_text_keeps_a_strangers_line_end_in_its_line(capsys: pytest.CaptureFixtu
     assert out == ""
     assert len(err.splitlines()) == 1
     assert "\x1b" not in err
+
+
+def test_a_message_that_repeats_is_told_a_few_times_a_minute_and_counted() -> None:
+    """Two in each minute; the next minute's first line says that three were left out, and others are not held up."""
+    now = 0.0
+    limit = RateLimit(lambda: now, most=2)
+
+    def told(source: str) -> list[dict[str, Any]]:
+        try:
+            return [dict(limit(None, "warning", {"event": "no answer", "level": "warning", "source": source}))]
+        except structlog.DropEvent:
+            return []
+
+    assert [len(told("a")) for _ in range(5)] == [1, 1, 0, 0, 0]
+    assert len(told("b")) == 1
+    now = 60.0
+    assert told("a")[0]["left_out"] == 3
+    assert "left_out" not in told("b")[0]

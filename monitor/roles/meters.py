@@ -1,0 +1,118 @@
+"""Which meters this host is read by. In: configuration. Out: meters, not opened; only those asked for are imported."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from collectors.servers import KnownServers
+
+from collectors.clock import Clock
+from collectors.first_of import FirstOf
+from collectors.meter import Meter
+from monitor.config.host_sections import BmcMeter as BmcSection
+from monitor.config.sections import Config
+
+
+def meters_of(config: Config, clock: Clock) -> list[Meter]:
+    """One for each table of [collect] that is enabled; RAPL and the CPU model are one, the first that works."""
+    collect = config.collect
+    servers = KnownServers(patterns=collect.processes.servers, procfs=collect.procfs)
+    meters = [*_gpu_meters(config, clock, servers)]
+    cpu = _cpu_meter(config, clock)
+    if cpu is not None:
+        meters.append(cpu)
+    if collect.bmc.enabled:
+        meters.append(bmc_meter(collect.bmc, clock))
+    if collect.processes.enabled:
+        from collectors.processes import ProcessMeter
+
+        def cpu_devices() -> list[str]:
+            return [] if cpu is None else [device.id for device in cpu.devices if device.kind == "cpu"]
+
+        meters.append(
+            ProcessMeter(
+                procfs=collect.procfs,
+                interval_seconds=collect.processes.interval_seconds,
+                clock=clock,
+                servers=servers,
+                cpu_devices=cpu_devices,
+            )
+        )
+    return meters
+
+
+def _gpu_meters(config: Config, clock: Clock, servers: KnownServers) -> Sequence[Meter]:
+    collect = config.collect
+    if collect.dcgm.enabled:
+        from collectors.dcgm import DcgmMeter
+
+        boot_id = boot_id_of(collect.procfs)
+        return [
+            DcgmMeter(collect.dcgm.url, interval_seconds=collect.dcgm.interval_seconds, clock=clock, boot_id=boot_id)
+        ]
+    if collect.nvml.enabled:
+        from collectors.nvml_process import NvmlMeter
+
+        return [
+            NvmlMeter(
+                procfs=collect.procfs,
+                interval_seconds=collect.nvml.interval_seconds,
+                clock=clock,
+                is_server=servers.is_server,
+            )
+        ]
+    return []
+
+
+def _cpu_meter(config: Config, clock: Clock) -> Meter | None:
+    collect = config.collect
+    meters: list[Meter] = []
+    if collect.rapl.enabled:
+        from collectors.rapl import RaplMeter
+
+        meters.append(
+            RaplMeter(
+                sysfs=collect.sysfs,
+                procfs=collect.procfs,
+                interval_seconds=max(collect.rapl.interval_seconds, 1.0),
+                clock=clock,
+            )
+        )
+    if collect.cpu_model.enabled:
+        from collectors.cpu_model import CpuModelMeter
+
+        meters.append(
+            CpuModelMeter(
+                procfs=collect.procfs,
+                interval_seconds=collect.cpu_model.interval_seconds,
+                tdp_watts=collect.cpu_model.tdp_watts,
+                clock=clock,
+            )
+        )
+    return FirstOf(meters) if len(meters) > 1 else next(iter(meters), None)
+
+
+def bmc_meter(section: BmcSection, clock: Clock) -> Meter:
+    """The node's meter by the protocol that is configured."""
+    from collectors.bmc import BmcMeter, NodePower
+
+    source: NodePower
+    if section.protocol == "redfish":
+        from collectors.redfish import RedfishPower
+
+        assert section.password_file is not None, "checked with the configuration"
+        source = RedfishPower(
+            section.url, user=section.user, password_file=section.password_file, ca_file=section.ca_file
+        )
+    else:
+        from collectors.ipmi import IpmiPower
+
+        source = IpmiPower()
+    return BmcMeter(source, interval_seconds=section.interval_seconds, clock=clock)
+
+
+def boot_id_of(procfs: Path) -> str:
+    """Which boot of the machine this is; "" where the kernel does not tell."""
+    try:
+        return (procfs / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""

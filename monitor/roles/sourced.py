@@ -1,0 +1,65 @@
+"""Role ingest on a live host: files that are followed, receivers, and orders that people left, into the log.
+
+files --> FileIngest --\\
+http --> HttpIngest ----> log (usage), dead letters
+orders --------------/
+"""
+
+from collections import Counter
+
+from collectors.clock import Clock
+from monitor.config.input_sections import Source
+from monitor.config.sections import Config
+from monitor.roles.embedded import Embedded
+from monitor.roles.ingest import FileIngest
+from monitor.roles.ingest_http import HttpIngest
+from monitor.roles.orders import carry_out_orders
+from monitor.selfmetrics import SourceSnapshot
+
+PAUSE_SECONDS = 1.0
+
+
+class Sourced:
+    """Every source of the configuration that needs no broker."""
+
+    def __init__(self, house: Embedded, config: Config, *, host: str, clock: Clock) -> None:
+        self._sources = [source for source in config.sources if source.kind in ("file", "http")]
+        files = [source for source in config.sources if source.kind == "file"]
+        posts = [source for source in config.sources if source.kind == "http"]
+        self._house, self._clock = house, clock
+        self.files = FileIngest(house.log, config, files, house.folder, host)
+        self.http = HttpIngest(house.log, config, posts, host, clock)
+
+    def start(self) -> None:
+        """Opens the receivers; files are read by `step`."""
+        self.http.start()
+
+    def stop(self) -> None:
+        """Takes no more posts; those that were taken are in the log."""
+        self.http.stop()
+
+    def snapshots(self) -> tuple[SourceSnapshot, ...]:
+        """What came from each source since the start."""
+        return tuple(self._snapshot(source) for source in self._sources)
+
+    def _snapshot(self, source: Source) -> SourceSnapshot:
+        counts = self.files.counts if source.kind == "file" else self.http.counts
+        rejected = Counter[str]()
+        for told in (counts.rejected, counts.refused):
+            for (name, reason), count in list(told.items()):
+                if name == source.name:
+                    rejected[reason] += count
+        accepted = counts.accepted[source.name]
+        return SourceSnapshot(
+            name=source.name,
+            kind=source.kind,
+            state="ok" if accepted else "waiting",
+            accepted=accepted,
+            rejected=dict(rejected),
+        )
+
+    def step(self) -> float:
+        """Reads what has come; returns how long to wait before the next."""
+        now = self._clock.now()
+        carry_out_orders(self._house.folder, self._house.log, now)
+        return 0.0 if self.files.read(now) else PAUSE_SECONDS

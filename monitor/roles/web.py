@@ -1,0 +1,31 @@
+"""Role web on a live host: the API over the books of the data folder, read as any other process would.
+
+store.db (read-only) --> Query --> app --> HttpServer
+"""
+
+from collections.abc import Callable
+
+from collectors.clock import Clock
+from collectors.http_server import HttpServer
+from monitor.config.sections import Config
+from monitor.query import Query
+from monitor.roles.embedded import Embedded, owners_of
+from monitor.selfmetrics import DaemonSnapshot
+from monitor.store.sqlite import SqliteStore
+from monitor.web.app import build_app
+
+
+class WebRole:
+    """Listens from `start` to `stop`; raises Broken where the address is taken."""
+
+    def __init__(self, house: Embedded, config: Config, snapshot: Callable[[], DaemonSnapshot], clock: Clock) -> None:
+        self._store = SqliteStore(house.store_path, read_only=True)
+        query = Query(self._store, rejected=house.log.rejected, owners=owners_of(config))
+        self._server = HttpServer(build_app(query, clock=clock, daemon=snapshot), config.web.listen, name="web")
+
+    def start(self) -> None:
+        self._server.start()
+
+    def stop(self) -> None:
+        self._server.stop()
+        self._store.close()

@@ -1,0 +1,145 @@
+"""Draws the picture of how the daemon does, from its roles. Out: a snapshot, and a line for people."""
+
+import os
+from importlib.metadata import version
+
+from collectors.clock import Clock, monotonic
+from collectors.meter import DeviceHealth
+from monitor.roles.live import LiveRoles
+from monitor.roles.meter_thread import MeterThread
+from monitor.selfmetrics import (
+    DaemonSnapshot,
+    DeviceSnapshot,
+    LedgerSnapshot,
+    MeterSnapshot,
+    PartState,
+    RoleSnapshot,
+    nested,
+)
+
+_STATES: dict[str, PartState] = {
+    "opening": "waiting",
+    "ok": "ok",
+    "not_answering": "retrying",
+    "absent": "gone",
+    "broken": "broken",
+    "stopped": "gone",
+}
+
+
+class SelfWatch:
+    """Asked from any thread. The daemon sets `roles`, and calls `beat` each time its main loop comes round."""
+
+    def __init__(self, clock: Clock, *, config_file: str | None, data_directory: str) -> None:
+        self.roles: LiveRoles | None = None
+        self.reload_failed = ""
+        self._clock = clock
+        self._config_file, self._data_directory = config_file, data_directory
+        self._started_at = clock.now()
+        self._beat = monotonic()
+        self._version = version("wattribute")
+
+    def beat(self) -> None:
+        """The main loop has come round."""
+        self._beat = monotonic()
+
+    def snapshot(self) -> DaemonSnapshot:
+        """The present moment."""
+        roles = self.roles
+        missing = ["starting"] if roles is None else roles.missing()
+        return DaemonSnapshot(
+            version=self._version,
+            host="" if roles is None else roles.host,
+            pid=os.getpid(),
+            at=self._clock.now(),
+            started_at=self._started_at,
+            loop_age_seconds=monotonic() - self._beat,
+            ready=not missing,
+            reason="; ".join(missing),
+            config_file=self._config_file,
+            data_directory=self._data_directory,
+            roles=() if roles is None else self._roles(roles),
+            meters=() if roles is None or roles.collect is None else _meters(roles),
+            sources=() if roles is None or roles.sourced is None else roles.sourced.snapshots(),
+            ledger=None if roles is None else _ledger(roles),
+        )
+
+    def line(self) -> str:
+        """What `systemctl status` shows."""
+        now = self.snapshot()
+        watts = [
+            device.power_watts for meter in now.meters for device in meter.devices if device.power_watts is not None
+        ]
+        wrong = [meter.name for meter in now.meters if meter.state in ("broken", "retrying")]
+        parts = [f"{len(watts)} devices, {sum(watts):.0f} W"] if now.meters else []
+        if now.sources:
+            parts.append(f"{sum(source.accepted for source in now.sources)} events")
+        if now.ledger is not None:
+            parts.append(f"{now.ledger.windows_final} windows final")
+        if wrong:
+            parts.append(f"needs attention: {', '.join(wrong)} (wattribute doctor)")
+        if self.reload_failed:
+            parts.append("last reload failed")
+        return "; ".join([*parts, *([now.reason] if now.reason else [])])
+
+    def _roles(self, roles: LiveRoles) -> tuple[RoleSnapshot, ...]:
+        troubles = roles.troubles()
+        waits = {loop.name: loop.waits_for for loop in roles.loops}
+        found = []
+        for name in roles.config.roles:
+            detail = "; ".join([*(each for each in troubles if each.startswith(name)), waits.get(name, "")]).strip("; ")
+            if name == "control" and self.reload_failed:
+                detail = f"configuration not reloaded: {self.reload_failed}"
+            found.append(RoleSnapshot(name=name, state="broken" if detail else "running", detail=detail))
+        return tuple(found)
+
+
+def _meters(roles: LiveRoles) -> tuple[MeterSnapshot, ...]:
+    assert roles.collect is not None
+    return tuple(_meter(thread, roles) for thread in roles.collect.threads)
+
+
+def _meter(thread: MeterThread, roles: LiveRoles) -> MeterSnapshot:
+    health, stats = thread.health(), thread.stats
+    state, detail = _STATES[stats.state], stats.detail
+    if not thread.alive and stats.state != "stopped":
+        state, detail = "broken", "its thread has ended by an error; see the log"
+    told = {each.device: each for each in health.devices}
+    kinds = {device.id: device.kind for device in thread.meter.devices}
+    devices = tuple(_device(told.get(each), each, kinds.get(each, ""), roles) for each in sorted(told.keys() | kinds))
+    return MeterSnapshot(
+        name=thread.meter.name,
+        state=state,
+        detail=detail,
+        interval_seconds=thread.meter.interval_seconds,
+        devices=devices,
+        reads=stats.reads,
+        read_errors=dict(stats.errors),
+        events=nested(health.events),
+        read=stats.read,
+        late=stats.late,
+    )
+
+
+def _device(health: DeviceHealth | None, device: str, kind: str, roles: LiveRoles) -> DeviceSnapshot:
+    assert roles.collect is not None
+    at, watts = roles.collect.last_watts.get(device, (None, None))
+    return DeviceSnapshot(
+        device=device,
+        kind=kind,
+        state="waiting" if health is None else health.state,
+        detail="" if health is None else health.detail,
+        power_watts=watts,
+        last_reading_at=at,
+        counter_disagreement_ratio=None if health is None else health.counter_disagreement,
+    )
+
+
+def _ledger(roles: LiveRoles) -> LedgerSnapshot | None:
+    if roles.aggregate is None:
+        return None
+    return LedgerSnapshot(
+        final_until=roles.aggregate.final_until,
+        log_time=roles.log_time(),
+        windows_final=roles.aggregate.progress.finals,
+    )
