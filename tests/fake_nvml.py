@@ -1,7 +1,7 @@
 """The fake NVML of tests/fake_nvml/libnvidia_ml.c: compiled with `cc`, and scripted through a file that it maps.
 
-    with FakeNvml(folder, GPUS) as nvml:      environment: LD_LIBRARY_PATH and FAKE_NVML, for any program
-        nvml.gpu(0).energy_mj = 1_500_000     what the next call answers, in whatever process
+with FakeNvml(folder, GPUS) as nvml:      environment: LD_LIBRARY_PATH and FAKE_NVML, for any program
+    nvml.gpu(0).energy_mj = 1_500_000     what the next call answers, in whatever process
 """
 
 import ctypes
@@ -22,10 +22,35 @@ LIBRARY = "libnvidia-ml.so.1"
 
 NOT_SUPPORTED, NO_PERMISSION, DRIVER_NOT_LOADED, GPU_IS_LOST, LIB_RM_VERSION_MISMATCH, UNKNOWN = 3, 4, 9, 15, 18, 999
 
-CALLS = (
-    "init count handle uuid name pci fields energy power limit reasons mig c2c processes utilisation persistence"
-).split()
-FIELDS = "energy average instant limit max_limit module_energy module_average module_limit memory_average".split()
+CALLS = [
+    "init",
+    "count",
+    "handle",
+    "uuid",
+    "name",
+    "pci",
+    "fields",
+    "energy",
+    "power",
+    "limit",
+    "reasons",
+    "mig",
+    "c2c",
+    "processes",
+    "utilisation",
+    "persistence",
+]
+FIELDS = [
+    "energy",
+    "average",
+    "instant",
+    "limit",
+    "max_limit",
+    "module_energy",
+    "module_average",
+    "module_limit",
+    "memory_average",
+]
 
 
 class _Process(ctypes.Structure):
@@ -117,7 +142,9 @@ def library() -> Path:
     """The compiled library, once per test session; kept in a folder of its own for LD_LIBRARY_PATH."""
     compiler = shutil.which("cc")
     if compiler is None:
-        raise RuntimeError("the tests of the NVML meter compile a fake driver and need `cc`: apt-get install gcc libc6-dev")
+        raise RuntimeError(
+            "the tests of the NVML meter compile a fake driver and need `cc`: apt-get install gcc libc6-dev"
+        )
     target = Path(tempfile.mkdtemp(prefix="fake-nvml-")) / LIBRARY
     flags = ["-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", f"-Wl,-soname,{LIBRARY}"]
     subprocess.run([compiler, *flags, "-o", str(target), str(SOURCE)], check=True)
