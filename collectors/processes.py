@@ -7,6 +7,7 @@ Only servers' processes are read each time; all of them are looked at every 30 s
 A process's last moments before its end are in the host's time and in nobody's own: they are counted as other.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -18,10 +19,10 @@ from collectors.counter import HOLE_SECONDS
 from collectors.cpu_time import CpuTimeFile
 from collectors.device_track import STEP_SECONDS
 from collectors.errors import Broken, RetryLater
-from collectors.meter import Measured, MeterHealth
+from collectors.meter import Finding, Measured, MeterHealth
 from collectors.proc_table import process_ids, read_process
 from collectors.readings import OTHER_PROCESSES, ActivityReading, CounterMark, Device
-from collectors.servers import KnownServers, Server
+from collectors.servers import KnownServers, Server, find_servers
 
 SERVER: Final = "server:"
 LONGEST_SECONDS: Final = 3.0 * HOLE_SECONDS
@@ -90,7 +91,12 @@ class ProcessMeter:
         return MeterHealth(events=dict(self._events))
 
     def open(self) -> None:
-        """Raises Broken where /proc tells no processor time."""
+        """Raises Broken where /proc tells no processor time.
+
+        Where processes of other users are hidden, servers are among the others: counted as "processes_hidden".
+        """
+        if are_hidden(self._procfs):
+            self._count("processes_hidden")
         try:
             self._file.read()
         except RetryLater as error:
@@ -160,7 +166,8 @@ class ProcessMeter:
                 continue
             busy_now[key] = process.busy_seconds
             used = process.busy_seconds - self._foreign.get(key, 0.0)
-            found.append(BusyProcess(pid=pid, name=process.name, busy_seconds=max(0.0, used)))
+            if used > 0.0:
+                found.append(BusyProcess(pid=pid, name=process.name, busy_seconds=used))
         self._foreign = busy_now
         return sorted(found, key=lambda process: (-process.busy_seconds, process.pid))[:count]
 
@@ -187,3 +194,34 @@ def _shares(busy_seconds: float, used: dict[str, float]) -> dict[str, float]:
     scale = min(1.0, busy_seconds / of_servers) if of_servers > 0.0 else 1.0
     shares = {f"{SERVER}{name}": seconds * scale for name, seconds in sorted(used.items())}
     return {OTHER_PROCESSES: max(0.0, busy_seconds - of_servers), **shares}
+
+
+def are_hidden(procfs: Path) -> bool:
+    """Whether /proc shows only this user's own processes (hidepid, or ProtectProc= of a unit): not even the first."""
+    return read_process(procfs, 1) is None
+
+
+def diagnose(*, procfs: Path = Path("/proc"), patterns: Sequence[str] = ()) -> list[Finding]:
+    """What `wattribute doctor` says of the processes: a line per model server, and who else is busy."""
+    if are_hidden(procfs):
+        what = "processes of other users are hidden from this one: model servers cannot be told from the rest"
+        mend = "ProtectProc=default in the unit, no hidepid on /proc, and the host's process ids in a container"
+        return [Finding(area="processes", subject="processes", state="warning", what=what, mend=mend)]
+    found = find_servers(procfs=procfs, patterns=patterns)
+    processes = Counter(server.name for server in found)
+    findings = [
+        Finding(area="processes", subject=name, state="ok", what=f"a model server, processes: {count}")
+        for name, count in sorted(processes.items())
+    ] or [
+        Finding(
+            area="processes",
+            subject="servers",
+            state="missing",
+            what="no model server runs on this host that is known by its program",
+            mend='name one of your own by its command line: servers = ["my_server.py"] under [collect.processes]',
+        )
+    ]
+    meter = ProcessMeter(procfs=procfs, cpu_devices=tuple, servers=KnownServers(procfs=procfs, patterns=patterns))
+    busiest = ", ".join(f"{each.name} {each.busy_seconds:.0f} s" for each in meter.top_consumers(3))
+    what = f"busiest since they began, of all others: {busiest or 'none'}"
+    return [*findings, Finding(area="processes", subject="other", state="ok", what=what)]

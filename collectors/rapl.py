@@ -98,9 +98,9 @@ class RaplMeter:
         self._sweep()
         self._refresh_health()
         if all(counter.state in {"broken", "gone", "not_responding"} for counter in self._counters.values()):
-            details = "; ".join(sorted({counter.detail for counter in self._counters.values()})[:1])
+            first = next(iter(self._counters.values())).detail
             self.close()
-            raise Broken(f"none of {len(zones)} RAPL zones can be read: {details}")
+            raise Broken(f"none of {len(zones)} RAPL zones can be read: {first}")
 
     def _counter(self, zone: Zone) -> ZoneCounter:
         # Without a boot id a reboot in between would not be told from a wrap: the mark is of no use.

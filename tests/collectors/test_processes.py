@@ -13,14 +13,16 @@ from sysfs_tree import HandClock
 from collectors.errors import Broken
 from collectors.meter import Measured
 from collectors.proc_table import read_process
-from collectors.processes import BusyProcess, ProcessMeter
+from collectors.processes import BusyProcess, ProcessMeter, diagnose
 from collectors.readings import ActivityReading
 from collectors.servers import KnownServers, find_servers, server_name
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> ProcTree:
-    return ProcTree(tmp_path)
+    tree = ProcTree(tmp_path)
+    tree.start(1, "init", create_time=0.0)
+    return tree
 
 
 @pytest.fixture
@@ -159,10 +161,31 @@ def test_top_consumers_are_the_busiest_that_are_no_servers(tree: ProcTree, clock
         tree.work(seconds, pid)
     assert meter.top_consumers(1) == [BusyProcess(pid=20, name="backup", busy_seconds=5.0)]
     tree.work(2.0, 30)
-    assert [(process.name, process.busy_seconds) for process in meter.top_consumers(9)] == [
-        ("indexer", 2.0),
-        ("backup", 0.0),
+    assert [(process.name, process.busy_seconds) for process in meter.top_consumers(9)] == [("indexer", 2.0)]
+
+
+def test_the_doctor_names_servers_and_the_busiest_others(tree: ProcTree) -> None:
+    """None at first, with where to name one's own; then each with its processes."""
+    missing, _ = diagnose(procfs=tree.root)
+    assert (missing.state, "[collect.processes]" in missing.mend) == ("missing", True)
+    tree.start(10, "llama-server --port 8080")
+    tree.start(11, "python3 mine.py", parent=1)
+    tree.start(20, "backup", create_time=3.0)
+    tree.work(7.0, 20)
+    findings = diagnose(procfs=tree.root, patterns=("mine.py",))
+    assert [(finding.subject, finding.what) for finding in findings] == [
+        ("llama.cpp-8080", "a model server, processes: 1"),
+        ("mine.py", "a model server, processes: 1"),
+        ("other", "busiest since they began, of all others: backup 7 s"),
     ]
+
+
+def test_hidden_processes_are_said(tree: ProcTree, clock: HandClock) -> None:
+    """hidepid shows no process of root's, not even the first: all busy time would be other, so it is counted."""
+    tree.end(1)
+    assert opened(tree, clock).health().events == {("", "processes_hidden"): 1}
+    (finding,) = diagnose(procfs=tree.root)
+    assert (finding.state, "ProtectProc" in finding.mend) == ("warning", True)
 
 
 @pytest.mark.parametrize(
