@@ -16,7 +16,7 @@ COMMAND: Final = ("ipmitool", "dcmi", "power", "reading")
 TIMEOUT_SECONDS: Final = 5.0
 INSTALL: Final = "apt-get install ipmitool"
 LOAD_DRIVER: Final = "modprobe ipmi_si && modprobe ipmi_devintf"
-GIVE_ACCESS: Final = "chgrp wattribute /dev/ipmi0 && chmod 0660 /dev/ipmi0 (for good: a udev rule)"
+GIVE_ACCESS: Final = "chgrp wattribute /dev/ipmi0 && chmod 660 /dev/ipmi0; for good by a udev rule, see docs/install.md"
 ACTIVATE: Final = 'ipmitool dcmi power activate, or use protocol = "redfish" under [collect.bmc]'
 _READING: Final = re.compile(r"^\s*Instantaneous power reading\s*:\s*(\d+)\s*Watts\s*$", re.MULTILINE)
 _STATE: Final = re.compile(r"^\s*Power reading state is\s*:\s*(\w+)\s*$", re.MULTILINE)
