@@ -98,10 +98,8 @@ class ZoneCounter:
         if error.errno in _FORBIDDEN:
             self.state, self.detail = "broken", f"{path}: {reason}; {GRANT_READ}"
         elif error.errno in _GONE:
-            self.state, self.detail = (
-                "gone",
-                f"{path}: {reason}; the zone was removed (driver unloaded, socket offline)",
-            )
+            self.state = "gone"
+            self.detail = f"{path}: {reason}; the zone was removed (driver unloaded, socket offline)"
         else:
             self.state, self.detail = "not_responding", f"{path}: {reason}"
         if self.state != was or self.state == "not_responding":

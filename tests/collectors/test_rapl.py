@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sysfs_tree import RANGE_MICROJOULES, HandClock, PowercapTree
 
@@ -161,6 +161,7 @@ def test_zones_alike_by_chance_are_told_apart_once_they_differ(tree: PowercapTre
         assert meter.health().events[("cpu-1", "mirror_ended")] == 1
 
 
+@settings(deadline=None, max_examples=60)
 @given(
     start=st.integers(0, RANGE_MICROJOULES - 1),
     steps=st.lists(st.integers(1, 400_000_000), min_size=1, max_size=20),
@@ -376,6 +377,7 @@ def test_doctor_says_each_zone(tree: PowercapTree) -> None:
     assert (findings["dram-0-die-0"].state, findings["cpu-0-die-0"].state) == ("warning", "ok")
 
 
+@settings(deadline=None, max_examples=60)
 @given(used=st.integers(1, 100_000_000), seconds=st.integers(31, 300), start=st.integers(0, RANGE_MICROJOULES - 1))
 def test_restart_recovers_the_joules_of_the_continuous_counter(used: int, seconds: int, start: int) -> None:
     """270 W, 262 143 J: up to 323 s come back whole (1.5 x 270 x 300 = 121 500 J), also over the wrap."""
