@@ -13,12 +13,12 @@ from typing import Final
 
 import msgspec
 
-# Every alternative starts with another character, so a hostile line costs no more than its length.
+# Possessive throughout (++, *+): a hostile line costs no more than its length.
 _ROW: Final = re.compile(
-    r'([A-Za-z_:][\w:]*)(?:\{((?:[^"}]|"(?:[^"\\]|\\.)*")*)\})?'  # name, labels
-    r"[ \t]+(\S+)(?:[ \t]+(-?\d+))?[ \t]*"  # value, milliseconds
+    r'([A-Za-z_:][\w:]*+)(?:\{((?:[^"}]++|"(?:[^"\\]++|\\.)*+")*+)\})?'  # name, labels
+    r"[ \t]++(\S++)(?:[ \t]++(-?\d++))?[ \t]*+"  # value, milliseconds
 )
-_LABEL: Final = re.compile(r'(\w+)\s*=\s*"((?:[^"\\]|\\.)*)"')
+_LABEL: Final = re.compile(r'(\w++)\s*+=\s*+"((?:[^"\\]++|\\.)*+)"')
 _ESCAPED: Final = re.compile(r"\\(.)")
 
 

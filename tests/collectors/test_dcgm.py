@@ -4,14 +4,18 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from http_pages import Pages, served_pages
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from collectors.clock import Clock
 from collectors.dcgm import DcgmMeter, diagnose
-from collectors.dcgm_page import boards, number
+from collectors.dcgm_board import BoardTrack
+from collectors.dcgm_page import Board, boards, number
 from collectors.errors import Broken, RetryLater
 from collectors.meter import Measured
 from collectors.readings import ActivityReading, CounterMark, Device, EnergyReading
@@ -357,3 +361,29 @@ def test_a_page_captured_on_a_real_l4_is_read_whole() -> None:
     (board,) = boards(REAL_PAGE.read_text()).values()
     assert (board.uuid, board.hardware) == (UUID, "NVIDIA L4")
     assert (board.energy_joules, board.power_watts, board.busy_ratio) == (4_742.776, 16.365, 0.0)
+
+
+@given(
+    refreshes=st.lists(st.floats(min_value=0.2, max_value=60.0), min_size=3, max_size=20),
+    watts=st.floats(min_value=10.0, max_value=700.0),
+    offset=st.floats(min_value=0.0, max_value=0.99),
+)
+def test_however_the_exporter_refreshes_each_joule_is_told_once(
+    refreshes: list[float], watts: float, offset: float
+) -> None:
+    """From the first change that was seen to the last one, to the millijoule, in intervals that touch."""
+    times = [offset + sum(refreshes[:count]) for count in range(len(refreshes))]
+    track = BoardTrack(Board(uuid=UUID), boot_id="boot", mark=None)
+    told, shown = [], []
+    for second in range(1, int(times[-1]) + 3):
+        refreshed = max(time for time in times if time <= second)
+        board = Board(uuid=UUID, energy_joules=round(1_000.0 + watts * refreshed, 3), power_watts=watts)
+        shown.append((float(second), board.energy_joules))
+        told += energies(track.take(board, at=T0 + second, tick=float(second)))
+    changes = [each for before, each in pairwise(shown) if each[1] != before[1]]
+    assume(changes)
+    first, last = changes[0], changes[-1]
+    assert [start for start, *_ in told] == [first[0], *(end for _, end, *_ in told[:-1])][: len(told)]
+    assert sum(joules for _, _, joules, _ in told) == pytest.approx(last[1] - first[1], abs=1e-6)
+    assert {method for *_, method in told} <= {"counter", "recovered"}
+    assert track.track.events.keys() <= {"recovered"}
