@@ -13,7 +13,7 @@ install -D -m 644 "$here/70-wattribute-powercap.rules" /etc/udev/rules.d/70-watt
 udevadm control --reload 2>/dev/null && udevadm trigger --subsystem-match=powercap \
   || echo "install.sh: udev does not run here, so nobody gives the CPU's energy counters to group powercap" >&2
 install -d -m 755 /etc/wattribute
-[ -e /etc/wattribute/config.toml ] || install -m 640 -g wattribute "$here/../config.toml" /etc/wattribute/config.toml
+[ -e /etc/wattribute/config.toml ] || install -m 644 "$here/../config.toml" /etc/wattribute/config.toml
 install -D -m 644 "$here/wattribute.service" /etc/systemd/system/wattribute.service
 systemctl daemon-reload
 echo "install.sh: done. Next: systemctl enable --now wattribute"

@@ -64,6 +64,8 @@ def finish_environment(root: Path) -> None:
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     (binaries / "python").symlink_to(f"{_interpreter_home()}/bin/{version}")
     (binaries / "wattribute").chmod(0o755)
+    # A shared libpython is found by the path it was built for, which is not there: before /usr's, then.
+    (root / "etc/ld.so.conf").write_text(f"{_interpreter_home()}/lib\n")
 
 
 def _interpreter_home() -> str:
@@ -93,6 +95,7 @@ class Machine:
         )
         try:
             self.wait_for(lambda: self._find_init() and self.systemctl("is-system-running") != "", "systemd to answer")
+            self.run("ldconfig")
         except BaseException:
             self.__exit__()
             raise

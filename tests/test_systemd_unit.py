@@ -12,14 +12,20 @@ import re
 import shutil
 import stat
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fake_nvml import FakeNvml, library, uuid
 from nspawn import REPOSITORY, Machine, environment_files, finish_environment, make_root, missing
 
 SYSTEMD = REPOSITORY / "systemd"
 UNIT = SYSTEMD / "wattribute.service"
+COMMAND = "/opt/wattribute/bin/wattribute"
+# What `sudo -u wattribute` does, without PAM.
+AS_USER = ("setpriv", "--reuid=wattribute", "--regid=wattribute", "--init-groups")
 RULE = SYSTEMD / "70-wattribute-powercap.rules"
 ZONES = ("intel-rapl:0", "intel-rapl:0/intel-rapl:0:0", "intel-rapl:1")
 COUNTERS = ("energy_uj", "max_energy_range_uj")
@@ -37,6 +43,21 @@ window = "2s"
 name = "receiver"
 kind = "http"
 listen = "127.0.0.1:8096"
+"""
+GPU_WATTS = 250.0
+# Where the fake driver is: its library, and the file that scripts it, in the only folder that the daemon may write to.
+DRIVER = """
+[Service]
+Environment=LD_LIBRARY_PATH=/opt/driver FAKE_NVML=/var/lib/wattribute/fake-nvml.control
+"""
+# Posts an event of the last second to the receiver, as a gateway on this host does.
+POST = """
+import json, time, urllib.request
+now = time.time()
+event = {"request_id": "r-1", "model": "chat", "team": "search", "start": now - 1, "end": now, "output_tokens": 9}
+request = urllib.request.Request("http://127.0.0.1:8096/v1/events", json.dumps(event).encode())
+request.add_header("Content-Type", "application/json")
+print(urllib.request.urlopen(request, timeout=10).status)
 """
 # The same sandbox around a program that tries what the unit forbids and needs what it must leave.
 PROBE = """
@@ -160,19 +181,26 @@ def test_tmpfiles_does_the_same_without_udev(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """A booted machine on which Wattribute was installed as docs/install.md says."""
+    """A booted machine with one (fake) GPU, on which Wattribute was installed as docs/install.md says."""
     root = tmp_path_factory.mktemp("machine") / "root"
     files = {
         "etc/systemd/system/default.target": "[Unit]\nRequires=sysinit.target\nAfter=sysinit.target\n",
         "etc/systemd/system/wattribute-probe.service": UNIT.read_text() + PROBE_SERVICE,
+        "etc/systemd/system/wattribute.service.d/driver.conf": DRIVER,
         "opt/probe.py": PROBE,
     }
     make_root(root, files=environment_files() | files)
     finish_environment(root)
+    (root / "opt/driver").mkdir()
+    shutil.copy(library(), root / "opt/driver")
     with Machine(root) as booted:
         booted.run("/opt/checkout/systemd/install.sh")
-        (root / "etc/wattribute/config.toml").write_text(CONFIG)
-        yield booted
+        state = root / "var/lib/wattribute"
+        booted.run("install", "-d", "--owner=wattribute", "--group=wattribute", "/var/lib/wattribute")
+        with FakeNvml(state, 1) as driver:
+            driver.gpu(0).draw(GPU_WATTS)
+            booted.run("chown", "wattribute", "/var/lib/wattribute/fake-nvml.control")
+            yield booted
 
 
 @needs_machine
@@ -202,3 +230,111 @@ def test_the_sandbox_forbids_what_it_says_and_leaves_what_meters_need(machine: M
         "callback": 7,
         "capabilities": ["0" * 16] * 2,
     }
+
+
+@pytest.fixture
+def daemon(machine: Machine) -> Machine:
+    """The machine with the daemon running on CONFIG, started by whoever comes first."""
+    _configure(machine, CONFIG)
+    machine.run("systemctl", "start", "wattribute")
+    return machine
+
+
+def _configure(machine: Machine, text: str) -> None:
+    (machine.root / "etc/wattribute/config.toml").write_text(text)
+
+
+def _status(machine: Machine) -> dict[str, Any]:
+    """What the daemon says of itself to anybody on its host."""
+    ask = "import urllib.request as web; print(web.urlopen('http://127.0.0.1:8097/status', timeout=10).read().decode())"
+    told: dict[str, Any] = json.loads(machine.run("/opt/wattribute/bin/python", "-c", ask))
+    return told
+
+
+def _devices(machine: Machine) -> list[dict[str, Any]]:
+    return [device for meter in _status(machine)["meters"] for device in meter["devices"]]
+
+
+def _watts(machine: Machine) -> dict[str, float]:
+    """The last power of each device that has been read."""
+    read = (device for device in _devices(machine) if device["power_watts"] is not None)
+    return {device["device"]: device["power_watts"] for device in read}
+
+
+def _last_reading(machine: Machine) -> float:
+    return max(device["last_reading_at"] or 0.0 for device in _devices(machine))
+
+
+def _sources(machine: Machine) -> list[str]:
+    return [source["name"] for source in _status(machine)["sources"]]
+
+
+def _wait_until_active(machine: Machine) -> None:
+    """While it reloads, a unit is `reloading`."""
+    machine.wait_for(lambda: machine.show("wattribute", "ActiveState") == "active", "the end of the reload")
+
+
+@needs_machine
+def test_the_daemon_is_ready_as_its_own_user_under_a_watchdog(daemon: Machine) -> None:
+    """Type=notify: active means that it said so, after a first reading."""
+    assert daemon.show("wattribute", "ActiveState") == "active"
+    process = daemon.show("wattribute", "MainPID")
+    assert daemon.run("ps", "-o", "user=", "-p", process) == "wattribute"
+    assert daemon.run("stat", "--format=%U:%G %a", "/var/lib/wattribute") == "wattribute:wattribute 750"
+    assert daemon.show("wattribute", "WatchdogUSec") == "1min"
+    started = daemon.show("wattribute", "ExecMainStartTimestampMonotonic")
+    assert int(daemon.show("wattribute", "WatchdogTimestampMonotonic")) > int(started)
+    assert " W" in daemon.show("wattribute", "StatusText")
+
+
+@needs_machine
+def test_the_daemon_meters_and_takes_events_in_its_sandbox(daemon: Machine) -> None:
+    """A GPU through the reader process, the CPU, and an event posted to its receiver: a team has energy in a report."""
+    assert daemon.run("/opt/wattribute/bin/python", "-c", POST) == "202"
+    daemon.wait_for(lambda: set(_watts(daemon)) >= {uuid(0), "cpu"}, "both meters")
+    assert _watts(daemon)[uuid(0)] == pytest.approx(GPU_WATTS, rel=0.2)
+    asked = (*AS_USER, COMMAND, "report", "--from", "-1h", "--by", "team")
+    daemon.wait_for(lambda: "search" in daemon.run(*asked), "the team's energy in a report", seconds=20.0)
+
+
+@needs_machine
+def test_a_reload_takes_a_right_configuration_and_leaves_a_wrong_one(daemon: Machine) -> None:
+    """A second receiver is there; then a mistake is told with its line and both stay; all that in one process."""
+    process = daemon.show("wattribute", "MainPID")
+    second = CONFIG + '\n[[sources]]\nname = "second"\nkind = "http"\nlisten = "127.0.0.1:8098"\n'
+    _configure(daemon, second)
+    daemon.run("systemctl", "reload", "wattribute")
+    daemon.wait_for(lambda: _sources(daemon) == ["receiver", "second"], "the second receiver")
+    _wait_until_active(daemon)
+    _configure(daemon, second.replace('kind = "http"', 'kind = "smoke signals"', 1))
+    daemon.run("systemctl", "reload", "wattribute")
+    line = CONFIG.splitlines().index('kind = "http"') + 1
+    daemon.wait_for(lambda: f"config.toml:{line}: " in daemon.journal("wattribute"), "the mistake in the journal")
+    _wait_until_active(daemon)
+    told = _status(daemon)["at"]
+    daemon.wait_for(lambda: _last_reading(daemon) > told, "a reading after the mistake")
+    assert _sources(daemon) == ["receiver", "second"]
+    assert daemon.show("wattribute", "MainPID") == process
+
+
+@needs_machine
+def test_a_wrong_configuration_at_the_start_is_not_tried_again(machine: Machine) -> None:
+    """Exit code 2: systemd leaves it failed, and the journal names the line."""
+    machine.run("systemctl", "stop", "wattribute")
+    _configure(machine, "[host]\nzone = 'UK'\n")
+    machine.systemctl("start", "wattribute")
+    assert machine.show("wattribute", "ActiveState") == "failed"
+    assert machine.show("wattribute", "ExecMainStatus") == "2"
+    assert "config.toml:2: host.zone" in machine.journal("wattribute")
+    machine.systemctl("reset-failed", "wattribute")
+
+
+@needs_machine
+def test_the_daemon_stops_within_seconds_and_leaves_nobody_behind(daemon: Machine) -> None:
+    """It ends by itself, well before systemd would kill it."""
+    before = time.monotonic()
+    daemon.run("systemctl", "stop", "wattribute")
+    assert time.monotonic() - before < 10.0
+    assert daemon.show("wattribute", "Result") == "success"
+    assert daemon.show("wattribute", "ActiveState") == "inactive"
+    assert daemon.run("pgrep", "--uid", "wattribute", check=False) == ""
