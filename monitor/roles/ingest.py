@@ -4,6 +4,7 @@ events.jsonl --> EventFile --> decode --> place --> log (usage)
                                   \\--> dead letters
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -13,13 +14,15 @@ import structlog
 
 from collectors.errors import Rejected, RetryLater
 from collectors.requests.decoders.native import check_not_future, decode_event
-from collectors.requests.file import EventFile, Line, Place
+from collectors.requests.file import EventFile
+from collectors.requests.file_part import Line, Place
 from collectors.units import UnixSeconds
 from monitor.config.input_sections import Source
 from monitor.config.sections import Config
 from monitor.core.usage import Usage
 from monitor.log.codec import usage_record
-from monitor.log.protocol import DeadLetter, Log
+from monitor.log.protocol import DeadLetter, Log, LogUnavailable
+from monitor.roles.ingest_counts import IngestCounts
 from monitor.roles.placement import place
 
 logger = structlog.get_logger()
@@ -35,26 +38,45 @@ class FileIngest:
         self._log, self._config, self._this_host = log, config, this_host
         self._places = folder / "sources"
         self._places.mkdir(exist_ok=True)
+        self._kept = {source.name: self._kept_place(source.name) for source in sources}
         self._files = [
-            (source, EventFile(source.name, source.path, self._kept_place(source.name)))
+            (source, EventFile(source.name, source.path, self._kept[source.name]))
             for source in sources
             if source.path is not None
         ]
         self._missing: set[str] = set()
+        self._told: dict[str, Counter[str]] = {}
+        self.counts = IngestCounts()
 
     def read(self, now: UnixSeconds) -> int:
-        """Takes what has come; returns the number of lines."""
+        """Takes what has come; returns the number of lines. After LogUnavailable the next call takes the same again."""
         return sum(self._read_file(source, file, now) for source, file in self._files)
 
+    def close(self) -> None:
+        """Lets go of the files."""
+        for _, file in self._files:
+            file.close()
+
     def _read_file(self, source: Source, file: EventFile, now: UnixSeconds) -> int:
+        lines: Sequence[Line] = ()
         try:
             lines = file.read()
+            self._missing.discard(source.name)
         except RetryLater as error:
             if source.name not in self._missing:
                 logger.warning("source does not answer", source=source.name, error=str(error))
                 self._missing.add(source.name)
-            return 0
-        self._missing.discard(source.name)
+        self._tell_events(source.name, file)
+        try:
+            self._take(source, lines, now)
+        except LogUnavailable:
+            file.rewind()
+            raise
+        if file.place != self._kept[source.name]:
+            self._keep_place(source.name, file.place)
+        return len(lines)
+
+    def _take(self, source: Source, lines: Sequence[Line], now: UnixSeconds) -> None:
         by_host: dict[str, list[Usage]] = {}
         letters = []
         for line in lines:
@@ -64,12 +86,18 @@ class FileIngest:
             except Rejected as rejected:
                 letters.append(_letter(source.name, line, rejected, now))
         self._log.reject(letters)
+        self._log.append([usage_record(host, usages) for host, usages in sorted(by_host.items())], now)
         if letters:
             logger.warning("events rejected", source=source.name, count=len(letters), first=letters[0].reason)
-        self._log.append([usage_record(host, usages) for host, usages in sorted(by_host.items())], now)
-        if lines:
-            self._keep_place(source.name, file.place)
-        return len(lines)
+        self.counts.took(source.name, len(lines) - len(letters), letters)
+
+    def _tell_events(self, name: str, file: EventFile) -> None:
+        """A file that was cut short, or is not found again, may have held lines that nobody has read."""
+        new = file.events - self._told.get(name, Counter())
+        for word in sorted(new):
+            say = logger.info if word == "rotated" else logger.warning
+            say("file was " + word.replace("_", " "), source=name, times=new[word])
+        self._told[name] = file.events.copy()
 
     def _usages(self, source: Source, line: Line, now: UnixSeconds) -> Sequence[Usage]:
         labels = self._config.accounting.label_keys
@@ -94,6 +122,7 @@ class FileIngest:
         draft = self._places / f"{name}.json.new"
         draft.write_bytes(msgspec.json.encode(place))
         draft.replace(self._places / f"{name}.json")
+        self._kept[name] = place
 
 
 def _letter(source: str, line: Line, rejected: Rejected, now: UnixSeconds) -> DeadLetter:
