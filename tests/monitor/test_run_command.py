@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from daemon_process import free_port
 
 from collectors.collector import Source
 from collectors.errors import RetryLater
 from collectors.readings import Device, HostProfile
 from collectors.recording import Sample, write_recording
 from collectors.requests.event import RequestEvent
-from collectors.requests.file import EventFile, Line
+from collectors.requests.file import EventFile
+from collectors.requests.file_part import Line
 from monitor.cli.main import cli
 from monitor.core import points
 from monitor.store.sqlite import SqliteStore
@@ -70,11 +72,11 @@ def test_run_plays_a_recording_to_its_end(tmp_path: Path) -> None:
     assert _sum(rows, "unattributed") == pytest.approx(0.0, abs=1e-6)
 
 
-def test_run_without_sources_is_wrong_use(tmp_path: Path) -> None:
+def test_run_without_a_role_that_does_something_is_wrong_use(tmp_path: Path) -> None:
     """Nothing to do is said, with exit code 2."""
-    done = CliRunner().invoke(cli, ["run", "--config", str(_config(tmp_path, ""))])
+    done = CliRunner().invoke(cli, ["run", "--config", str(_config(tmp_path, 'roles = ["web"]'))])
     assert done.exit_code == 2
-    assert "names no [[sources]]" in done.output
+    assert "there is nothing to run" in done.output
 
 
 def _wait_for_place(place: Path, offset: int, process: subprocess.Popen[bytes]) -> None:
@@ -98,7 +100,8 @@ def test_run_follows_a_file_and_stops_on_sigterm(tmp_path: Path) -> None:
     data = tmp_path / "data"
     config = _config(
         tmp_path,
-        f'[data]\ndirectory = "{data}"\n[host]\nname = "node-1"\n'
+        f'roles = ["ingest", "aggregate", "control"]\n[data]\ndirectory = "{data}"\n[host]\nname = "node-1"\n'
+        f'[metrics]\nlisten = "127.0.0.1:{free_port()}"\n'
         f'[[sources]]\nname = "gateway"\nkind = "file"\npath = "{events}"\n',
     )
     for attempt in (1, 2):
