@@ -123,6 +123,12 @@ def _powercap_tree(sysfs: Path) -> list[Path]:
     return zones
 
 
+def _commands_of_rule(zone: str) -> list[list[str]]:
+    """What udev runs for a zone in this folder."""
+    commands = re.findall(r'RUN\+="([^"]+)"', RULE.read_text())
+    return [command.replace("$sys$devpath", zone).split(" ") for command in commands]
+
+
 def test_the_unit_is_hardened() -> None:
     """systemd rates its exposure at 2.0 or less, of 10."""
     command = [_tool("systemd-analyze"), "security", "--offline=true", "--threshold=20", "--no-pager", str(UNIT)]
@@ -143,7 +149,6 @@ def test_the_udev_rule_gives_its_group_the_counters_and_their_ranges(tmp_path: P
     zones = _powercap_tree(tmp_path)
     rule = RULE.read_text().splitlines()[-1]
     kernel = re.search(r'KERNEL=="([^"]+)"', rule)
-    commands = re.findall(r'RUN\+="([^"]+)"', rule)
     assert kernel is not None
     assert [fnmatch.fnmatch(name, kernel[1]) for name in ("intel-rapl", "intel-rapl:0", "intel-rapl:0:0", "dtpm")] == [
         False,
@@ -152,9 +157,9 @@ def test_the_udev_rule_gives_its_group_the_counters_and_their_ranges(tmp_path: P
         False,
     ]
     for zone in zones:
-        for command in commands:
-            path = command.replace("$sys$devpath", str(zone)).replace("powercap ", f"{os.getgid()} ", 1)
-            subprocess.run(path.split(" "), check=True, timeout=10.0)
+        for command in _commands_of_rule(str(zone)):
+            words = [str(os.getgid()) if word == "powercap" else word for word in command]
+            subprocess.run(words, check=True, timeout=10.0)
     modes = [stat.S_IMODE((zone / counter).stat().st_mode) for zone in zones for counter in COUNTERS]
     assert modes == [0o440] * 6
     assert {(zone / counter).stat().st_gid for zone in zones for counter in COUNTERS} == {os.getgid()}
@@ -195,12 +200,30 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     shutil.copy(library(), root / "opt/driver")
     with Machine(root) as booted:
         booted.run("/opt/checkout/systemd/install.sh")
-        state = root / "var/lib/wattribute"
-        booted.run("install", "-d", "--owner=wattribute", "--group=wattribute", "/var/lib/wattribute")
-        with FakeNvml(state, 1) as driver:
-            driver.gpu(0).draw(GPU_WATTS)
-            booted.run("chown", "wattribute", "/var/lib/wattribute/fake-nvml.control")
-            yield booted
+        yield booted
+
+
+@pytest.fixture(scope="module")
+def driver(machine: Machine) -> Iterator[FakeNvml]:
+    """The GPU's driver, scripted from here through a file in the daemon's own folder."""
+    machine.run("install", "--directory", "--owner=wattribute", "--group=wattribute", "/var/lib/wattribute")
+    with FakeNvml(machine.root / "var/lib/wattribute", 1) as driver:
+        driver.gpu(0).draw(GPU_WATTS)
+        machine.run("chown", "wattribute", "/var/lib/wattribute/fake-nvml.control")
+        yield driver
+
+
+@needs_machine
+def test_the_rule_lets_the_daemons_user_read_the_counters_and_nobody_else(machine: Machine) -> None:
+    """Its commands, run with the group that the machine has, on a tree of files."""
+    _powercap_tree(machine.root / "srv/sys")
+    zone = "/srv/sys/devices/virtual/powercap/intel-rapl/intel-rapl:0"
+    read = ("cat", f"{zone}/energy_uj", f"{zone}/max_energy_range_uj")
+    assert machine.run(*AS_USER, *read, check=False) == ""
+    for command in _commands_of_rule(zone):
+        machine.run(*command)
+    assert machine.run(*AS_USER, *read) == "262143328850\n262143328850"
+    assert machine.run("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *read, check=False) == ""
 
 
 @needs_machine
@@ -233,7 +256,7 @@ def test_the_sandbox_forbids_what_it_says_and_leaves_what_meters_need(machine: M
 
 
 @pytest.fixture
-def daemon(machine: Machine) -> Machine:
+def daemon(machine: Machine, driver: FakeNvml) -> Machine:
     """The machine with the daemon running on CONFIG, started by whoever comes first."""
     _configure(machine, CONFIG)
     machine.run("systemctl", "start", "wattribute")
@@ -259,6 +282,10 @@ def _watts(machine: Machine) -> dict[str, float]:
     """The last power of each device that has been read."""
     read = (device for device in _devices(machine) if device["power_watts"] is not None)
     return {device["device"]: device["power_watts"] for device in read}
+
+
+def _gpu_state(machine: Machine) -> str:
+    return next(device["state"] for device in _devices(machine) if device["kind"] == "gpu")
 
 
 def _last_reading(machine: Machine) -> float:
@@ -330,8 +357,10 @@ def test_a_wrong_configuration_at_the_start_is_not_tried_again(machine: Machine)
 
 
 @needs_machine
-def test_the_daemon_stops_within_seconds_and_leaves_nobody_behind(daemon: Machine) -> None:
-    """It ends by itself, well before systemd would kill it."""
+def test_the_daemon_stops_within_seconds_though_the_driver_hangs(daemon: Machine, driver: FakeNvml) -> None:
+    """It ends by itself, well before systemd would kill it, and leaves no process behind."""
+    driver.gpu(0).hang = 1
+    daemon.wait_for(lambda: _gpu_state(daemon) == "not_responding", "the daemon to see it")
     before = time.monotonic()
     daemon.run("systemctl", "stop", "wattribute")
     assert time.monotonic() - before < 10.0
