@@ -4,11 +4,10 @@ from pathlib import Path
 from typing import Literal
 
 from collectors.clock import monotonic
-from collectors.errors import Gone
 from collectors.meter import Finding
+from collectors.nvml_driver import boot_id, mend, refusal
 from collectors.nvml_lane import Lane
-from collectors.nvml_process import boot_id, refusal
-from collectors.nvml_samples import GpuFacts, GpuRead, Opened, Plan, Refused
+from collectors.nvml_samples import LIBRARY_NOT_FOUND, GpuFacts, GpuRead, Opened, Plan, Refused
 
 AREA = "nvml"
 
@@ -37,10 +36,10 @@ def diagnose(*, procfs: Path = Path("/proc"), deadline_seconds: float = 10.0) ->
 
 
 def _refused(refused: Refused) -> Finding:
-    verdict = refusal(refused)
-    return Finding(
-        area=AREA, subject="driver", state="missing" if isinstance(verdict, Gone) else "broken", what=str(verdict)
-    )
+    if refused.code == LIBRARY_NOT_FOUND:
+        return Finding(area=AREA, subject="driver", state="missing", what=str(refusal(refused)))
+    what = f"NVML refuses to start: {refused.text}"
+    return Finding(area=AREA, subject="driver", state="broken", what=what, mend=mend(refused.code))
 
 
 def _hangs(token: str, seconds: float) -> Finding:
@@ -69,7 +68,7 @@ def _driver(opened: Opened, procfs: Path) -> list[Finding]:
             subject=f"GPU {gpu.token}",
             state="broken",
             what=f"cannot be opened: {gpu.text}",
-            mend="read access to /dev/nvidia* for the agent's user; dmesg | grep Xid for a lost GPU",
+            mend=mend(gpu.code),
         )
         for gpu in opened.unopened
     ]
@@ -101,7 +100,9 @@ def _energy(gpu: GpuFacts, read: GpuRead) -> Finding:
     if read.power_watts is not None:
         return _of(gpu, "ok", f"{gpu.name}: no energy counter, so power is integrated{power}")
     why = read.text or "Not Supported"
-    return _of(gpu, "broken", f"{gpu.name}: neither energy nor power can be read ({why})", "nvidia-smi -q -d POWER")
+    return _of(
+        gpu, "broken", f"{gpu.name}: neither energy nor power can be read ({why})", mend(read.code) if read.code else ""
+    )
 
 
 def _of(gpu: GpuFacts, state: FindingState, what: str, mend: str = "") -> Finding:

@@ -6,6 +6,7 @@ from typing import Final
 
 from collectors.device_track import DeviceTrack, Sample
 from collectors.meter import DeviceHealth, DeviceState, Measured
+from collectors.nvml_driver import mend
 from collectors.nvml_samples import NO_PERMISSION, REOPEN, GpuFacts, GpuRead, SlowFacts
 from collectors.readings import OTHER_PROCESSES, ActivityReading, CounterMark, Device, EnergyReading
 from collectors.units import UnixSeconds
@@ -37,6 +38,7 @@ class MeteredGpu:
         self._boot_id = boot_id
         self._state: DeviceState = "waiting"
         self._detail = ""
+        self._is_told = False  # whether an interval was ever closed
         self._past: Counter[tuple[str, str]] = Counter()
         self._track = DeviceTrack(
             facts.uuid, boot_id=boot_id, power_limit_watts=UNTOLD_LIMIT_WATTS, mark=marks.get(facts.uuid)
@@ -50,6 +52,11 @@ class MeteredGpu:
     def module_id(self) -> str:
         """The device id of the module that contains it."""
         return f"{self.facts.uuid}/module"
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the driver has stopped listing it."""
+        return self._state == "gone"
 
     @property
     def _tracks(self) -> list[DeviceTrack]:
@@ -121,6 +128,9 @@ class MeteredGpu:
         if read.energy_joules is not None or read.power_watts is not None:
             sample = Sample(at=at, tick=tick, energy_joules=read.energy_joules, power_watts=read.power_watts)
             measured += self._track.take(sample)
+            self._is_told = self._is_told or bool(measured)
+            if self._state == "ok" and not self._is_told:
+                self.mark_state("waiting", "")
         measured += self._module_readings(read, at, tick)
         measured += self._activity(read, at, is_server)
         return measured
@@ -137,12 +147,8 @@ class MeteredGpu:
     def _judge(self, read: GpuRead) -> None:
         if read.energy_joules is not None or read.power_watts is not None:
             self.mark_state("ok", "" if not read.code else f"{read.text} at one of the calls; the rest is read")
-        elif read.code == NO_PERMISSION:
-            self.mark_state("broken", f"{read.text}: give the user of the agent read access to /dev/nvidia*")
-        elif read.code in REOPEN:
-            self.mark_state(
-                "broken", f"{read.text}: see `dmesg | grep Xid`; nvidia-smi --gpu-reset or a reboot mends it"
-            )
+        elif read.code == NO_PERMISSION or read.code in REOPEN:
+            self.mark_state("broken", f"{read.text}; {mend(read.code)}")
         elif read.code:
             self.mark_state("not_responding", f"{read.text} at every call")
         else:

@@ -68,15 +68,17 @@ class Lane:
         """Seconds since it last said anything, or was asked."""
         return monotonic() - self.progress_at
 
-    def ask(self, *, slow: bool) -> None:
-        """Asks for one read of every GPU; not again while it is about it. One that is opening answers after that."""
-        if not self._asked and self.state != "ended":
-            self._asked = True
-            self._answered = 0
-            if self.state == "idle":
-                self.state = "asked"
-                self.progress_at = monotonic()
-            self._send(Ask(slow=slow))
+    def ask(self, *, slow: bool) -> bool:
+        """Asks for one read of every GPU, not while it is still about one; a child that is opening answers later."""
+        if self._asked or self.state == "ended":
+            return False
+        self._asked = True
+        self._answered = 0
+        if self.state == "idle":
+            self.state = "asked"
+            self.progress_at = monotonic()
+        self._send(Ask(slow=slow))
+        return True
 
     def collect(self, until: float) -> list[Frame]:
         """What it says until everything asked is answered, it ends, or the clock.monotonic() moment has come."""

@@ -14,11 +14,11 @@ from typing import Final
 from collectors.clock import Clock, boot_seconds, monotonic
 from collectors.errors import Broken, Gone, RetryLater
 from collectors.meter import DeviceHealth, DeviceState, Measured, MeterHealth
+from collectors.nvml_aside import Aside
+from collectors.nvml_driver import boot_id, listed_gpus, mend, refusal
 from collectors.nvml_gpu import MeteredGpu
 from collectors.nvml_lane import Lane
 from collectors.nvml_samples import (
-    LIBRARY_NOT_FOUND,
-    NO_PERMISSION,
     REOPEN,
     Done,
     Frame,
@@ -33,48 +33,6 @@ DRIVER: Final = ""
 """The token under which the driver itself is set aside: it hangs, or refuses, before any GPU is reached."""
 CLOSE_SECONDS: Final = 0.5
 """So long close() looks after killed children; one inside a hung driver call goes when that call ends."""
-
-
-def boot_id(procfs: Path) -> str:
-    """The kernel's id of this boot; "" where it has none, then only a counter's fall tells its lives apart."""
-    try:
-        return (procfs / "sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
-
-
-def refusal(refused: Refused) -> Gone | Broken:
-    """What a host where NVML cannot be used means for the meter, and what mends it."""
-    if refused.code == LIBRARY_NOT_FOUND:
-        return Gone("no NVIDIA driver on this host: libnvidia-ml.so.1 is not found")
-    mend = "load it: modprobe nvidia, and see dmesg"
-    if refused.code == NO_PERMISSION:
-        mend = "give the user of the agent read access to /dev/nvidia*"
-    elif "mismatch" in refused.text.lower():
-        mend = "the driver was updated and the old one is still loaded: reload the nvidia modules, or reboot"
-    return Broken(f"NVML refuses to start: {refused.text}; {mend}")
-
-
-class _Aside:
-    """What did not answer: its killed child, and when and how a new one may ask it again."""
-
-    def __init__(self, backoff_seconds: float) -> None:
-        self.backoff_seconds = backoff_seconds
-        self.retry_at = 0.0
-        self.corpse: Lane | None = None
-        self.probe: Lane | None = None
-        self.why = ""
-
-    def failed(self, lane: Lane, why: str, longest_seconds: float) -> None:
-        """It was asked and did not answer; the next time is twice as far away."""
-        lane.kill()
-        self.corpse, self.probe, self.why = lane, None, why
-        self.retry_at = monotonic() + self.backoff_seconds
-        self.backoff_seconds = min(2.0 * self.backoff_seconds, longest_seconds)
-
-    def is_due(self) -> bool:
-        """Never before the killed child is gone: stuck children must not pile up."""
-        return self.probe is None and monotonic() >= self.retry_at and (self.corpse is None or self.corpse.is_reaped())
 
 
 class NvmlMeter:
@@ -106,7 +64,7 @@ class NvmlMeter:
         self._main: Lane | None = None
         self._leaving: list[Lane] = []
         self._corpses: list[Lane] = []
-        self._aside: dict[str, _Aside] = {}
+        self._aside: dict[str, Aside] = {}
         self._gpus: dict[str, MeteredGpu] = {}
         self._given_marks: dict[str, CounterMark] = {}
         self._pcis: dict[str, str] = {}  # token of the main lane -> PCI bus id
@@ -165,7 +123,7 @@ class NvmlMeter:
         if not self._gpus and not self._aside:
             self.close()
             if result.unopened:
-                raise Broken(f"nvml: no GPU can be opened: {result.unopened[0].text}; see `wattribute doctor`")
+                raise Broken(f"nvml: no GPU can be opened: {result.unopened[0].text}; {mend(result.unopened[0].code)}")
             raise Gone("nvml: the driver has no GPU")
 
     def read(self) -> Sequence[Measured]:
@@ -175,8 +133,6 @@ class NvmlMeter:
         self._ensure_main()
         self._start_probes()
         slow = monotonic() >= self._slow_at
-        if slow:
-            self._slow_at = monotonic() + self._slow_seconds
         measured: list[Measured] = []
         answers = 0
         for frame in self._main_frames(until, slow=slow):
@@ -196,7 +152,8 @@ class NvmlMeter:
     def _main_frames(self, until: float, *, slow: bool) -> Iterator[Frame]:
         """What the main child says; where it stands still, the one that takes its place is asked in the same read."""
         while (lane := self._main) is not None:
-            lane.ask(slow=slow)
+            if lane.ask(slow=slow) and slow:
+                self._slow_at = monotonic() + self._slow_seconds
             yield from lane.collect(min(until, monotonic() + self._deadline_seconds / 2.0))
             self._judge_main()
             if monotonic() >= until or (self._main is lane and not lane.is_asked):
@@ -218,7 +175,8 @@ class NvmlMeter:
         """All GPUs; with one aside only those known to answer, as looking for others may touch it."""
         aside = [token for token in self._aside if token != DRIVER]
         if any(not token.startswith("#") for token in aside):
-            return Plan(only=tuple(sorted(gpu.facts.pci for gpu in self._gpus.values() if gpu.facts.pci not in aside)))
+            pcis = sorted(gpu.facts.pci for gpu in self._gpus.values() if not gpu.is_gone)
+            return Plan(only=tuple(pci for pci in pcis if pci not in aside))
         return Plan(skip=tuple(aside))
 
     def _ensure_main(self) -> None:
@@ -233,7 +191,7 @@ class NvmlMeter:
     def _start_main(self) -> None:
         plan = self._plan()
         if plan.only or not any(not token.startswith("#") for token in self._aside):
-            self._listed = self._listing()
+            self._listed = listed_gpus(self._procfs)
             self._main = Lane(plan)
             self._slow_at = 0.0
 
@@ -271,7 +229,7 @@ class NvmlMeter:
 
     def _set_aside(self, token: str, lane: Lane, why: str, first_seconds: float | None = None) -> None:
         self._events[self._name(token), "timeout"] += 1
-        aside = self._aside.setdefault(token, _Aside(self._first_backoff if first_seconds is None else first_seconds))
+        aside = self._aside.setdefault(token, Aside(self._first_backoff if first_seconds is None else first_seconds))
         aside.failed(lane, why, self._longest_backoff)
         self._corpses.append(lane)
         for old in self._leaving:
@@ -318,11 +276,10 @@ class NvmlMeter:
     def _opened(self, opened: Opened, *, is_main: bool = True) -> None:
         life = f"{boot_id(self._procfs)}/{opened.driver}"
         for facts in opened.gpus:
-            known = self._gpus.get(facts.uuid)
-            if known is None:
-                self._gpus[facts.uuid] = MeteredGpu(facts, boot_id=life, marks=self._given_marks)
+            if facts.uuid in self._gpus:
+                self._gpus[facts.uuid].found_again(facts, life)
             else:
-                known.found_again(facts, life)
+                self._gpus[facts.uuid] = MeteredGpu(facts, boot_id=life, marks=self._given_marks)
         if not is_main:
             return
         for lane in self._leaving:
@@ -330,22 +287,20 @@ class NvmlMeter:
         self._leaving = []
         self._count = opened.count
         self._pcis = {facts.token: facts.pci for facts in opened.gpus}
-        self._unopened = {
-            gpu.token: DeviceHealth(
-                device=self._name(gpu.token), state="broken", detail=f"it cannot be opened: {gpu.text}"
-            )
-            for gpu in opened.unopened
-        }
+        self._unopened = {}
+        for gpu in opened.unopened:
+            detail = f"it cannot be opened: {gpu.text}; {mend(gpu.code)}"
+            self._unopened[gpu.token] = DeviceHealth(device=self._name(gpu.token), state="broken", detail=detail)
         self._reopen_wanted |= any(gpu.code in REOPEN for gpu in opened.unopened)
         here = {facts.uuid for facts in opened.gpus}
-        for uuid, gpu in self._gpus.items():
-            if uuid not in here and gpu.facts.pci not in self._aside:
-                gpu.mark_state(*self._missing(opened))
+        for uuid, known in self._gpus.items():
+            if uuid not in here and known.facts.pci not in self._aside:
+                known.mark_state(*self._missing(opened))
 
     def _missing(self, opened: Opened) -> tuple[DeviceState, str]:
         """Why a GPU that was there is not among those opened: lost ones are counted and refused, removed ones not."""
         if opened.unopened:
-            return "broken", f"it cannot be opened any more: {opened.unopened[0].text}; see `dmesg | grep Xid`"
+            return "broken", f"it cannot be opened any more: {opened.unopened[0].text}; {mend(opened.unopened[0].code)}"
         if any(token.startswith("#") for token in self._aside):
             return "not_responding", "a GPU did not open in time"
         return "gone", "the driver does not list it any more"
@@ -367,7 +322,7 @@ class NvmlMeter:
 
     def _reopen_if_wanted(self, *, slow: bool) -> None:
         """A lost GPU, a reloaded driver, one plugged in: a new child sees them. Soon, then less and less often."""
-        if slow and self._listing() != self._listed:
+        if slow and listed_gpus(self._procfs) != self._listed:
             self._reopen_wanted = True
         if self._main is None or self._main.state != "idle":
             return
@@ -379,13 +334,6 @@ class NvmlMeter:
             self._reopen_backoff = min(2.0 * self._reopen_backoff, self._longest_backoff)
             self._events["nvml", "reopened"] += 1
             self._restart_main()
-
-    def _listing(self) -> tuple[str, ...]:
-        """The GPUs that the kernel module has, by PCI bus id; empty where it does not say (containers)."""
-        try:
-            return tuple(sorted(entry.name for entry in (self._procfs / "driver/nvidia/gpus").iterdir()))
-        except OSError:
-            return ()
 
     def _pci(self, token: str) -> str:
         return self._pcis.get(token, token)

@@ -68,4 +68,4 @@ def test_a_driver_that_is_not_loaded_names_its_command(nvml: FakeNvml) -> None:
     nvml.control.init_code = fake_nvml.DRIVER_NOT_LOADED
     (line,) = diagnose()
     assert (line.subject, line.state) == ("driver", "broken")
-    assert "modprobe nvidia" in line.what
+    assert "modprobe nvidia" in line.mend
