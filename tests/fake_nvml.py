@@ -4,6 +4,7 @@ with FakeNvml(folder, GPUS) as nvml:      environment: LD_LIBRARY_PATH and FAKE_
     nvml.gpu(0).energy_mj = 1_500_000     what the next call answers, in whatever process
 """
 
+import atexit
 import ctypes
 import functools
 import mmap
@@ -146,6 +147,7 @@ def library() -> Path:
             "the tests of the NVML meter compile a fake driver and need `cc`: apt-get install gcc libc6-dev"
         )
     target = Path(tempfile.mkdtemp(prefix="fake-nvml-")) / LIBRARY
+    atexit.register(shutil.rmtree, target.parent, ignore_errors=True)
     flags = ["-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", f"-Wl,-soname,{LIBRARY}"]
     subprocess.run([compiler, *flags, "-o", str(target), str(SOURCE)], check=True)
     return target
