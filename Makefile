@@ -25,6 +25,8 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 
 test: lint
+	@command -v cc >/dev/null || { \
+	  echo "make: the tests compile a small fake GPU driver; on Debian: apt-get install gcc libc6-dev" >&2; exit 1; }
 	$(BIN)/pytest
 
 demo: $(STAMP)

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
 from prometheus_client.registry import Collector
 
-from monitor.selfmetrics import DaemonSnapshot, DeviceSnapshot, LedgerSnapshot, MeterSnapshot, Spread
+from monitor.selfmetrics import AgentCost, DaemonSnapshot, DeviceSnapshot, LedgerSnapshot, MeterSnapshot, Spread
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -35,6 +35,8 @@ class _Snapshot(Collector):
         yield from _meters(self._snapshot.meters)
         yield from _devices(self._snapshot.meters)
         yield from _sources(self._snapshot)
+        if self._snapshot.cost is not None:
+            yield from _cost(self._snapshot.cost)
         if self._snapshot.ledger is not None:
             yield from _ledger(self._snapshot.ledger)
 
@@ -47,6 +49,12 @@ def _daemon(snapshot: DaemonSnapshot) -> Iterator[Metric]:
     yield _gauge("loop_age_seconds", "Since the main loop last came round.", (), [((), snapshot.loop_age_seconds)])
     roles = [((role.name,), float(role.state == "running")) for role in snapshot.roles]
     yield _gauge("role_up", "Whether a role runs.", ("role",), roles)
+
+
+def _cost(cost: AgentCost) -> Iterator[Metric]:
+    cpu, memory = [((), cost.cpu_seconds)], [((), cost.memory_bytes)]
+    yield _counter("agent_cpu_seconds_total", "Processor time of the process and its children.", (), cpu)
+    yield _gauge("agent_memory_pss_bytes", "Memory of both, shared pages in proportion.", (), memory)
 
 
 def _meters(meters: Sequence[MeterSnapshot]) -> Iterator[Metric]:

@@ -100,6 +100,14 @@ class LedgerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     worst_imbalance_ratio: float | None = None
 
 
+class AgentCost(msgspec.Struct, frozen=True, kw_only=True):
+    """What the process and its children have used of the host; `memory_bytes` None where it cannot be told."""
+
+    cpu_seconds: float
+    memory_bytes: int | None
+    processes: int
+
+
 class DaemonSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """The process at the moment `at`. `ledger` is None where the role that keeps it runs elsewhere.
 
@@ -121,6 +129,7 @@ class DaemonSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     meters: tuple[MeterSnapshot, ...] = ()
     sources: tuple[SourceSnapshot, ...] = ()
     ledger: LedgerSnapshot | None = None
+    cost: AgentCost | None = None
 
 
 def nested(events: Mapping[tuple[str, str], int]) -> dict[str, dict[str, int]]:

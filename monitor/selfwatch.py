@@ -7,6 +7,7 @@ from collectors.clock import Clock, monotonic
 from collectors.meter import DeviceHealth
 from monitor.roles.live import LiveRoles
 from monitor.roles.meter_thread import MeterThread
+from monitor.selfcost import agent_cost
 from monitor.selfmetrics import (
     DaemonSnapshot,
     DeviceSnapshot,
@@ -43,8 +44,8 @@ class SelfWatch:
         """The main loop has come round."""
         self._beat = monotonic()
 
-    def snapshot(self) -> DaemonSnapshot:
-        """The present moment."""
+    def snapshot(self, *, with_cost: bool = True) -> DaemonSnapshot:
+        """The present moment; without the cost where nobody looks at it."""
         roles = self.roles
         missing = ["starting"] if roles is None else roles.missing()
         return DaemonSnapshot(
@@ -62,16 +63,17 @@ class SelfWatch:
             meters=() if roles is None or roles.collect is None else _meters(roles),
             sources=() if roles is None or roles.sourced is None else roles.sourced.snapshots(),
             ledger=None if roles is None else _ledger(roles),
+            cost=agent_cost() if with_cost else None,
         )
 
     def line(self) -> str:
         """What `systemctl status` shows."""
-        now = self.snapshot()
+        now = self.snapshot(with_cost=False)
         watts = [
             device.power_watts for meter in now.meters for device in meter.devices if device.power_watts is not None
         ]
         wrong = [meter.name for meter in now.meters if meter.state in ("broken", "retrying")]
-        parts = [f"{len(watts)} devices, {sum(watts):.0f} W"] if now.meters else []
+        parts = [f"{len(watts)} device{'s' * (len(watts) != 1)}, {sum(watts):.0f} W"] if now.meters else []
         if now.sources:
             parts.append(f"{sum(source.accepted for source in now.sources)} events")
         if now.ledger is not None:
@@ -79,7 +81,7 @@ class SelfWatch:
         if wrong:
             parts.append(f"needs attention: {', '.join(wrong)} (wattribute doctor)")
         if self.reload_failed:
-            parts.append("last reload failed")
+            parts.append(f"configuration not reloaded: {self.reload_failed}")
         return "; ".join([*parts, *([now.reason] if now.reason else [])])
 
     def _roles(self, roles: LiveRoles) -> tuple[RoleSnapshot, ...]:
@@ -116,6 +118,7 @@ def _meter(thread: MeterThread, roles: LiveRoles) -> MeterSnapshot:
         reads=stats.reads,
         read_errors=dict(stats.errors),
         events=nested(health.events),
+        skipped=stats.skipped,
         read=stats.read,
         late=stats.late,
     )

@@ -80,12 +80,21 @@ def _head(snapshot: DaemonSnapshot) -> list[str]:
         ("roles", ", ".join(roles)),
         ("config", snapshot.config_file or "built-in defaults"),
         ("data", snapshot.data_directory or "none"),
+        *_cost(snapshot),
     ]
     return [
         printable(f"wattribute {snapshot.version} on {snapshot.host}, pid {snapshot.pid}: {state}"),
         f"  up       {up}, since {rfc3339(snapshot.started_at)}",
         *(printable(f"  {name:<8} {text}") for name, text in facts),
     ]
+
+
+def _cost(snapshot: DaemonSnapshot) -> list[tuple[str, str]]:
+    cost, up_seconds = snapshot.cost, snapshot.at - snapshot.started_at
+    if cost is None or up_seconds <= 0.0:
+        return []
+    memory = "" if cost.memory_bytes is None else f", {cost.memory_bytes / 2**20:.0f} MiB"
+    return [("cost", f"{100.0 * cost.cpu_seconds / up_seconds:.2f} % of a core since the start{memory}")]
 
 
 def _meters(snapshot: DaemonSnapshot) -> list[str]:
