@@ -1,11 +1,13 @@
 """A collector, on one screen: something that can be opened, read again and again, and closed; or that is sent to."""
 
 from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from collectors.errors import RetryLater
-from collectors.rejected import RejectedInput
-from collectors.requests.event import RequestEvent
+
+if TYPE_CHECKING:  # a meter has no use for what a receiver needs
+    from collectors.rejected import RejectedInput
+    from collectors.requests.event import RequestEvent
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -34,7 +36,7 @@ class Source(Protocol[T_co]):
 class EventSink(Protocol):
     """Where a receiver puts what it was sent. Called by many threads at once."""
 
-    def accept(self, events: Sequence[RequestEvent], rejected: Sequence[RejectedInput]) -> None:
+    def accept(self, events: "Sequence[RequestEvent]", rejected: "Sequence[RejectedInput]") -> None:
         """Returns once all of it is stored for good; raises RetryLater (SinkFull) where it is not: send it again."""
         ...
 

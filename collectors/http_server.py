@@ -23,6 +23,7 @@ BODY_SECONDS: Final = 60.0
 IDLE_SECONDS: Final = 30.0
 MOST_HEAD_BYTES: Final = 16_384
 START_SECONDS: Final = 10.0
+_BACKLOG: Final = 1_024
 _SWEEP_TICKS: Final = 5
 """uvicorn ticks ten times a second."""
 _BUSY: Final = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
@@ -91,15 +92,28 @@ class HttpServer:
         host, _, port = self._listen.rpartition(":")
         host = host.strip("[]")
         try:
-            family, _, _, _, address = socket.getaddrinfo(
+            family, kind, protocol, _, address = socket.getaddrinfo(
                 host or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
             )[0]
-            return socket.create_server(address, family=family, backlog=2 * MOST_CONNECTIONS)
-        except (OSError, OverflowError) as error:
-            raise Broken(
-                f"{self._name}: cannot listen on {self._listen}: {getattr(error, 'strerror', None) or error};"
-                " free the address (`ss -ltnp` shows who holds it) or set another `listen`"
-            ) from error
+            # asyncio turns Nagle's algorithm off for sockets of protocol TCP only, and socket.create_server makes them
+            # of protocol 0: each answer would wait 40 ms for the client's delayed acknowledgement.
+            listener = socket.socket(family, kind, protocol)
+        except (OSError, OverflowError, ValueError) as error:
+            raise self._cannot_listen(error) from error
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(_BACKLOG)
+        except OSError as error:
+            listener.close()
+            raise self._cannot_listen(error) from error
+        return listener
+
+    def _cannot_listen(self, error: Exception) -> Broken:
+        return Broken(
+            f"{self._name}: cannot listen on {self._listen}: {getattr(error, 'strerror', None) or error};"
+            " free the address (`ss -ltnp` shows who holds it) or set another `listen`"
+        )
 
 
 class _Server(uvicorn.Server):

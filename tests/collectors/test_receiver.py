@@ -69,29 +69,55 @@ class House:
 Open = Callable[..., House]
 
 
+def open_house(
+    limits: Limits | None = None, check: Callable[[RequestEvent], object] | None = None, **server: Any
+) -> House:
+    """A receiver with these limits and that check, on a server with these settings."""
+    sink = Kept()
+    receiver = Receiver(
+        sink, source="gateway", limits=limits or Limits(), check=check or (lambda _event: None), namespace="shop"
+    )
+    http = HttpServer(receiver.app, "127.0.0.1:0", name="test", **server)
+    http.start()
+    return House(sink, receiver, http)
+
+
+def close_house(house: House) -> None:
+    """Everything, whatever state it is in."""
+    house.client.close()
+    house.sink.gate.set()
+    house.server.stop(1.0)
+    house.receiver.close()
+
+
 @pytest.fixture
 def receiving() -> Iterator[Open]:
-    """Opens receivers, with limits for the receiver (`limits`), a `check`, and others for the server."""
+    """Opens houses."""
     opened: list[House] = []
 
-    def open_one(
-        limits: Limits | None = None, check: Callable[[RequestEvent], object] | None = None, **server: Any
-    ) -> House:
-        sink = Kept()
-        receiver = Receiver(
-            sink, source="gateway", limits=limits or Limits(), check=check or (lambda _event: None), namespace="shop"
-        )
-        http = HttpServer(receiver.app, "127.0.0.1:0", name="test", **server)
-        http.start()
-        opened.append(House(sink, receiver, http))
+    def open_one(**settings: Any) -> House:
+        opened.append(open_house(**settings))
         return opened[-1]
 
     yield open_one
     for house in opened:
-        house.client.close()
-        house.sink.gate.set()
-        house.server.stop(1.0)
-        house.receiver.close()
+        close_house(house)
+
+
+@pytest.fixture(scope="module")
+def shared_house() -> Iterator[House]:
+    """One house for many questions."""
+    house = open_house()
+    yield house
+    close_house(house)
+
+
+@pytest.fixture
+def house(shared_house: House) -> House:
+    """It, with an empty sink."""
+    shared_house.sink.events.clear()
+    shared_house.sink.rejected.clear()
+    return shared_house
 
 
 def event(request_id: str, **more: Any) -> dict[str, Any]:
@@ -153,9 +179,8 @@ FORMS: list[tuple[str, bytes, str, list[str]]] = [
 
 @pytest.mark.parametrize(("body", "kind", "ids"), [form[1:] for form in FORMS], ids=[form[0] for form in FORMS])
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
-def test_every_form_is_taken(receiving: Open, body: bytes, kind: str, ids: list[str], packed: bool) -> None:
+def test_every_form_is_taken(house: House, body: bytes, kind: str, ids: list[str], packed: bool) -> None:
     """One object, an array and lines, plain and packed, are answered 202 with the number that is stored."""
-    house = receiving()
     headers = {"content-encoding": "gzip"} if packed else {}
     answer = house.post(gzip.compress(body) if packed else body, kind, **headers)
     assert (answer.status_code, answer.json()) == (202, {"accepted": len(ids)})
@@ -208,9 +233,8 @@ BODIES: list[tuple[str, bytes, str]] = [
 
 
 @pytest.mark.parametrize(("body", "reason"), [each[1:] for each in BODIES], ids=[each[0] for each in BODIES])
-def test_a_body_that_is_none_is_one_rejection(receiving: Open, body: bytes, reason: str) -> None:
+def test_a_body_that_is_none_is_one_rejection(house: House, body: bytes, reason: str) -> None:
     """Where no events can be told apart the whole body is the bad input, with no index."""
-    house = receiving()
     answer = house.post(body)
     assert answer.status_code == 400
     assert [(each["index"], each["reason"]) for each in answer.json()["rejected"]] == [(None, reason)]
@@ -235,7 +259,7 @@ def test_wrong_use_of_the_address_is_told(receiving: Open) -> None:
 
 def test_too_much_at_once_is_413(receiving: Open) -> None:
     """A body beyond its limit, declared or chunked, and more events than a post may have; just as many is fine."""
-    house = receiving(Limits(body_bytes=10_000, events=5, event_bytes=1_000))
+    house = receiving(limits=Limits(body_bytes=10_000, events=5, event_bytes=1_000))
     assert house.post(b" " * 10_001).status_code == 413
     chunked = house.client.post(
         "/v1/events", content=iter([b" " * 6_000] * 2), headers={"content-type": "application/json"}
@@ -268,7 +292,7 @@ def test_a_sink_in_trouble_is_told_to_the_sender(receiving: Open) -> None:
 
 def test_nobody_is_answered_before_it_is_stored(receiving: Open) -> None:
     """While the sink is held up no 202 goes out and those beyond the queue get 429; then all that waited are stored."""
-    house = receiving(Limits(waiting=3))
+    house = receiving(limits=Limits(waiting=3))
     house.sink.gate.clear()
     body = json.dumps(event("a")).encode()
     waiting = [house.connect(head(len(body)) + body) for _ in range(3)]
@@ -290,7 +314,7 @@ def test_nobody_is_answered_before_it_is_stored(receiving: Open) -> None:
 
 def test_a_decompression_bomb_is_refused_for_the_price_of_the_limit(receiving: Open) -> None:
     """A body within the limit that would become 200 times the limit: 413; no more than 1 000 gzip members in a row."""
-    house = receiving(Limits(body_bytes=2**20))
+    house = receiving(limits=Limits(body_bytes=2**20))
     packer = zlib.compressobj(1, zlib.DEFLATED, 31)
     block = bytes(2**20)
     bomb = b"".join(packer.compress(block) for _ in range(200))
@@ -305,7 +329,7 @@ def test_a_decompression_bomb_is_refused_for_the_price_of_the_limit(receiving: O
 
 def test_slow_and_endless_bodies_end(receiving: Open) -> None:
     """A body that trickles gets 408; one without end 413; a head that never ends is closed; others are served."""
-    house = receiving(Limits(body_seconds=0.4, body_bytes=100_000), head_seconds=0.4, body_seconds=1.0)
+    house = receiving(limits=Limits(body_seconds=0.4, body_bytes=100_000), head_seconds=0.4, body_seconds=1.0)
     slow = house.connect(head(1_000) + b'{"request_id":')
     headless = house.connect(b"POST /v1/events HTTP/1.1\r\nhost: x\r\n")
     silent = house.connect()
@@ -326,7 +350,7 @@ def test_slow_and_endless_bodies_end(receiving: Open) -> None:
 
 def test_wrong_lengths_and_vanishing_clients_leave_nothing(receiving: Open) -> None:
     """A client that goes mid-body stores nothing; what stands behind a too short body is no request."""
-    house = receiving(Limits(body_seconds=0.3))
+    house = receiving(limits=Limits(body_seconds=0.3))
     body = json.dumps(event("a")).encode()
     house.connect(head(len(body)) + body[:20]).close()
     longer = house.connect(head(len(body) + 10) + body)
@@ -368,7 +392,7 @@ def test_a_thousand_connections_keep_nobody_out(receiving: Open, sent: bytes) ->
 
 def test_bodies_that_crowd_the_room_go_first(receiving: Open) -> None:
     """Unfinished bodies together hold no more than their room: the oldest is out, a new one is served."""
-    house = receiving(Limits(unfinished_bytes=300_000, body_seconds=20.0))
+    house = receiving(limits=Limits(unfinished_bytes=300_000, body_seconds=20.0))
     crowd = [house.connect(head(200_000) + b" " * 90_000) for _ in range(4)]
     assert answer_of(crowd[0])[9:12] == b"408"
     assert house.post(event("a")).status_code == 202
@@ -385,6 +409,18 @@ def test_a_taken_address_is_named(receiving: Open) -> None:
     with pytest.raises(Broken, match="cannot listen on no-such-host"):
         HttpServer(house.receiver.app, "no-such-host.invalid:80", name="x").start()
     second.stop()
+
+
+def test_answers_do_not_wait_for_acknowledgements(receiving: Open) -> None:
+    """Head and body of an answer are two packets: with Nagle's algorithm each would take 40 ms more."""
+    house = receiving()
+    house.post(event("warm"))
+    taken = []
+    for number in range(20):
+        begun = time.monotonic()
+        house.post(event(f"r{number}"))
+        taken.append(time.monotonic() - begun)
+    assert min(taken) < 0.03
 
 
 def test_stopping_waits_for_what_is_being_stored(receiving: Open) -> None:
