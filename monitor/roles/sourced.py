@@ -37,6 +37,7 @@ class Sourced:
     def stop(self) -> None:
         """Takes no more posts; those that were taken are in the log."""
         self.http.stop()
+        self.files.close()
 
     def snapshots(self) -> tuple[SourceSnapshot, ...]:
         """What came from each source since the start."""
