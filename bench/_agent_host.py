@@ -37,6 +37,7 @@ class Host:
         for place, (zone, (name, _watts)) in enumerate(_ZONES.items()):
             self.tree.add(zone, name, microjoules=_FIRST_MICROJOULES + place * 7_000_000_000, limit_watts=350)
         _link_as_the_kernel(self.tree)
+        self._programs = _nvidia_smi(folder)
         self.hides_sysfs = os.geteuid() == 0 and _may_mount(_mounts(self.tree))
         self._stop = threading.Event()
         self._counting = threading.Thread(target=self._count, daemon=True)
@@ -47,7 +48,8 @@ class Host:
 
         Without root it sees the machine's own /sys.
         """
-        environment = self.nvml.environ() | {"HOME": str(folder)}
+        path = f"{self._programs}:{os.environ['PATH']}"
+        environment = self.nvml.environ() | {"HOME": str(folder), "PATH": path}
         with says.open("wb") as output:
             return subprocess.Popen(
                 [*(_mounts(self.tree) if self.hides_sysfs else ()), *command],
@@ -81,6 +83,15 @@ def _link_as_the_kernel(tree: PowercapTree) -> None:
     (tree.folder("intel-rapl") / "subsystem").symlink_to("..")
     for zone in _ZONES:
         (tree.folder(zone.rpartition(":")[0]) / zone).symlink_to(Path("..") / zone)
+
+
+def _nvidia_smi(folder: Path) -> Path:
+    """A folder with a program of that name: CodeCarbon looks for GPUs only where it can be run."""
+    programs = folder / "bin"
+    programs.mkdir()
+    (programs / "nvidia-smi").write_text("#!/bin/sh\n")
+    (programs / "nvidia-smi").chmod(0o755)
+    return programs
 
 
 def _mounts(tree: PowercapTree) -> list[str]:

@@ -28,7 +28,9 @@ def codecarbon(moments: BinaryIO) -> None:
         rapl_include_dram=True,
     )
     tracker.start()
-    print(f"codecarbon meters {tracker._hardware}", flush=True)
+    gpus = sum(len(each.gpu_ids) for each in tracker._hardware if hasattr(each, "gpu_ids"))
+    others = ", ".join(repr(each) for each in tracker._hardware if not hasattr(each, "gpu_ids"))
+    print(f"meters {gpus} GPUs, {others}", flush=True)
     while True:
         time.sleep(3600.0)
 
@@ -38,7 +40,7 @@ def zeus(moments: BinaryIO) -> None:
     from zeus.monitor import ZeusMonitor  # type: ignore[import-not-found]
 
     monitor = ZeusMonitor()
-    print(f"zeus meters GPUs {monitor.gpu_indices}, packages {monitor.cpu_indices}", flush=True)
+    print(f"meters {len(monitor.gpu_indices)} GPUs, {len(monitor.cpu_indices)} packages", flush=True)
     monitor.begin_window("second", sync_execution=False)
     deadline = time.monotonic()
     while True:

@@ -90,13 +90,21 @@ def run() -> list[str]:
             for name in PEERS
         ]
         time.sleep(WARM_SECONDS)
-        lines += [f"{peer.name} {PEERS[peer.name]} says: {peer.says[:300] or 'nothing'}" for peer in peers]
+        lines += [_sight(peer) for peer in peers]
         return lines + _together([ours, *peers])
 
 
 def _setting(host: Host) -> str:
     counters = "2 packages and 2 dram" if host.hides_sysfs else "2 packages and 2 dram (ours alone: no root)"
     return f"agent: {GPUS} fake GPUs, {counters}, 1 Hz; CPU in % of one core, memory in MB of the process tree"
+
+
+def _sight(peer: Agent) -> str:
+    """What it says that it meters; a comparison with one that does not see the GPUs would be none."""
+    told = [line for line in peer.says.splitlines() if line.startswith("meters ")]
+    if not told or not told[0].startswith(f"meters {GPUS} GPUs"):
+        raise RuntimeError(f"{peer.name} does not see the GPUs, and said: {peer.says[-2000:]}")
+    return f"{peer.name} {PEERS[peer.name]} {told[0]}"
 
 
 def _our_command(host: Host, folder: Path) -> list[str]:
