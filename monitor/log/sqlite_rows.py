@@ -26,8 +26,11 @@ _STAMP = struct.Struct("<d")
 
 
 def checksum(stamp: UnixSeconds, stream: bytes, key: bytes, schema: bytes, body: bytes) -> int:
-    """CRC-32 over everything of a record but its offset; a zero byte ends each name."""
-    head = b"\0".join((_STAMP.pack(stamp), stream, key, schema, b""))
+    """CRC-32 over everything of a record but its offset; a zero byte ends each name.
+
+    Adding 0.0 makes -0.0 a 0.0, as SQLite does, and changes no other stamp.
+    """
+    head = b"\0".join((_STAMP.pack(stamp + 0.0), stream, key, schema, b""))
     return zlib.crc32(body, zlib.crc32(head))
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from collectors.units import UnixSeconds
@@ -89,6 +89,7 @@ def test_nothing_is_appended_when_there_is_nothing(log: Log) -> None:
 
 
 @given(stamps=st.lists(st.tuples(st.floats(-1e9, 1e9), st.none() | st.floats(-1e9, 1e9)), min_size=1, max_size=12))
+@example(stamps=[(-0.0, None)])
 def test_stamps_are_the_running_maximum(
     factory: Factory, tmp_path_factory: pytest.TempPathFactory, stamps: list[tuple[float, float | None]]
 ) -> None:
