@@ -5,17 +5,19 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import fsum
 from pathlib import Path
 
+import msgspec
 import pytest
 from daemon_process import DaemonProcess, wait_for
+from fake_nvml import FakeNvml, uuid
 from sysfs_tree import PowercapTree
 
-from collectors.readings import EnergyReading
-from monitor.log.codec import Decoder, ReadingBatch
+from collectors.readings import CounterMark, EnergyReading, HostProfile
+from monitor.log.codec import Decoder, ReadingBatch, readings_record
 from monitor.log.sqlite import SqliteLog
 from monitor.roles.collect import last_marks
 
@@ -40,19 +42,15 @@ def notices(tmp_path: Path) -> Iterator[socket.socket]:
         yield listening
 
 
-def readings_in(data: Path) -> list[EnergyReading]:
-    """All readings of cpu-0 in the log, in order."""
+def readings_in(data: Path, device: str = "cpu-0") -> list[EnergyReading]:
+    """All readings of a device in the log, in order."""
     log, decoder = SqliteLog(data / "log.db", read_only=True), Decoder()
     try:
         batches = [decoder.decode(record) for record in log.read({}, 10_000) if record.schema == "readings.v1"]
     finally:
         log.close()
     return [
-        each
-        for batch in batches
-        if isinstance(batch, ReadingBatch)
-        for each in batch.readings
-        if each.device == "cpu-0"
+        each for batch in batches if isinstance(batch, ReadingBatch) for each in batch.readings if each.device == device
     ]
 
 
@@ -170,3 +168,55 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path, tree: PowercapTree) -> No
         with daemon:
             assert daemon.wait() == 1
         assert daemon.said(f"127.0.0.1:{daemon.receiver}")
+
+
+def test_ten_minutes_down_come_back_from_the_gpu_and_are_named_for_the_package(
+    tmp_path: Path, tree: PowercapTree
+) -> None:
+    """The GPU's counter gives the 60 kJ of 600 s; the package's may have wrapped: lost, and not guessed."""
+    config = LIVE.format(sysfs=tree.sysfs) + f'[[host.devices]]\nid = "{uuid(0)}"\nidle_watts = 50\n'
+    with FakeNvml(tmp_path, 1) as nvml, working(tree):
+        nvml.gpu(0).draw(100.0)
+        daemon = DaemonProcess(tmp_path, config, nvml.environ())
+        with daemon:
+            daemon.ready()
+            wait_for("both", lambda: {"cpu-0", uuid(0)} <= {mark.device for mark in marks_in(daemon.data)})
+            assert daemon.stop() == 0
+        down_since = age_marks(daemon.data, 600.0)
+        nvml.gpu(0).energy_mj += 60_000_000
+        with daemon:
+            wait_for("the time since", lambda: recovered_in(daemon.data))
+            events = {meter["name"]: meter["events"] for meter in daemon.status()["meters"]}
+            assert daemon.stop() == 0
+    (hole,) = recovered_in(daemon.data)
+    assert hole.start == down_since[uuid(0)]
+    assert hole.energy_joules == pytest.approx(60_000.0, rel=0.05)
+    assert 600.0 <= hole.end - hole.start < 640.0
+    assert events["rapl"]["cpu-0"]["lost"] == 1
+    assert events["nvml"][uuid(0)]["recovered"] == 1
+
+
+def marks_in(data: Path) -> Sequence[CounterMark]:
+    """The counters where the daemon left off."""
+    if not (data / "log.db").exists():
+        return ()
+    log = SqliteLog(data / "log.db", read_only=True)
+    try:
+        return last_marks(log, "node-1")
+    finally:
+        log.close()
+
+
+def age_marks(data: Path, seconds: float) -> dict[str, float]:
+    """As if the daemon had stopped so much earlier; the new times by device."""
+    marks = [msgspec.structs.replace(mark, at=mark.at - seconds) for mark in marks_in(data)]
+    log = SqliteLog(data / "log.db")
+    batch = ReadingBatch(profile=HostProfile(host="node-1"), readings=(), marks=tuple(marks))
+    log.append([readings_record(batch)], time.time())
+    log.close()
+    return {mark.device: mark.at for mark in marks}
+
+
+def recovered_in(data: Path) -> list[EnergyReading]:
+    """Those of the GPU."""
+    return [each for each in readings_in(data, uuid(0)) if each.method == "recovered"]
