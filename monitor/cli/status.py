@@ -29,8 +29,9 @@ class NoAnswer(Exception):
     type=click.Path(path_type=Path, dir_okay=False),
     help="The configuration of the daemon. [default: /etc/wattribute/config.toml, or the built-in defaults]",
 )
+@click.option("--address", metavar="HOST:PORT", help="Ask there, whatever is configured; reads no configuration.")
 @click.option("--json", "as_json", is_flag=True, help="Print the daemon's own answer.")
-def status(path: Path | None, as_json: bool) -> None:
+def status(path: Path | None, address: str | None, as_json: bool) -> None:
     """Ask the running daemon how it does: roles, meters, sources, books.
 
     Says what is wrong and what mends it. Asks at the address in [metrics] listen.
@@ -41,7 +42,8 @@ def status(path: Path | None, as_json: bool) -> None:
     from monitor.config.load import load_config
     from monitor.reports.daemon_text import faults, render
 
-    address = load_config(path, environ=os.environ).metrics.listen
+    if address is None:
+        address = load_config(path, environ=os.environ).metrics.listen
     try:
         body, snapshot = _ask(address)
     except NoAnswer as error:
@@ -59,7 +61,10 @@ def _ask(address: str) -> "tuple[str, DaemonSnapshot]":
 
     from monitor.selfmetrics import DaemonSnapshot
 
-    connection = http.client.HTTPConnection(_reachable(address), timeout=ANSWER_SECONDS)
+    try:
+        connection = http.client.HTTPConnection(_reachable(address), timeout=ANSWER_SECONDS)
+    except http.client.InvalidURL as error:
+        raise click.BadParameter(f"{error}; write host and port, as in 127.0.0.1:8097") from None
     try:
         connection.request("GET", "/status")
         answer = connection.getresponse()

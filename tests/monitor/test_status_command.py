@@ -73,6 +73,16 @@ def test_json_is_the_daemons_own_answer(tmp_path: Path) -> None:
     assert msgspec.json.decode(result.stdout, type=DaemonSnapshot) == daemon()
 
 
+def test_an_address_needs_no_configuration() -> None:
+    """Whoever may not read the daemon's configuration can still ask it."""
+    server = MetricsServer("127.0.0.1:0", healthy)
+    server.start()
+    result = CliRunner().invoke(status, ["--address", server.address])
+    server.stop()
+    assert result.exit_code == 0, result.output
+    assert CliRunner().invoke(status, ["--address", "127.0.0.1:http"]).exit_code == 2
+
+
 def test_no_daemon_is_said_plainly(tmp_path: Path) -> None:
     """3, with how to start it."""
     with socket.create_server(("127.0.0.1", 0)) as free:

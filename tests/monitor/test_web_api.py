@@ -1,22 +1,31 @@
 """The web API as its clients meet it: real store, real gate, real application, HTTP requests."""
 
+import http.client
 import json
+import re
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from books_rows import energy, made, meter, request, usage
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.testclient import TestClient
 
+from collectors.http_server import HttpServer
 from monitor.core.points import RESTATEMENT
 from monitor.core.questions import Principal
 from monitor.query import Query
 from monitor.selfmetrics import DaemonSnapshot
 from monitor.store.sqlite import SqliteStore
 from monitor.web.app import DOCUMENT_PATH, LOCAL, OPERATIONS, build_app
+from monitor.web.openapi import Operation
 
 NOON = 1_700_049_600.0  # 2023-11-15T12:00:00Z
 WHOLE = "window=2023-11-15T12:00:00Z,2023-11-15T12:01:00Z"
@@ -68,17 +77,20 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
     reading.close()
 
 
-def _client(store: SqliteStore, principal: Principal = LOCAL) -> TestClient:
+def _app(store: SqliteStore, principal: Principal = LOCAL) -> Starlette:
     def principal_of(_request: Request) -> Principal:
         return principal
 
-    app = build_app(
+    return build_app(
         Query(store, rejected=lambda: {"bad_json": 2}),
         clock=_Noon(),
         daemon=lambda: DAEMON,
         principal_of=principal_of,
     )
-    return TestClient(app, raise_server_exceptions=False)
+
+
+def _client(store: SqliteStore, principal: Principal = LOCAL) -> TestClient:
+    return TestClient(_app(store, principal), raise_server_exceptions=False)
 
 
 @pytest.fixture
@@ -314,3 +326,80 @@ def test_the_index_names_what_is_there(client: TestClient) -> None:
     """Each address answers."""
     for address in _get(client, "/")["addresses"]:
         assert client.get(address).status_code == 200
+
+
+WORDS = st.one_of(
+    st.text(max_size=20),
+    st.sampled_from(
+        ["", "true", "24h", "9" * 30 + "d", "36500d", "NaN", "1e999", "-1", "today", ",", "label:", "\x00"]
+    ),
+    st.from_regex(r'[a-z_]{1,9}(:|\[[a-z]+\]:|!:)"[^"]{0,4}"?([+,]"a")?', fullmatch=True),
+    st.integers(0, 5_000_000_000).map(lambda second: f"{second},{second + 60}"),
+)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda each: each.path)
+def test_whatever_is_asked_is_answered_or_refused(
+    operation: Operation, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """200 or 400 with the parameter's own name, never our mistake."""
+    store = SqliteStore(tmp_path_factory.mktemp("store") / "store.db")
+    client = _client(store)
+    known = [each.name for each in operation.parameters]
+
+    @settings(max_examples=60, deadline=None)
+    @given(st.dictionaries(st.sampled_from(known), WORDS, max_size=4))
+    def ask(parameters: dict[str, str]) -> None:
+        answer = client.get(operation.path, params=parameters)
+        assert answer.status_code in (200, 400), (parameters, answer.text)
+        if answer.status_code == 400:
+            assert answer.json()["error"]["field"] in parameters
+
+    ask()
+    store.close()
+
+
+def test_many_clients_at_once_see_books_that_close(tmp_path: Path) -> None:
+    """Over the real server, beside a writer: each answer holds whole windows alone, all that is measured attributed."""
+    writer = SqliteStore(tmp_path / "store.db")
+    writer.write([meter(NOON, 10.0), energy(NOON, 10.0, model="m", team="a")])
+    reader = SqliteStore(tmp_path / "store.db", read_only=True)
+    server = HttpServer(_app(reader), "127.0.0.1:0", name="web")
+    server.start()
+    written = threading.Event()
+
+    def ask() -> set[float]:
+        found: set[float] = set()
+        while True:
+            last = written.is_set()
+            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+            connection.request("GET", f"/v1/windows?window={NOON},{NOON + 600}")
+            windows = json.loads(connection.getresponse().read())["windows"]
+            connection.close()
+            found |= {window["measured_joules"] - window["attributed_joules"] for window in windows}
+            if last:
+                assert len(windows) == 30
+                return found
+
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            asking = [pool.submit(ask) for _ in range(8)]
+            try:
+                for number in range(1, 30):
+                    time = NOON + 10 * number
+                    writer.write([meter(time, 10.0), energy(time, 10.0, model="m", team="a")])
+            finally:
+                written.set()
+            assert set().union(*(each.result() for each in asking)) == {0.0}
+    finally:
+        server.stop()
+        reader.close()
+        writer.close()
+
+
+def test_every_reference_of_the_document_leads_somewhere(client: TestClient) -> None:
+    """Within its components."""
+    spec = _get(client, DOCUMENT_PATH)
+    named = set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(spec)))
+    assert named <= spec["components"]["schemas"].keys()
+    assert {"Line", "AllocationTotals", "DaemonSnapshot", "Failure"} <= named
