@@ -3,7 +3,8 @@
 URL --> parameters.parse --> Query, in a thread --> answers --> JSON
 
 Queries run in threads, as the store waits for its disk; a few at a time, so that clients queue and the daemon's memory
-does not. One event loop serves an application: their limit is not for several. Give it a Query of a read-only store of its own: a store's connection serves one caller at a time.
+does not. One event loop serves an application: that limit is not for several. Give it a Query of a read-only store of
+its own: a store's connection serves one caller at a time.
 """
 
 from collections.abc import Callable, Mapping, Sequence
