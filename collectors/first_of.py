@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from collectors.errors import Broken, CollectorError, Gone
-from collectors.meter import DeviceHealth, DeviceState, Measured, Meter, MeterHealth
+from collectors.meter import Measured, Meter, MeterHealth
 from collectors.readings import CounterMark, Device
 
 
@@ -16,7 +16,7 @@ class FirstOf:
     def __init__(self, meters: Sequence[Meter]) -> None:
         self._meters = meters
         self._chosen = meters[0]
-        self._refused: tuple[DeviceHealth, ...] = ()
+        self._refused = ""
 
     @property
     def name(self) -> str:
@@ -42,19 +42,17 @@ class FirstOf:
 
     def open(self) -> None:
         """Opens the first that can be. Raises what the last one raised; RetryLater of any at once."""
-        refused: list[DeviceHealth] = []
+        refused: list[str] = []
         error: CollectorError | None = None
         for meter in self._meters:
             try:
                 meter.open()
             except (Gone, Broken) as verdict:
                 error = verdict
-                state: DeviceState = "broken" if isinstance(verdict, Broken) else "gone"
-                refused.append(DeviceHealth(device=meter.name, state=state, detail=str(verdict)))
+                refused.append(f"in place of {meter.name}: {verdict}")
             else:
-                self._chosen, self._refused = meter, tuple(refused)
+                self._chosen, self._refused = meter, "; ".join(refused)
                 return
-        self._refused = tuple(refused)
         if error is not None:
             raise error
 
@@ -65,6 +63,6 @@ class FirstOf:
         self._chosen.close()
 
     def health(self) -> MeterHealth:
-        """The chosen meter's, with those that could not be opened in front."""
+        """The chosen meter's, with a note of those that could not be opened."""
         health = self._chosen.health()
-        return MeterHealth(devices=(*self._refused, *health.devices), events=health.events)
+        return MeterHealth(devices=health.devices, events=health.events, note=self._refused)

@@ -34,10 +34,12 @@ class MeterHealth(msgspec.Struct, frozen=True, kw_only=True):
     """How a meter does: its devices, and how often each named thing happened since it was opened.
 
     `events` counts by (device, word): "wrap", "reset", "recovered", "lost", "implausible", "sentinel", "glitch",
-    "counter_stuck", "power_gap", "clock_step", "timeout", ..
+    "counter_stuck", "power_gap", "clock_step", "timeout", .. `note` is what a person should know of the meter as a
+    whole though nothing is wrong: that it stands in for another one.
     """
 
     devices: tuple[DeviceHealth, ...] = ()
+    note: str = ""
     events: dict[tuple[str, str], int] = {}
 
 

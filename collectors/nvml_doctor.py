@@ -1,9 +1,11 @@
 """What `wattribute doctor` says of NVIDIA's GPUs: each one readable or why not, and the command that mends it."""
 
+import sys
 from pathlib import Path
 from typing import Literal
 
 from collectors.clock import monotonic
+from collectors.errors import Broken
 from collectors.meter import Finding
 from collectors.nvml_driver import boot_id, mend, refusal
 from collectors.nvml_lane import Lane
@@ -16,7 +18,10 @@ FindingState = Literal["ok", "missing", "warning", "broken"]
 
 def diagnose(*, procfs: Path = Path("/proc"), deadline_seconds: float = 10.0) -> list[Finding]:
     """Opens every GPU and reads it once, in a child that is left behind where the driver hangs. Never raises."""
-    lane = Lane(Plan())
+    try:
+        lane = Lane(Plan())
+    except Broken as error:
+        return [Finding(area="GPU", subject="driver", state="broken", what=str(error), mend=f"ls -l {sys.executable}")]
     try:
         result = lane.wait_opened(monotonic() + deadline_seconds)
         if isinstance(result, Refused):

@@ -13,6 +13,7 @@ from typing import Literal
 import msgspec
 
 from collectors.clock import monotonic
+from collectors.errors import Broken
 from collectors.nvml_samples import HEADER_BYTES, Ask, Done, Frame, GpuRead, Opened, Plan, Refused, Step, framed
 
 LaneState = Literal["opening", "idle", "asked", "ended"]
@@ -33,12 +34,15 @@ class Lane:
         self._asked = False
         self._buffer = bytearray()
         self._decoder = msgspec.msgpack.Decoder(Frame)
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "collectors.nvml_child", str(os.getpid())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-        )
+        command = [sys.executable, "-P", "-m", "collectors.nvml_child", str(os.getpid())]
+        try:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+            )
+        except OSError as error:
+            raise Broken(
+                f"the NVML reader cannot be started, {sys.executable}: {error.strerror}; let this user run that program"
+            ) from error
         self._in, self._out = self._pipe(self._process.stdin), self._pipe(self._process.stdout)
         os.set_blocking(self._out, False)
         self._send(plan)

@@ -53,7 +53,7 @@ class NvmlMeter:
         deadline_seconds: float = 2.0,
         open_seconds: float = 10.0,
         slow_seconds: float = 10.0,
-        backoff_seconds: tuple[float, float] = (30.0, 300.0),
+        backoff_seconds: tuple[float, float] = (15.0, 60.0),
         procfs: Path = Path("/proc"),
         ticks: Callable[[], float] = boot_seconds,
     ) -> None:

@@ -61,7 +61,8 @@ class Signals:
 class Daemon:
     """Keeps the roles of `load()`'s configuration running on one open data folder.
 
-    `run` returns the exit code: 0 told to stop, 1 a role died or got stuck.
+    `taken` is told of each new configuration that is in force. `run` returns the exit code: 0 told to stop, 1 a role
+    died or got stuck.
     """
 
     def __init__(
@@ -72,8 +73,10 @@ class Daemon:
         *,
         clock: Clock,
         notifier: Notifier,
+        taken: Callable[[Config], None],
         config_file: Path | None = None,
     ) -> None:
+        self._taken = taken
         self._house, self._config, self._load = house, config, load
         self._clock, self._notifier = clock, notifier
         named = None if config_file is None else str(config_file)
@@ -154,6 +157,7 @@ class Daemon:
             self._watch.reload_failed = str(error)
             return self._begin(self._config)
         self._config = config
+        self._taken(config)
         self._watch.reload_failed = ""
         logger.info("configuration reloaded")
         return fresh

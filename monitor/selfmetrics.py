@@ -112,7 +112,8 @@ class DaemonSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """The process at the moment `at`. `ledger` is None where the role that keeps it runs elsewhere.
 
     `loop_age_seconds` is how long ago, on a clock that never steps, the main loop last came round. `ready` is whether
-    a first good sample has passed; `reason` says what is missing while it is not.
+    a first good sample has passed; `reason` says what is missing while it is not. `config_refused` says why the last
+    reload was not taken, "" where it was.
     """
 
     version: str
@@ -125,6 +126,7 @@ class DaemonSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     config_file: str | None = None
     data_directory: str | None = None
+    config_refused: str = ""
     roles: tuple[RoleSnapshot, ...] = ()
     meters: tuple[MeterSnapshot, ...] = ()
     sources: tuple[SourceSnapshot, ...] = ()

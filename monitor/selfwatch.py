@@ -5,6 +5,7 @@ from importlib.metadata import version
 
 from collectors.clock import Clock, monotonic
 from collectors.meter import DeviceHealth
+from collectors.units import UnixSeconds
 from monitor.roles.live import LiveRoles
 from monitor.roles.meter_thread import MeterThread
 from monitor.selfcost import agent_cost
@@ -26,6 +27,11 @@ _STATES: dict[str, PartState] = {
     "broken": "broken",
     "stopped": "gone",
 }
+
+
+FRESH_SECONDS = 15.0
+FRESH_INTERVALS = 3.0
+"""A device's watts are shown until its last reading is older than either."""
 
 
 class SelfWatch:
@@ -59,6 +65,7 @@ class SelfWatch:
             reason="; ".join(missing),
             config_file=self._config_file,
             data_directory=self._data_directory,
+            config_refused=self.reload_failed,
             roles=() if roles is None else self._roles(roles),
             meters=() if roles is None or roles.collect is None else _meters(roles),
             sources=() if roles is None or roles.sourced is None else roles.sourced.snapshots(),
@@ -90,8 +97,6 @@ class SelfWatch:
         found = []
         for name in roles.config.roles:
             detail = "; ".join([*(each for each in troubles if each.startswith(name)), waits.get(name, "")]).strip("; ")
-            if name == "control" and self.reload_failed:
-                detail = f"configuration not reloaded: {self.reload_failed}"
             found.append(RoleSnapshot(name=name, state="broken" if detail else "running", detail=detail))
         return tuple(found)
 
@@ -103,12 +108,15 @@ def _meters(roles: LiveRoles) -> tuple[MeterSnapshot, ...]:
 
 def _meter(thread: MeterThread, roles: LiveRoles) -> MeterSnapshot:
     health, stats = thread.health(), thread.stats
-    state, detail = _STATES[stats.state], stats.detail
+    state, detail = _STATES[stats.state], stats.detail or health.note
     if not thread.alive and stats.state != "stopped":
         state, detail = "broken", "its thread has ended by an error; see the log"
     told = {each.device: each for each in health.devices}
     kinds = {device.id: device.kind for device in thread.meter.devices}
-    devices = tuple(_device(told.get(each), each, kinds.get(each, ""), roles) for each in sorted(told.keys() | kinds))
+    fresh_since = roles.now() - max(FRESH_SECONDS, FRESH_INTERVALS * thread.meter.interval_seconds)
+    devices = tuple(
+        _device(told.get(each), (each, kinds.get(each, "")), roles, fresh_since) for each in sorted(told.keys() | kinds)
+    )
     return MeterSnapshot(
         name=thread.meter.name,
         state=state,
@@ -124,9 +132,15 @@ def _meter(thread: MeterThread, roles: LiveRoles) -> MeterSnapshot:
     )
 
 
-def _device(health: DeviceHealth | None, device: str, kind: str, roles: LiveRoles) -> DeviceSnapshot:
+def _device(
+    health: DeviceHealth | None, named: tuple[str, str], roles: LiveRoles, fresh_since: UnixSeconds
+) -> DeviceSnapshot:
+    """Watts that are old say nothing of now: they are then not known."""
     assert roles.collect is not None
+    device, kind = named
     at, watts = roles.collect.last_watts.get(device, (None, None))
+    if at is not None and at < fresh_since:
+        watts = None
     return DeviceSnapshot(
         device=device,
         kind=kind,
@@ -145,4 +159,5 @@ def _ledger(roles: LiveRoles) -> LedgerSnapshot | None:
         final_until=roles.aggregate.final_until,
         log_time=roles.log_time(),
         windows_final=roles.aggregate.progress.finals,
+        worst_imbalance_ratio=roles.aggregate.progress.worst_imbalance_ratio,
     )

@@ -64,18 +64,18 @@ class DaemonProcess:
         wait_for("readiness", lambda: self.get(self.metrics, "/readyz")[0] == 200)
         return self
 
-    def get(self, port: int, path: str) -> tuple[int, bytes]:
-        """Status and body; (0, b"") where nobody answers."""
-        return self._ask("GET", port, path, None)
+    def get(self, port: int, path: str, host: str = "127.0.0.1") -> tuple[int, bytes]:
+        """Status and body; (0, b"") where nobody answers. `host` is what the request calls it."""
+        return self._ask("GET", port, path, None, host)
 
     def post(self, body: Any) -> tuple[int, bytes]:
         """Posts events to the receiver."""
         return self._ask("POST", self.receiver, "/v1/events", json.dumps(body))
 
-    def _ask(self, method: str, port: int, path: str, body: str | None) -> tuple[int, bytes]:
+    def _ask(self, method: str, port: int, path: str, body: str | None, host: str = "127.0.0.1") -> tuple[int, bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
         try:
-            connection.request(method, path, body, {"Content-Type": "application/json"})
+            connection.request(method, path, body, {"Content-Type": "application/json", "Host": host})
             answer = connection.getresponse()
             return answer.status, answer.read()
         except OSError:

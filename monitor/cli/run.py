@@ -30,11 +30,10 @@ def run(*, config_file: Path | None, data: Path | None) -> None:
     from monitor.config.load import load_config
 
     def load() -> "Config":
-        config = load_config(config_file, environ=os.environ)
-        configure(config.logging.level, config.logging.format)
-        return config
+        return load_config(config_file, environ=os.environ)
 
     config = load()
+    configure(config.logging.level, config.logging.format)
     folder = data or config.data.directory
     recordings = [source for source in config.sources if source.kind == "recording"]
     if not recordings:
@@ -50,6 +49,7 @@ def run(*, config_file: Path | None, data: Path | None) -> None:
 def _live(config: "Config", load: "Callable[[], Config]", folder: Path, config_file: Path | None) -> None:
     from collectors.clock import SystemClock
     from collectors.errors import Broken
+    from monitor.cli.logging import configure
     from monitor.daemon import Daemon, Signals
     from monitor.roles.embedded import Embedded
     from monitor.sd_notify import Notifier
@@ -59,7 +59,15 @@ def _live(config: "Config", load: "Callable[[], Config]", folder: Path, config_f
     signals = Signals()
     signals.listen()
     with Embedded(folder, config) as house:
-        daemon = Daemon(house, config, load, clock=SystemClock(), notifier=Notifier(), config_file=config_file)
+        daemon = Daemon(
+            house,
+            config,
+            load,
+            clock=SystemClock(),
+            notifier=Notifier(),
+            config_file=config_file,
+            taken=lambda fresh: configure(fresh.logging.level, fresh.logging.format),
+        )
         try:
             code = daemon.run(signals)
         except Broken as error:

@@ -56,5 +56,22 @@ class Config(Section, frozen=True, kw_only=True):
             )
         if store.kind == "influxdb" and not self.influxdb.url:
             yield ("influxdb", "url"), 'is missing; [store] kind = "influxdb" needs it'
+        yield from self._clashes()
         if len(set(self.roles)) < len(self.roles):
             yield ("roles",), "names a role twice; remove one"
+
+    def _clashes(self) -> Iterator[tuple[KeyPath, str]]:
+        """Two listeners on one address."""
+        taken = {self.metrics.listen: "[metrics]"}
+        listeners: list[tuple[KeyPath, str, str]] = (
+            [(("web", "listen"), self.web.listen, "[web]")] if "web" in self.roles else []
+        )
+        listeners += [
+            (("sources", number, "listen"), source.listen, f"source {source.name}")
+            for number, source in enumerate(self.sources)
+            if source.listen is not None and "ingest" in self.roles
+        ]
+        for key, address, name in listeners:
+            if address in taken:
+                yield key, f"is the address of {taken[address]} too; give each its own port"
+            taken.setdefault(address, name)

@@ -12,11 +12,12 @@ import structlog
 
 from collectors.readings import EnergyReading
 from collectors.units import SECONDS_PER_DAY, SECONDS_PER_HOUR, UnixSeconds
+from monitor.core.allocation import window_sums
 from monitor.core.book import Book, provisional_rows
 from monitor.core.emissions.factors import Intensity
 from monitor.core.facts import Facts
 from monitor.core.membership import Accounting
-from monitor.core.points import Row
+from monitor.core.points import ENERGY, METER, Row
 from monitor.core.readings import PARENT_REACH_SECONDS, Told
 from monitor.core.usage import Usage
 from monitor.core.window import grid_starts, window_at, window_start
@@ -39,6 +40,7 @@ class Progress(msgspec.Struct):
     restated: int = 0
     reread_records: int = 0
     reread_seconds: float = 0.0
+    worst_imbalance_ratio: float | None = None
 
 
 class Ledger:
@@ -162,6 +164,8 @@ class Ledger:
             self._carry_out_marks(line)
             self._settle(self._starts(window))
             account = self._book.account(host, window, line=line)
+            if self._show_provisional:  # live, where a window costs nothing; a replay's statement checks them all
+                self._check(account.rows)
             self._rows += account.rows
             self._letters += map(_overlap, account.overlaps)
             self.progress.finals += 1
@@ -173,6 +177,14 @@ class Ledger:
                 self._flush()
         self._carry_out_marks(log_time)
         self._settle(self._starts(last + 1))
+
+    def _check(self, rows: list[Row]) -> None:
+        """Keeps the worst of |measured - attributed - idle - unattributed| / measured."""
+        books = [row for row in rows if row.measurement in (ENERGY.name, METER.name)]
+        measured, _, _, _, imbalance = window_sums(books)
+        if measured:
+            worst = self.progress.worst_imbalance_ratio or 0.0
+            self.progress.worst_imbalance_ratio = max(worst, abs(imbalance) / measured)
 
     def _next_window(self) -> int:
         """The oldest window that is not final. A fresh reader has none, and nothing in its book either."""

@@ -19,7 +19,7 @@ _MINUTE: Final = 60.0
 def faults(snapshot: DaemonSnapshot) -> list[str]:
     """What is wrong, one sentence each, as "where: what and what mends it"; empty while all is well.
 
-    A meter that is gone is no fault: this host has not that hardware, or no longer.
+    A meter that is gone is no fault: this host has not that hardware. A device that is gone was there and was metered.
     """
     return [printable(each) for each in _faults(snapshot)]
 
@@ -29,6 +29,8 @@ def _faults(snapshot: DaemonSnapshot) -> Iterator[str]:
         yield f"main loop: has not come round for {age(snapshot.loop_age_seconds)}; see the log of the daemon"
     if not snapshot.ready:
         yield f"not ready: {snapshot.reason or 'no good sample has passed yet'}"
+    if snapshot.config_refused:
+        yield f"configuration: the changed file was not taken, the one before is in force: {snapshot.config_refused}"
     for role in snapshot.roles:
         if role.state == "broken":
             yield f"role {role.name}: {role.detail or 'has ended by an error; see the log of the daemon'}"
@@ -41,7 +43,7 @@ def _faults(snapshot: DaemonSnapshot) -> Iterator[str]:
             yield f"{kind} {part.name}: {part.detail or part.state}"
     for meter in snapshot.meters:
         for device in meter.devices:
-            if device.state in ("broken", "not_responding"):
+            if device.state in ("broken", "not_responding", "gone"):
                 yield f"{device.device}: {device.detail or device.state.replace('_', ' ')}"
 
 

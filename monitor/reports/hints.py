@@ -13,7 +13,7 @@ _BEHIND_THE_START_SECONDS: Final = 1.0
 
 def hints(page: AllocationPage, status: Status) -> list[str]:
     """One sentence for each thing that looks like zero or nobody, and is not."""
-    return [*_nothing_there(page, status), *_unknown_labels(page)]
+    return [*_nothing_there(page, status), *_unknown_labels(page), *_requests_without_power(page)]
 
 
 def _nothing_there(page: AllocationPage, status: Status) -> list[str]:
@@ -30,6 +30,19 @@ def _nothing_there(page: AllocationPage, status: Status) -> list[str]:
     return [
         f"no window of the store starts in this interval; its first starts at {start}, its newest at"
         f" {rfc3339(newest)}: try --from {start} --to {end}"
+    ]
+
+
+def _requests_without_power(page: AllocationPage) -> list[str]:
+    """Requests that met no joule: nobody metered where they ran, or nobody knows where that was."""
+    if page.totals is None or not page.totals.measured_joules:
+        return []
+    return [
+        f"{each.line.requests:g} requests of {', '.join(each.line.key)} met no metered energy: their host, devices"
+        " or model servers are none that the meters know; name host and devices (as doctor lists them) in the events"
+        " or in [[deployments]]"
+        for each in page.lines
+        if each.line.account == ATTRIBUTED and each.line.requests and each.line.energy_joules == 0.0
     ]
 
 

@@ -5,7 +5,7 @@ events.jsonl --> EventFile --> decode --> place --> log (usage)
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -44,13 +44,18 @@ class FileIngest:
             for source in sources
             if source.path is not None
         ]
-        self._missing: set[str] = set()
+        self._missing: dict[str, str] = {}
         self._told: dict[str, Counter[str]] = {}
         self.counts = IngestCounts()
 
     def read(self, now: UnixSeconds) -> int:
         """Takes what has come; returns the number of lines. After LogUnavailable the next call takes the same again."""
         return sum(self._read_file(source, file, now) for source, file in self._files)
+
+    @property
+    def unreadable(self) -> Mapping[str, str]:
+        """Sources whose file is not there or may not be read, and why."""
+        return dict(self._missing)
 
     def close(self) -> None:
         """Lets go of the files."""
@@ -61,11 +66,11 @@ class FileIngest:
         lines: Sequence[Line] = ()
         try:
             lines = file.read()
-            self._missing.discard(source.name)
+            self._missing.pop(source.name, None)
         except RetryLater as error:
             if source.name not in self._missing:
                 logger.warning("source does not answer", source=source.name, error=str(error))
-                self._missing.add(source.name)
+                self._missing[source.name] = str(error)
         self._tell_events(source.name, file)
         try:
             self._take(source, lines, now)
@@ -89,7 +94,7 @@ class FileIngest:
         self._log.append([usage_record(host, usages) for host, usages in sorted(by_host.items())], now)
         if letters:
             logger.warning("events rejected", source=source.name, count=len(letters), first=letters[0].reason)
-        self.counts.took(source.name, len(lines) - len(letters), letters)
+        self.counts.took(source.name, len(lines) - len(letters), letters, now)
 
     def _tell_events(self, name: str, file: EventFile) -> None:
         """A file that was cut short, or is not found again, may have held lines that nobody has read."""

@@ -4,6 +4,7 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 
+from collectors.units import UnixSeconds
 from monitor.log.protocol import DeadLetter
 
 
@@ -15,10 +16,13 @@ class IngestCounts:
         self.accepted: Counter[str] = Counter()
         self.rejected: Counter[tuple[str, str]] = Counter()
         self.refused: Counter[tuple[str, str]] = Counter()
+        self.last_at: dict[str, UnixSeconds] = {}
 
-    def took(self, source: str, accepted: int, letters: Sequence[DeadLetter]) -> None:
+    def took(self, source: str, accepted: int, letters: Sequence[DeadLetter], now: UnixSeconds) -> None:
         """So many events of the source are stored, these are not."""
         with self._lock:
             self.accepted[source] += accepted
+            if accepted:
+                self.last_at[source] = now
             for letter in letters:
                 self.rejected[source, letter.reason] += 1

@@ -141,7 +141,7 @@ class _SourceSink:
             for bad in rejected
         ]
         self._appends.store([usage for event in events for usage in self._placed(event)], letters)
-        self._counts.took(self._name, len(events), letters)
+        self._counts.took(self._name, len(events), letters, self._clock.now())
         if letters:
             logger.warning("events rejected", source=self._name, count=len(letters), first=letters[0].reason)
 

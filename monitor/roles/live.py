@@ -90,6 +90,10 @@ class LiveRoles:
             if now - beat > STALLED_SECONDS[name]
         ]
 
+    def now(self) -> UnixSeconds:
+        """The present moment."""
+        return self._clock.now()
+
     def log_time(self) -> UnixSeconds | None:
         """How far the log is."""
         return self._house.log.log_time()

@@ -19,6 +19,9 @@ OPEN_AGAIN_SECONDS: Final = 60.0
 """A meter that this host does not have, or that a person has to mend, is tried again so often."""
 RETRY_SECONDS: Final = 5.0
 
+QUIET_WORDS: Final = frozenset({"wrap"})
+"""Events of every day; all others are told in the log too."""
+
 State = Literal["opening", "ok", "not_answering", "absent", "broken", "stopped"]
 Take = Callable[[Meter, Sequence[Measured]], None]
 logger = structlog.get_logger()
@@ -43,6 +46,8 @@ class MeterThread:
         self.meter = meter
         self.stats = MeterStats()
         self._take = take
+        self._states: dict[str, str] = {}
+        self._events: dict[tuple[str, str], int] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"meter-{meter.name}", daemon=True)
 
@@ -121,6 +126,26 @@ class MeterThread:
             stats.read = stats.read.plus(monotonic() - begun)
         self._set("ok", "")
         self._take(self.meter, measured)
+        self._tell_devices()
+
+    def _tell_devices(self) -> None:
+        """A device that changes its state, and what happened to its counter, are told once each."""
+        health = self.meter.health()
+        for device in health.devices:
+            before = self._states.get(device.device, "waiting")
+            self._states[device.device] = device.state
+            if device.state != before and {device.state, before} != {"ok", "waiting"}:
+                tell = logger.info if device.state in ("ok", "waiting") else logger.warning
+                why = {"why": device.detail} if device.detail else {}
+                tell(f"device is {device.state.replace('_', ' ')}", meter=self.meter.name, device=device.device, **why)
+        if health.events != self._events:
+            for (device_id, word), count in health.events.items():
+                new = count - self._events.get((device_id, word), 0)
+                if new > 0 and word not in QUIET_WORDS:
+                    logger.info(
+                        f"counter: {word.replace('_', ' ')}", meter=self.meter.name, device=device_id, times=new
+                    )
+            self._events = dict(health.events)
 
     def _count(self, reaction: str) -> None:
         self.stats.errors = self.stats.errors | {reaction: self.stats.errors.get(reaction, 0) + 1}

@@ -5,8 +5,6 @@ http --> HttpIngest ----> log (usage), dead letters
 orders --------------/
 """
 
-from collections import Counter
-
 from collectors.clock import Clock
 from monitor.config.input_sections import Source
 from monitor.config.sections import Config
@@ -45,18 +43,18 @@ class Sourced:
 
     def _snapshot(self, source: Source) -> SourceSnapshot:
         counts = self.files.counts if source.kind == "file" else self.http.counts
-        rejected = Counter[str]()
-        for told in (counts.rejected, counts.refused):
-            for (name, reason), count in list(told.items()):
-                if name == source.name:
-                    rejected[reason] += count
-        accepted = counts.accepted[source.name]
+        rejected = {reason: count for (name, reason), count in list(counts.rejected.items()) if name == source.name}
+        refused = {reason: count for (name, reason), count in list(counts.refused.items()) if name == source.name}
+        accepted, unreadable = counts.accepted[source.name], self.files.unreadable.get(source.name, "")
+        posts = ", ".join(f"{count} {reason}" for reason, count in sorted(refused.items()))
         return SourceSnapshot(
             name=source.name,
             kind=source.kind,
-            state="ok" if accepted else "waiting",
+            state="retrying" if unreadable else "ok" if accepted else "waiting",
+            detail=unreadable or (f"posts refused as a whole: {posts}" if posts else ""),
             accepted=accepted,
-            rejected=dict(rejected),
+            rejected=rejected,
+            last_event_at=counts.last_at.get(source.name),
         )
 
     def step(self) -> float:

@@ -5,6 +5,9 @@ store.db (read-only) --> Query --> app --> HttpServer
 
 from collections.abc import Callable
 
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.types import ASGIApp
+
 from collectors.clock import Clock
 from collectors.http_server import HttpServer
 from monitor.config.sections import Config
@@ -21,7 +24,10 @@ class WebRole:
     def __init__(self, house: Embedded, config: Config, snapshot: Callable[[], DaemonSnapshot], clock: Clock) -> None:
         self._store = SqliteStore(house.store_path, read_only=True)
         query = Query(self._store, rejected=house.log.rejected, owners=owners_of(config))
-        self._server = HttpServer(build_app(query, clock=clock, daemon=snapshot), config.web.listen, name="web")
+        app: ASGIApp = build_app(query, clock=clock, daemon=snapshot)
+        if is_loopback(config.web.listen):  # a web page must not reach it by a name of its own that leads here
+            app = TrustedHostMiddleware(app, allowed_hosts=["localhost", "127.0.0.1", "[::1]"], www_redirect=False)
+        self._server = HttpServer(app, config.web.listen, name="web")
 
     def start(self) -> None:
         self._server.start()
@@ -29,3 +35,8 @@ class WebRole:
     def stop(self) -> None:
         self._server.stop()
         self._store.close()
+
+
+def is_loopback(listen: str) -> bool:
+    """Whether only this host reaches the address."""
+    return listen.startswith(("127.", "localhost:", "[::1]:"))

@@ -299,3 +299,18 @@ def _load_or_refuse(file: Path, text: str | bytes) -> None:
     except ConfigError as error:
         found = error.problems or (Problem(file="", line=None, key="", message="refused without a\nreason"),)
     assert all("\n" not in str(problem) for problem in found)
+
+
+def test_two_listeners_on_one_address_are_a_mistake(tmp_path: Path) -> None:
+    """The second is named, and whose address it is."""
+    file = tmp_path / "config.toml"
+    file.write_text(
+        '[[sources]]\nname = "a"\nkind = "http"\nlisten = "127.0.0.1:8095"\n'
+        '[[sources]]\nname = "b"\nkind = "http"\nlisten = "127.0.0.1:8097"\n'
+    )
+    with pytest.raises(ConfigError) as caught:
+        load_config(file, environ={})
+    assert [(problem.line, problem.message) for problem in caught.value.problems] == [
+        (4, "is the address of [web] too; give each its own port"),
+        (8, "is the address of [metrics] too; give each its own port"),
+    ]

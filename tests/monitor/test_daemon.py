@@ -220,3 +220,11 @@ def age_marks(data: Path, seconds: float) -> dict[str, float]:
 def recovered_in(data: Path) -> list[EnergyReading]:
     """Those of the GPU."""
     return [each for each in readings_in(data, uuid(0)) if each.method == "recovered"]
+
+
+def test_the_api_on_loopback_answers_to_its_own_names_alone(tmp_path: Path, tree: PowercapTree) -> None:
+    """A web page whose name was made to lead to 127.0.0.1 reads nothing."""
+    with working(tree), DaemonProcess(tmp_path, LIVE.format(sysfs=tree.sysfs)) as daemon:
+        daemon.ready()
+        assert daemon.get(daemon.web, "/v1/status")[0] == 200
+        assert daemon.get(daemon.web, "/v1/status", host="rebound.example.net")[0] == 400
