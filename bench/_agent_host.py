@@ -46,7 +46,7 @@ class Host:
     def start(self, command: Sequence[str], folder: Path, *, says: Path) -> subprocess.Popen[bytes]:
         """The agent in a mount namespace of its own, in which /sys/class/powercap is the tree; `says` takes its output.
 
-        Without root it sees the machine's own /sys.
+        It leads a process group of its own, as peers leave children behind. Without root it sees the true /sys.
         """
         path = f"{self._programs}:{os.environ['PATH']}"
         environment = self.nvml.environ() | {"HOME": str(folder), "PATH": path}
@@ -58,6 +58,7 @@ class Host:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
+                start_new_session=True,
             )
 
     def close(self) -> None:

@@ -6,6 +6,8 @@ memory, so they are the easier task. NVML is a fake that answers at once: what a
     python -m bench agent          about 6 minutes, with both cores otherwise idle; root for the peers' package counters
 """
 
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -13,7 +15,7 @@ import tempfile
 import time
 from array import array
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +62,17 @@ class Agent:
         """What it has printed."""
         return (self._folder / "says").read_text(errors="replace").strip()
 
+    @property
+    def meters(self) -> str:
+        """What a peer says that it meters; "" where it has not begun."""
+        return next((line for line in self.says.splitlines() if line.startswith("meters ")), "")
+
+    @property
+    def gpus(self) -> int:
+        """How many GPUs a peer says that it meters."""
+        words = self.meters.split()
+        return int(words[1]) if words else 0
+
     def samples(self, start: float, end: float) -> list[list[float]]:
         """When it sampled, in one list per meter; what is not yet stored is not there."""
         series = (
@@ -91,7 +104,8 @@ def run() -> list[str]:
         ]
         time.sleep(WARM_SECONDS)
         lines += [_sight(peer) for peer in peers]
-        return lines + _together([ours, *peers])
+        seeing = [peer for peer in peers if peer.gpus == GPUS]
+        return lines + (_together([ours, *seeing]) if seeing else [])
 
 
 def _setting(host: Host) -> str:
@@ -101,10 +115,10 @@ def _setting(host: Host) -> str:
 
 def _sight(peer: Agent) -> str:
     """What it says that it meters; a comparison with one that does not see the GPUs would be none."""
-    told = [line for line in peer.says.splitlines() if line.startswith("meters ")]
-    if not told or not told[0].startswith(f"meters {GPUS} GPUs"):
-        raise RuntimeError(f"{peer.name} does not see the GPUs, and said: {peer.says[-2000:]}")
-    return f"{peer.name} {PEERS[peer.name]} {told[0]}"
+    named = f"{peer.name} {PEERS[peer.name]}"
+    if peer.gpus != GPUS:
+        return f"{named} does not see the GPUs and is left out; it said: {peer.says[-500:]}"
+    return f"{named} {peer.meters}"
 
 
 def _our_command(host: Host, folder: Path) -> list[str]:
@@ -127,10 +141,10 @@ def _running(name: str, host: Host, folder: Path, command: list[str]) -> Iterato
         yield Agent(name, process, own)
     finally:
         process.terminate()
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(10.0)
-        except subprocess.TimeoutExpired:
-            process.kill()
+        with suppress(ProcessLookupError):  # Zeus leaves the processes that watch for wraps
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 @contextmanager
