@@ -23,7 +23,7 @@ CONNECTION_SECONDS: Final = 5.0
 CONNECTIONS: Final = 16
 LOOP_ALIVE_SECONDS: Final = 30.0
 """A main loop that has not come round for so long hangs."""
-_POLL_SECONDS: Final = 0.25
+_POLL_SECONDS: Final = 0.9
 
 Answer = tuple[HTTPStatus, str, bytes]
 """Status, content type, body."""

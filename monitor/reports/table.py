@@ -34,6 +34,11 @@ def _totals(page: AllocationPage) -> list[str]:
     if totals is None:
         return []
     names_of = ("measured", "attributed", "idle", "unattributed", "imbalance", "provisional")
-    lines = [f"{name:<16}{getattr(totals, f'{name}_joules')!r} J" for name in names_of]
+    lines = []
+    for name in names_of:
+        lines.append(f"{name:<16}{getattr(totals, f'{name}_joules')!r} J")
+        if name == "unattributed":  # why: docs/books.md
+            told = {reason: joules for reason, joules in totals.unattributed_reasons.items() if joules}
+            lines += [f"  {reason:<14}{joules!r} J" for reason, joules in told.items()]
     factors = [f"{'factor':<16}{factor}" for factor in page.factors]
     return ["", *lines, f"{'measured ratio':<16}{digits(totals.measured_ratio, '-')}", *factors]
