@@ -3,7 +3,7 @@
     <procfs>/stat                 busy time of the whole host         -> "other": what no server used, this daemon's too
     <procfs>/PID/stat of servers  busy time of their processes        -> "server:NAME"
 
-Only servers' processes are read each time; all of them are looked at every minute to find the servers (servers.py).
+Only servers' processes are read each time; all of them are looked at every 30 s to find the servers (servers.py).
 A process's last moments before its end are in the host's time and in nobody's own: they are counted as other.
 """
 

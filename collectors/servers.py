@@ -16,7 +16,7 @@ import msgspec
 from collectors.clock import boot_seconds
 from collectors.proc_table import ProcessTime, command_line, process_ids, read_process
 
-SCAN_SECONDS: Final = 60.0
+SCAN_SECONDS: Final = 30.0
 """How often all processes are looked at."""
 STRANGER_SECONDS: Final = 2.0
 """A pid that was not there at the last look may be a new server's: then it is looked again, no sooner than this."""
@@ -147,7 +147,7 @@ def _lineage(pid: int, processes: Mapping[int, ProcessTime]) -> Iterable[int]:
 
 
 class KnownServers:
-    """The host's model servers, looked up again every minute at most. Safe to be asked from any thread."""
+    """The host's model servers, looked up again every 30 s at most. Safe to be asked from any thread."""
 
     def __init__(
         self,
@@ -176,7 +176,7 @@ class KnownServers:
         return None if server is None else server.name
 
     def servers(self) -> list[Server]:
-        """All of them, as of at most a minute ago."""
+        """All of them, as of at most 30 s ago."""
         self._scan_after(SCAN_SECONDS)
         return list(self._servers.values())
 

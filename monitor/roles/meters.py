@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from collectors.servers import KnownServers
-
 from collectors.clock import Clock
 from collectors.first_of import FirstOf
 from collectors.meter import Meter
+from collectors.servers import KnownServers
 from monitor.config.host_sections import BmcMeter as BmcSection
 from monitor.config.sections import Config
 
