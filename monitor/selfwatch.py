@@ -156,7 +156,7 @@ def _ledger(roles: LiveRoles) -> LedgerSnapshot | None:
     if roles.aggregate is None:
         return None
     return LedgerSnapshot(
-        final_until=roles.aggregate.final_until,
+        final_until=roles.final_until(),
         log_time=roles.log_time(),
         windows_final=roles.aggregate.progress.finals,
         worst_imbalance_ratio=roles.aggregate.progress.worst_imbalance_ratio,

@@ -75,6 +75,7 @@ class Receiver:
             routes=[Route("/v1/events", self._post, methods=["POST"])],
             exception_handlers={HTTPException: self._no_such_thing},
         )
+        self.app.router.redirect_slashes = False  # a sender that does not follow would lose its events with a 307
 
     def close(self) -> None:
         """Begins no more posts; those under way end with their sink."""

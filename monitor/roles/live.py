@@ -90,6 +90,12 @@ class LiveRoles:
             if now - beat > STALLED_SECONDS[name]
         ]
 
+    def final_until(self) -> UnixSeconds | None:
+        """Everything before it is final; None where nothing of what the log holds is."""
+        end = None if self.aggregate is None else self.aggregate.final_until
+        start = self._house.log.start()
+        return None if end is None or start is None or end <= start[0] else end
+
     def now(self) -> UnixSeconds:
         """The present moment."""
         return self._clock.now()

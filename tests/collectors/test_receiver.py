@@ -440,3 +440,8 @@ def test_stopping_waits_for_what_is_being_stored(receiving: Open) -> None:
     assert closes(half)
     for each in (idle, half, whole):
         each.close()
+
+
+def test_another_address_is_refused_and_never_a_redirect(house: House) -> None:
+    """A sender that does not follow redirects would take it for done."""
+    assert house.client.post("/v1/events/", json={}).status_code == 404
