@@ -57,7 +57,7 @@ def doctor(path: Path | None, as_json: bool) -> None:
 
 def examined(config: "Config") -> Iterator[Part]:
     """The findings, part by part, in the order in which they are shown."""
-    from monitor.cli.host_findings import clock, data_folder, ports, user
+    from monitor.cli.host_findings import clock, data_folder, event_files, ports, user
 
     if "collect" in config.roles:
         yield "GPU", _gpu(config.collect)
@@ -67,6 +67,8 @@ def examined(config: "Config") -> Iterator[Part]:
     yield "clock", clock()
     yield "data", data_folder(config.data.directory)
     yield "ports", ports(config)
+    if "ingest" in config.roles and (files := event_files(config)):
+        yield "files", files
     yield "user", user()
 
 
@@ -90,7 +92,7 @@ def _cpu(collect: "Collect") -> "Sequence[Finding]":
     found: list[Finding] = []
     if collect.rapl.enabled:
         found += diagnose_rapl(sysfs=collect.sysfs, procfs=collect.procfs)
-    if collect.cpu_model.enabled and not any(each.state == "ok" for each in found):
+    if collect.cpu_model.enabled and not any(each.state in ("ok", "warning") for each in found):
         found += diagnose_model(procfs=collect.procfs, tdp_watts=collect.cpu_model.tdp_watts)
     return found or [_off("CPUs", "collect.rapl")]
 
@@ -113,9 +115,9 @@ def _node(section: "BmcMeter") -> "Sequence[Finding]":
 def _processes(collect: "Collect") -> "Sequence[Finding]":
     if not collect.processes.enabled:
         return [_off("processes", "collect.processes")]
-    from monitor.cli.host_findings import processes
+    from collectors.processes import diagnose
 
-    return processes(collect.procfs, collect.processes.servers)
+    return diagnose(procfs=collect.procfs, patterns=collect.processes.servers)
 
 
 def _off(subject: str, table: str) -> "Finding":

@@ -14,7 +14,6 @@ import msgspec
 from collectors.errors import CollectorError
 from collectors.http_page import KeptConnection
 from collectors.meter import Finding
-from collectors.servers import find_servers
 from monitor.config.sections import Config
 
 LEAST_FREE_BYTES: Final = 2**30
@@ -58,17 +57,22 @@ def kernel_synchronised() -> bool:
     return asked >= 0 and not said.status & _STA_UNSYNC
 
 
-def processes(procfs: Path, patterns: Sequence[str]) -> Sequence[Finding]:
-    """Which model servers run now, and whether the processes of others are seen at all."""
-    if not (procfs / "1").is_dir():
-        what = f"{procfs} shows this user's own processes alone (hidepid), so everything else is unreported"
-        mend = "systemctl edit wattribute: SupplementaryGroups= the gid of that mount"
-        return [_finding("processes", "warning", what, mend)]
-    names = sorted({server.name for server in find_servers(procfs=procfs, patterns=patterns)})
-    if names:
-        return [_finding("processes", "ok", f"model servers that run now: {', '.join(names)}")]
-    what = "no model server runs now that is known by its command line"
-    return [_finding("processes", "missing", what, "to name others: servers = [..] under [collect.processes]")]
+def event_files(config: Config) -> Sequence[Finding]:
+    """Each file of request events that is followed: there, and readable."""
+    found = []
+    for source in config.sources:
+        if source.kind != "file" or source.path is None:
+            continue
+        subject = f"source {source.name}"
+        if not source.path.exists():
+            what = f"{source.path} is not there; it is read as soon as it is, from its beginning"
+            found.append(_finding(subject, "missing", what, f"ls -ld {source.path.parent}"))
+        elif not os.access(source.path, os.R_OK):
+            what = f"{source.path} may not be read by {user_name()}"
+            found.append(_finding(subject, "broken", what, f"setfacl -m u:{user_name()}:r {source.path}"))
+        else:
+            found.append(_finding(subject, "ok", f"{source.path} can be read"))
+    return found
 
 
 def data_folder(folder: Path) -> Sequence[Finding]:

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from http_pages import Pages, served_pages
 
 from monitor.cli.doctor import doctor
-from monitor.cli.host_findings import clock, data_folder, kernel_synchronised, ports, processes, user
+from monitor.cli.host_findings import clock, data_folder, event_files, kernel_synchronised, ports, user
 from monitor.config.load import load_config
 
 UUID = "GPU-c2f76b33-7953-256e-8f33-1343419b1a1c"
@@ -186,13 +186,16 @@ def test_the_clock_is_right_where_somebody_keeps_it(tmp_path: Path) -> None:
     assert alone.state == "ok" or alone.mend == "timedatectl set-ntp true"
 
 
-def test_model_servers_are_named_and_a_hidden_proc_is_told(tmp_path: Path) -> None:
-    """With hidepid not even process 1 is there."""
-    hidden = processes(tmp_path, ())
-    assert [each.state for each in hidden] == ["warning"]
-    assert "SupplementaryGroups=" in hidden[0].mend
-    (tmp_path / "1").mkdir()
-    assert [each.state for each in processes(tmp_path, ())] == ["missing"]
+def test_files_of_events_are_looked_at(tmp_path: Path) -> None:
+    """One that may not be there yet is missing, one that can be read is fine."""
+    (tmp_path / "there.jsonl").write_text("")
+    file = tmp_path / "config.toml"
+    entries = [
+        f'[[sources]]\nname = "{n}"\nkind = "file"\npath = "{tmp_path}/{n}.jsonl"\n' for n in ("there", "absent")
+    ]
+    file.write_text("".join(entries))
+    found = event_files(load_config(file, environ={}))
+    assert [(each.subject, each.state) for each in found] == [("source there", "ok"), ("source absent", "missing")]
 
 
 def test_root_is_told_to_ask_as_the_daemon(tmp_path: Path) -> None:
