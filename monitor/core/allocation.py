@@ -182,7 +182,7 @@ class Allocator:
         _add(self._meter["meter_disagreement_joules"], row.fields[_M["meter_disagreement_joules"]])
         if row.fields[_M["parent"]]:
             return  # the meter that contains it has counted it
-        for name in ("energy_joules", "metered_joules", "recovered_joules"):
+        for name in ("energy_joules", "metered_joules", "recovered_joules", "covered_seconds"):
             _add(self._meter[name], row.fields[_M[name]])
         if row.measurement != METER.name:
             _add(self._meter_provisional, row.fields[_M["energy_joules"]])
@@ -280,6 +280,7 @@ class Allocator:
         rest.subtract(every.joules["energy_joules"])
         return AllocationTotals(
             measured_joules=measured,
+            covered_device_seconds=self._meter["covered_seconds"].value(),
             attributed_joules=accounts[ATTRIBUTED].energy,
             idle_joules=accounts[IDLE].energy,
             unattributed_joules=accounts[UNATTRIBUTED].energy,

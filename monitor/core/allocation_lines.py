@@ -70,10 +70,13 @@ class AllocationLine(msgspec.Struct, frozen=True, kw_only=True):
 class AllocationTotals(msgspec.Struct, frozen=True, kw_only=True):
     """The books of all rows given, whatever the lines show: measured = attributed + idle + unattributed.
 
-    `measured_joules` is of the meters that no other contains. `imbalance_joules` is what is left of the equation.
+    `measured_joules` is of the meters that no other contains, `covered_device_seconds` how long those were read, added
+    up over them: 0 joules in 0 seconds is not known, in 3 600 it is nothing. `imbalance_joules` is what is left of the
+    equation.
     """
 
     measured_joules: float
+    covered_device_seconds: float
     attributed_joules: float
     idle_joules: float
     unattributed_joules: float

@@ -245,3 +245,11 @@ def test_a_sum_in_bounded_memory_is_exact(values: list[float], times: int) -> No
         for value in values:
             total.add(value)
     assert total.value() == math.fsum(values * times)
+
+
+def test_how_long_was_measured_tells_nothing_from_not_known() -> None:
+    """0 J of a meter that was read for 10 s is a measured nothing; without a row nobody knows."""
+    rules = AllocationRules(by=("team",))
+    assert allocate([], rules).totals.covered_device_seconds == 0.0
+    told = allocate([meter(0.0, 0.0), meter(10.0, 0.0)], rules).totals
+    assert (told.measured_joules, told.covered_device_seconds) == (0.0, 20.0)
