@@ -4,10 +4,11 @@ import sys
 from pathlib import Path
 from typing import Literal
 
+from collectors.boot_id import boot_id
 from collectors.clock import monotonic
 from collectors.errors import Broken
 from collectors.meter import Finding
-from collectors.nvml_driver import boot_id, mend, refusal
+from collectors.nvml_driver import mend, refusal
 from collectors.nvml_lane import Lane
 from collectors.nvml_samples import LIBRARY_NOT_FOUND, GpuFacts, GpuRead, Opened, Plan, Refused
 

@@ -13,14 +13,6 @@ from collectors.nvml_samples import (
 )
 
 
-def boot_id(procfs: Path) -> str:
-    """The kernel's id of this boot; "" where it has none, then only a counter's fall tells its lives apart."""
-    try:
-        return (procfs / "sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
-
-
 def refusal(refused: Refused) -> Gone | Broken:
     """What a host where NVML cannot be used means for the meter, and what mends it."""
     if refused.code == LIBRARY_NOT_FOUND:

@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from collectors.boot_id import boot_id
 from collectors.clock import Clock, boot_seconds, monotonic
 from collectors.errors import Broken, Gone, RetryLater
 from collectors.meter import DeviceHealth, DeviceState, Measured, MeterHealth
 from collectors.nvml_aside import Aside
-from collectors.nvml_driver import boot_id, listed_gpus, mend, refusal
+from collectors.nvml_driver import listed_gpus, mend, refusal
 from collectors.nvml_gpu import MeteredGpu
 from collectors.nvml_lane import Lane
 from collectors.nvml_samples import (

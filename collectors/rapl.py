@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from collectors.boot_id import boot_id
 from collectors.clock import Clock, SystemClock, boot_seconds
 from collectors.cpu_info import read_cpu_info
 from collectors.errors import Broken, Gone
@@ -92,7 +93,7 @@ class RaplMeter:
                 "the intel_rapl_msr module is not loaded; the CPU can only be modelled"
             )
         self._hardware = read_cpu_info(self._procfs).model
-        self._boot_id = _boot_id(self._procfs)
+        self._boot_id = boot_id(self._procfs)
         self._sockets = sockets_of_topology(self._sysfs)
         self._counters = {zone.device: self._counter(zone) for zone in zones}
         self._sweep()
@@ -175,14 +176,6 @@ class RaplMeter:
         """Lets go of the files."""
         for counter in self._counters.values():
             counter.close()
-
-
-def _boot_id(procfs: Path) -> str:
-    """This life of the machine; "" where it is not told."""
-    try:
-        return (procfs / "sys" / "kernel" / "random" / "boot_id").read_text().strip()
-    except OSError:
-        return ""
 
 
 def diagnose(*, sysfs: Path = Path("/sys"), procfs: Path = Path("/proc")) -> list[Finding]:

@@ -96,7 +96,7 @@ class Machine:
         try:
             self.wait_for(lambda: self._find_init() and self.systemctl("is-system-running") != "", "systemd to answer")
             self.run("ldconfig")
-        except BaseException:
+        except BaseException:  # whatever ends the start, Ctrl-C too: no machine is left running
             self.__exit__()
             raise
         return self

@@ -1,8 +1,8 @@
 """Which meters this host is read by. In: configuration. Out: meters, not opened; only those asked for are imported."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
+from collectors.boot_id import boot_id
 from collectors.clock import Clock
 from collectors.first_of import FirstOf
 from collectors.meter import Meter
@@ -44,10 +44,8 @@ def _gpu_meters(config: Config, clock: Clock, servers: KnownServers) -> Sequence
     if collect.dcgm.enabled:
         from collectors.dcgm import DcgmMeter
 
-        boot_id = boot_id_of(collect.procfs)
-        return [
-            DcgmMeter(collect.dcgm.url, interval_seconds=collect.dcgm.interval_seconds, clock=clock, boot_id=boot_id)
-        ]
+        section, life = collect.dcgm, boot_id(collect.procfs)
+        return [DcgmMeter(section.url, interval_seconds=section.interval_seconds, clock=clock, boot_id=life)]
     if collect.nvml.enabled:
         from collectors.nvml_process import NvmlMeter
 
@@ -107,11 +105,3 @@ def bmc_meter(section: BmcSection, clock: Clock) -> Meter:
 
         source = IpmiPower()
     return BmcMeter(source, interval_seconds=section.interval_seconds, clock=clock)
-
-
-def boot_id_of(procfs: Path) -> str:
-    """Which boot of the machine this is; "" where the kernel does not tell."""
-    try:
-        return (procfs / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return ""
