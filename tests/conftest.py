@@ -1,1 +1,54 @@
-"""Its place is its purpose: pytest puts this folder on the import path, so that tests find the helpers in it."""
+"""Its place is its purpose: pytest puts this folder on the import path, so that tests find the helpers in it.
+
+Also the servers that the whole session shares. One that is not on this machine skips its tests and is named at the end;
+with CI=true it fails them.
+"""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+from servers.kafka import KafkaServer
+from servers.server_process import MissingServer, ServerProcess
+from servers.toxiproxy import Toxiproxy
+
+AnyServer = TypeVar("AnyServer", bound=ServerProcess)
+
+
+def served(kind: "type[AnyServer]", folder: Path) -> Iterator[AnyServer]:
+    """Such a server in that folder, running; the tests that ask for it are skipped where it is missing."""
+    try:
+        server = kind(folder)  # type: ignore[call-arg]
+    except MissingServer as missing:
+        if os.environ.get("CI") == "true":
+            pytest.fail(str(missing), pytrace=False)
+        pytest.skip(str(missing))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
+    """A broker for the whole session: topics and groups of a test have names of their own, and it stays up."""
+    yield from served(KafkaServer, tmp_path_factory.mktemp("kafka"))
+
+
+@pytest.fixture(scope="session")
+def toxiproxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toxiproxy]:
+    """One toxiproxy for the session; each test makes its own proxies."""
+    yield from served(Toxiproxy, tmp_path_factory.mktemp("toxiproxy"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Names the servers that were missing, with how many tests were not run for it."""
+    reasons = Counter(str(report.longrepr[2]) for report in terminalreporter.getreports("skipped") if report.longrepr)
+    for reason, count in reasons.items():
+        if found := re.search(r"needs (.*: run `make services`)", reason):
+            terminalreporter.write_line(f"not run: {count} test{'s need' if count > 1 else ' needs'} {found[1]}")
