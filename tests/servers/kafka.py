@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kafka import KafkaAdminClient
-
 from servers.server_process import MissingServer, ServerProcess, cache_folder, program, server_port
 
 VERSION = "4.1.1"
@@ -48,7 +47,7 @@ ONE_NODE = {
 
 
 class KafkaServer(ServerProcess):
-    """One node on 127.0.0.1. `listeners` maps further listeners' names to their protocols (SSL, SASL_PLAINTEXT, SASL_SSL).
+    """One node on 127.0.0.1. `listeners` maps further listeners' names to their protocols (SSL, SASL_SSL, ..).
 
     `scram` are arguments of StorageTool's --add-scram, as "SCRAM-SHA-512=[name=alice,password=secret]".
     """

@@ -1,7 +1,7 @@
 """toxiproxy: a real network between a client and a server that a test makes slow, silent or broken.
 
 proxy = toxiproxy.proxy(upstream_port)
-proxy.add("latency", latency=500, jitter=100)     # also "timeout", "reset_peer", "bandwidth", "slicer", "limit_data"
+proxy.add("latency", latency=500, jitter=100)  # also timeout, reset_peer, bandwidth, slicer, limit_data
 proxy.down(); proxy.up(); proxy.clear()
 """
 
