@@ -1,5 +1,6 @@
 """[kafka], [influxdb], [web], [metrics] and [[alerts]]: what the roles of a fleet talk to, and what people see."""
 
+import math
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
@@ -9,6 +10,7 @@ from monitor.config.problems import KeyPath
 from monitor.config.section import (
     Address,
     Delay,
+    Duration,
     Name,
     OptionalName,
     OptionalPath,
@@ -46,6 +48,8 @@ class Kafka(Section, frozen=True, kw_only=True):
     sasl_mechanism: Literal["plain", "scram-sha-256", "scram-sha-512", "oauthbearer"] = "scram-sha-512"
     user: OptionalName = ""
     password_file: SecretFile = None
+    clock: Literal["broker", "records"] = "broker"
+    dead_letter_bodies: bool = False
     topics: KafkaTopics = KafkaTopics()
 
     def faults(self) -> Iterator[tuple[KeyPath, str]]:
@@ -83,7 +87,7 @@ class Metrics(Section, frozen=True, kw_only=True):
 
 
 class Alert(Section, frozen=True, kw_only=True):
-    """Fires when a measure has been above a threshold for a time, once per team, model or host."""
+    """Fires when a measure, over a span, has been above a threshold for a time; once per team, model or host."""
 
     identity = "name"
 
@@ -97,6 +101,15 @@ class Alert(Section, frozen=True, kw_only=True):
         "missing_ratio",
     ]
     above: float
+    over_seconds: Duration = 60.0
     for_seconds: Delay = 0.0
     per: tuple[Literal["team", "model", "host"], ...] = ()
     webhook_url_file: RequiredSecretFile
+
+    def faults(self) -> Iterator[tuple[KeyPath, str]]:
+        if not math.isfinite(self.above):
+            yield ("above",), "is not a number that anything could be above"
+        if self.measure in ("idle_ratio", "unattributed_ratio", "missing_ratio") and set(self.per) - {"host"}:
+            yield ("per",), f'idle, unattributed and missing belong to no team or model; "{self.measure}" is per host'
+        if len(set(self.per)) < len(self.per):
+            yield ("per",), "names a dimension twice; remove one"

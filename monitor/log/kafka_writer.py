@@ -1,0 +1,169 @@
+"""The writing side of a log in Kafka. In: Append records and dead letters. Out: records in the topics of the house.
+
+A stream is a topic: key = host as UTF-8, header `schema`, value = the very bytes that an embedded log holds. Facts have
+one partition. Stamps are the broker's (LogAppendTime) unless [kafka] clock = "records", for replays and tests.
+"""
+
+import base64
+import threading
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from collectors.units import UnixSeconds
+from monitor.config.output_sections import Kafka
+from monitor.log.kafka_producer import ACK_SECONDS, Outgoing, Refused, Sender
+from monitor.log.protocol import Append, DeadLetter, Stream
+
+SCHEMA_HEADER: Final = "schema"
+LETTER_SCHEMA: Final = "dead-letter.v1"
+_FACTS_PARTITION: Final = 0
+
+logger = structlog.get_logger()
+
+
+class LetterRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A dead letter as JSON in its topic. `body` is base64, and there only with [kafka] dead_letter_bodies."""
+
+    source: str
+    position: str
+    reason: str
+    detail: str
+    sha256: str
+    at: UnixSeconds
+    body: str | None = None
+
+
+class KafkaWriter:
+    """Appends to the streams of the house. Any number of threads; one call at a time is served, the others wait.
+
+    Opens nothing until it is first used, so a role starts while the brokers are down. Every method may raise
+    LogUnavailable, which names the brokers, the topic and what to do; then nothing since the last `flush` counts as
+    stored, though it may be: given again it changes nothing in the books. What the brokers refuse for its own sake (too
+    large, a stamp out of range) becomes a dead letter, `refused`, and never stops what comes behind it.
+    """
+
+    def __init__(self, kafka: Kafka, *, settings: Mapping[str, Any] | None = None) -> None:
+        self._kafka = kafka
+        self._topics: dict[Stream, str] = {
+            "readings": kafka.topics.readings,
+            "usage": kafka.topics.usage,
+            "facts": kafka.topics.facts,
+        }
+        self._sender = Sender(
+            {"bootstrap_servers": list(kafka.bootstrap_servers), "api_version": (3, 9)}
+            if settings is None
+            else settings
+        )
+        self._lock = threading.Lock()
+        self.refused = 0
+
+    @property
+    def acknowledged(self) -> int:
+        """Records stored since the start, those sent twice counted twice."""
+        return self._sender.acknowledged
+
+    @property
+    def sent_again(self) -> int:
+        """Records that had to be given to a second producer."""
+        return self._sender.sent_again
+
+    def append(self, records: Sequence[Append], now: UnixSeconds, *, partition: int | None = None) -> None:
+        """Stores them, in order per key, and returns once all replicas in sync have them.
+
+        `partition` is for what speaks for a partition and not for a host: its ticks.
+        """
+        with self._lock:
+            self._send(records, now, partition)
+            self._flush(now, ACK_SECONDS)
+
+    def send(self, records: Sequence[Append], now: UnixSeconds, *, partition: int | None = None) -> None:
+        """Gives them on without waiting, as long as not too much waits; `flush` tells whether they are stored."""
+        with self._lock:
+            self._send(records, now, partition)
+
+    def flush(self, now: UnixSeconds, timeout_seconds: float = ACK_SECONDS) -> None:
+        """Returns once everything that was sent is acknowledged."""
+        with self._lock:
+            self._flush(now, timeout_seconds)
+
+    def reject(self, letters: Sequence[DeadLetter], bodies: Sequence[bytes] = ()) -> None:
+        """Keeps dead letters, with the bodies they speak of, one each, if the configuration wants them kept."""
+        with self._lock:
+            self._send_letters(letters, bodies)
+            self._flush(letters[-1].at if letters else 0.0, ACK_SECONDS)
+
+    def send_letters(self, letters: Sequence[DeadLetter], bodies: Sequence[bytes] = ()) -> None:
+        """The same without waiting."""
+        with self._lock:
+            self._send_letters(letters, bodies)
+
+    def close(self) -> None:
+        """Lets go of the connections; what is not flushed may be lost."""
+        with self._lock:
+            self._sender.close()
+
+    def _send(self, records: Sequence[Append], now: UnixSeconds, partition: int | None) -> None:
+        for record in records:
+            self._sender.send(self._outgoing(record, now, partition))
+
+    def _outgoing(self, record: Append, now: UnixSeconds, partition: int | None) -> Outgoing:
+        stamp = now if record.stamp is None else record.stamp
+        return Outgoing(
+            topic=self._topics[record.stream],
+            key=record.key.encode(),
+            value=record.body,
+            headers=((SCHEMA_HEADER, record.schema.encode()),),
+            partition=_FACTS_PARTITION if record.stream == "facts" else partition,
+            timestamp_ms=round(stamp * 1_000) if self._kafka.clock == "records" else None,
+        )
+
+    def _send_letters(self, letters: Sequence[DeadLetter], bodies: Sequence[bytes]) -> None:
+        for index, letter in enumerate(letters):
+            kept = self._kafka.dead_letter_bodies and index < len(bodies)
+            wire = LetterRecord(
+                source=letter.source,
+                position=letter.position,
+                reason=letter.reason,
+                detail=letter.detail,
+                sha256=letter.sha256,
+                at=letter.at,
+                body=base64.b64encode(bodies[index]).decode() if kept else None,
+            )
+            self._sender.send(
+                Outgoing(
+                    topic=self._kafka.topics.dead_letters,
+                    key=letter.source.encode(),
+                    value=msgspec.json.encode(wire),
+                    headers=((SCHEMA_HEADER, LETTER_SCHEMA.encode()),),
+                    timestamp_ms=round(letter.at * 1_000) if self._kafka.clock == "records" else None,
+                )
+            )
+
+    def _flush(self, now: UnixSeconds, timeout_seconds: float) -> None:
+        refused = self._sender.flush(timeout_seconds)
+        if not refused:
+            return
+        self.refused += len(refused)
+        logger.error("records refused by Kafka", count=len(refused), topic=refused[0].record.topic, why=refused[0].why)
+        letters = [_letter(each, now) for each in refused if each.record.topic != self._kafka.topics.dead_letters]
+        self._send_letters(letters, [])
+        for each in self._sender.flush(timeout_seconds):
+            logger.error("a dead letter is refused by Kafka too; it is only in this line", why=each.why)
+
+
+def _letter(refused: Refused, now: UnixSeconds) -> DeadLetter:
+    """Its position is its content: a record that never got an offset has no other name."""
+    record = refused.record
+    digest = sha256(record.value).hexdigest()
+    return DeadLetter(
+        source=record.topic,
+        position=f"{record.key.decode(errors='replace')}/{digest[:16]}",
+        reason="refused",
+        detail=f"{refused.why[:300]}; {len(record.value)} bytes",
+        sha256=digest,
+        at=now,
+    )
