@@ -16,6 +16,7 @@ from kafka import errors as kafka_errors
 from kafka.producer.future import FutureRecordMetadata
 
 from collectors.clock import monotonic
+from monitor.log.kafka_client import unavailable
 from monitor.log.protocol import LogUnavailable
 
 ACK_SECONDS: Final = 30.0
@@ -207,8 +208,7 @@ class Sender:
     def _unavailable(self, topic: str, error: Exception) -> LogUnavailable:
         self._forget()
         self._renew()
-        brokers = ", ".join(self._settings.get("bootstrap_servers", ()))
-        return LogUnavailable(f"Kafka at {brokers}: cannot write to topic {topic}: {_told(error)}; {_advice(error)}")
+        return unavailable(self._settings, f"cannot write to topic {topic}", error)
 
 
 def _close(producer: KafkaProducer, timeout_seconds: float) -> None:
@@ -238,19 +238,3 @@ def _outcome(future: FutureRecordMetadata, deadline: float) -> Exception | None:
         kept: Exception = error
         return kept
     return None
-
-
-def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error)[:300]}".rstrip(": ")
-
-
-def _advice(error: Exception) -> str:
-    if isinstance(error, kafka_errors.AuthorizationError):
-        return "allow this user to write there"
-    if isinstance(error, kafka_errors.SaslAuthenticationFailedError | kafka_errors.UnsupportedSaslMechanismError):
-        return "check [kafka] sasl_mechanism, user and password_file"
-    if isinstance(error, kafka_errors.InvalidTopicError | kafka_errors.UnknownTopicOrPartitionError):
-        return "check [kafka.topics], and make the topics with: wattribute topics create"
-    if isinstance(error, kafka_errors.NotEnoughReplicasError | kafka_errors.NotEnoughReplicasAfterAppendError):
-        return "too few replicas are in sync (min.insync.replicas): start the missing brokers"
-    return "check that the brokers run, are reached from here, and have the topic (wattribute topics check)"

@@ -6,15 +6,16 @@ one partition. Stamps are the broker's (LogAppendTime) unless [kafka] clock = "r
 
 import base64
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import structlog
 
 from collectors.units import UnixSeconds
 from monitor.config.output_sections import Kafka
+from monitor.log.kafka_client import client_settings
 from monitor.log.kafka_producer import ACK_SECONDS, Outgoing, Refused, Sender
 from monitor.log.protocol import Append, DeadLetter, Stream
 
@@ -46,18 +47,14 @@ class KafkaWriter:
     large, a stamp out of range) becomes a dead letter, `refused`, and never stops what comes behind it.
     """
 
-    def __init__(self, kafka: Kafka, *, settings: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, kafka: Kafka) -> None:
         self._kafka = kafka
         self._topics: dict[Stream, str] = {
             "readings": kafka.topics.readings,
             "usage": kafka.topics.usage,
             "facts": kafka.topics.facts,
         }
-        self._sender = Sender(
-            {"bootstrap_servers": list(kafka.bootstrap_servers), "api_version": (3, 9)}
-            if settings is None
-            else settings
-        )
+        self._sender = Sender(client_settings(kafka))
         self._lock = threading.Lock()
         self.refused = 0
 
