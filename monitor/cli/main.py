@@ -44,6 +44,7 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "simulate": Entry("monitor.cli.simulate:simulate", "Write a simulated recording whose true joules are known."),
     "status": Entry("monitor.cli.status:status", "Ask the running daemon how it does."),
     "top": Entry("monitor.cli.top:top", "Show live who uses how much now."),
+    "topics": Entry("monitor.cli.topics:topics", "Make and check the Kafka topics of a fleet."),
 }
 
 

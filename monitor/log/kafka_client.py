@@ -84,11 +84,11 @@ def told(settings: Mapping[str, Any], error: BaseException) -> str:
 
 
 @contextmanager
-def admin(kafka: Kafka, timeout_seconds: float = PATIENCE_SECONDS) -> Iterator[KafkaAdminClient]:
-    """An admin client, connected. Raises LogUnavailable when no broker is reached in that time, or at a Kafka error."""
+def admin(kafka: Kafka) -> Iterator[KafkaAdminClient]:
+    """An admin client, connected. Raises LogUnavailable when no broker is reached in time, and for any Kafka error."""
     settings = client_settings(kafka)
     try:
-        client = KafkaAdminClient(**settings, bootstrap_timeout_ms=int(timeout_seconds * 1000))
+        client = KafkaAdminClient(**settings, bootstrap_timeout_ms=int(PATIENCE_SECONDS * 1000))
     except kafka_errors.KafkaError as error:
         raise unavailable(settings, "no broker can be reached", error) from error
     try:
