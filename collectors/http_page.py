@@ -1,4 +1,4 @@
-"""GET over one connection that is kept open, with a deadline for the whole answer and a limit to its size.
+"""GET and POST over one connection that is kept open, with a deadline for the whole answer and a limit to its size.
 
 http.client is enough for one page a second, and lean: importing it takes 4 MB, httpx2 takes 9 MB, out of 60 MB for the
 whole of role collect. What http.client lacks is a deadline: its timeout holds for each receive, so that a peer that
@@ -60,10 +60,10 @@ class KeptConnection:
         self._connected()
         parts = urlsplit(self.url)
         target = target or (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        if len(target) > _MAX_TARGET_LENGTH or not target.startswith("/") or not target.isascii() or " " in target:
+        if not is_target(target):
             raise RetryLater(f"{self.url}: {target[:80]!r} is no path that can be asked for")
         try:
-            return self._answer(target)
+            return self._answer("GET", target)
         except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError) as error:
             self.close()
             if not kept:
@@ -71,7 +71,19 @@ class KeptConnection:
         except (OSError, http.client.HTTPException) as error:
             raise self._failed(error) from error
         try:
-            return self._answer(target)
+            return self._answer("GET", target)
+        except (OSError, http.client.HTTPException) as error:
+            raise self._failed(error) from error
+
+    def post(self, target: str, body: bytes, content_type: str) -> Page:
+        """The answer, whatever its status; sent once, since nobody knows what became of a post without an answer.
+
+        A target that `is_target` does not like is not sent: ValueError, without the target, which may be a secret.
+        """
+        if not is_target(target):
+            raise ValueError("is no path that can be posted to")
+        try:
+            return self._answer("POST", target, body, {"Content-Type": content_type})
         except (OSError, http.client.HTTPException) as error:
             raise self._failed(error) from error
 
@@ -81,13 +93,15 @@ class KeptConnection:
             self._open.close()
             self._open = None
 
-    def _answer(self, target: str) -> Page:
+    def _answer(
+        self, method: str, target: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> Page:
         deadline = monotonic() + self._timeout
         connection = self._connected()
         if connection.sock is not None:
             connection.sock.settimeout(self._timeout)
         connection.response_class = partial(_Response, deadline)  # type: ignore[assignment]
-        connection.request("GET", target, headers=self._headers)
+        connection.request(method, target, body, headers={**self._headers, **(headers or {})})
         with connection.getresponse() as response:
             return Page(status=response.status, body=_whole_body(response))
 
@@ -117,6 +131,13 @@ class KeptConnection:
         if isinstance(error, TimeoutError):
             return RetryLater(f"{self.url}: no whole answer within {self._timeout:g} s")
         return RetryLater(f"{self.url}: {_said(error)}")
+
+
+def is_target(target: str) -> bool:
+    """Whether it can stand in a request as its path and query."""
+    if len(target) > _MAX_TARGET_LENGTH or not target.startswith("/") or not target.isascii():
+        return False
+    return target.isprintable() and " " not in target
 
 
 class _Receiving(io.RawIOBase):

@@ -10,7 +10,15 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
 from prometheus_client.registry import Collector
 
-from monitor.selfmetrics import AgentCost, DaemonSnapshot, DeviceSnapshot, LedgerSnapshot, MeterSnapshot, Spread
+from monitor.selfmetrics import (
+    AgentCost,
+    AlertSnapshot,
+    DaemonSnapshot,
+    DeviceSnapshot,
+    LedgerSnapshot,
+    MeterSnapshot,
+    Spread,
+)
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -35,6 +43,7 @@ class _Snapshot(Collector):
         yield from _meters(self._snapshot.meters)
         yield from _devices(self._snapshot.meters)
         yield from _sources(self._snapshot)
+        yield from _alerts(self._snapshot.alerts)
         if self._snapshot.cost is not None:
             yield from _cost(self._snapshot.cost)
         if self._snapshot.ledger is not None:
@@ -117,6 +126,19 @@ def _sources(snapshot: DaemonSnapshot) -> Iterator[Metric]:
     yield _gauge("source_up", "Whether a source can be read.", ("source",), up)
     yield _counter("events_accepted_total", "Request events that are in the log.", ("source",), accepted)
     yield _counter("events_rejected_total", "Request events not used, by reason.", ("source", "reason"), rejected)
+
+
+def _alerts(alerts: Sequence[AlertSnapshot]) -> Iterator[Metric]:
+    firing = [((each.name,), each.count("firing")) for each in alerts]
+    missing = [((each.name,), sum(one.missing_since is not None for one in each.instances)) for each in alerts]
+    posts = [
+        ((each.name, what), count) for each in alerts for what, count in (("sent", each.sent), ("failed", each.failed))
+    ]
+    judged = [((each.name,), each.judged_until) for each in alerts]
+    yield _gauge("alerts_firing", "Alerts of a rule that fire now.", ("alert",), firing)
+    yield _gauge("alerts_missing", "Alerts of a rule whose value is not known now.", ("alert",), missing)
+    yield _counter("alert_posts_total", "Posts to a rule's webhook, by outcome.", ("alert", "outcome"), posts)
+    yield _gauge("alert_judged_timestamp_seconds", "How far the books were judged.", ("alert",), judged)
 
 
 def _ledger(ledger: LedgerSnapshot) -> Iterator[Metric]:

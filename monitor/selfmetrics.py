@@ -100,6 +100,40 @@ class LedgerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     worst_imbalance_ratio: float | None = None
 
 
+class AlertInstance(msgspec.Struct, frozen=True, kw_only=True):
+    """An alert that is not quiet, or whose value is known. `place` is by the names in the rule's `per`.
+
+    `value` is the last known, from before `missing_since` where that is set. `since` is when its phase began.
+    """
+
+    place: Mapping[str, str]
+    phase: Literal["inactive", "pending", "firing", "resolved"]
+    value: float | None
+    since: UnixSeconds | None = None
+    missing_since: UnixSeconds | None = None
+
+
+class AlertSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """A rule, and how its receiver does. `detail` says why the last notice could not be sent, "" where it was.
+
+    `sent` and `failed` count posts since the start. `judged_until` is how far the books were judged.
+    """
+
+    name: str
+    measure: str
+    above: float
+    for_seconds: float
+    judged_until: UnixSeconds | None = None
+    instances: tuple[AlertInstance, ...] = ()
+    sent: int = 0
+    failed: int = 0
+    detail: str = ""
+
+    def count(self, phase: str) -> int:
+        """How many are in that phase."""
+        return sum(each.phase == phase for each in self.instances)
+
+
 class AgentCost(msgspec.Struct, frozen=True, kw_only=True):
     """What the process and its children have used of the host; `memory_bytes` None where it cannot be told."""
 
@@ -131,6 +165,7 @@ class DaemonSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     meters: tuple[MeterSnapshot, ...] = ()
     sources: tuple[SourceSnapshot, ...] = ()
     ledger: LedgerSnapshot | None = None
+    alerts: tuple[AlertSnapshot, ...] = ()
     cost: AgentCost | None = None
 
 

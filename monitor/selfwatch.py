@@ -70,6 +70,7 @@ class SelfWatch:
             meters=() if roles is None or roles.collect is None else _meters(roles),
             sources=() if roles is None or roles.sourced is None else roles.sourced.snapshots(),
             ledger=None if roles is None else _ledger(roles),
+            alerts=() if roles is None or roles.alerting is None else roles.alerting.snapshots(),
             cost=agent_cost() if with_cost else None,
         )
 

@@ -65,13 +65,15 @@ class Kafka(Section, frozen=True, kw_only=True):
 
 
 class InfluxDb(Section, frozen=True, kw_only=True):
-    """The store of a fleet, for [store] kind = "influxdb"."""
+    """The store of a fleet, for [store] kind = "influxdb". `requests`: whether energy per request is kept there too."""
 
     url: Url = ""
+    api: Literal["v2", "v1"] = "v2"
     org: OptionalName = ""
     bucket: Name = "wattribute"
     token_file: SecretFile = None
     ca_file: OptionalPath = None
+    requests: bool = False
 
 
 class Web(Section, frozen=True, kw_only=True):

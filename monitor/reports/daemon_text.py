@@ -41,6 +41,9 @@ def _faults(snapshot: DaemonSnapshot) -> Iterator[str]:
     for kind, part in parts:
         if part.state in ("broken", "retrying"):
             yield f"{kind} {part.name}: {part.detail or part.state}"
+    for alert in snapshot.alerts:
+        if alert.detail:
+            yield f"alert {alert.name}: {alert.detail}"
     for meter in snapshot.meters:
         for device in meter.devices:
             if device.state in ("broken", "not_responding", "gone"):
@@ -53,6 +56,8 @@ def render(snapshot: DaemonSnapshot) -> str:
     if snapshot.sources:
         lines += ["", *_sources(snapshot)]
     lines += ["", *_books(snapshot), ""]
+    if snapshot.alerts:
+        lines += [*_alerts(snapshot), ""]
     found = faults(snapshot)
     lines.append(
         f"{len(found)} {'thing needs' if len(found) == 1 else 'things need'} you:" if found else "All is well."
@@ -141,6 +146,15 @@ def _books(snapshot: DaemonSnapshot) -> list[str]:
         f"Books final until {rfc3339(ledger.final_until)}, {_ago(snapshot.at, ledger.final_until)}",
         f"  {ledger.windows_final} windows final since the start{off}",
     ]
+
+
+def _alerts(snapshot: DaemonSnapshot) -> list[str]:
+    """Rules by name; `wattribute alerts` lists whose they are."""
+    rows = [
+        (_short(each.name), *(str(each.count(phase)) for phase in ("firing", "pending", "resolved")), str(each.sent))
+        for each in snapshot.alerts
+    ]
+    return columns(("ALERT", "FIRING", "PENDING", "RESOLVED", "POSTS"), rows, left=1)
 
 
 def _ago(now: UnixSeconds, moment: UnixSeconds | None) -> str:

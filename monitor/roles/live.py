@@ -19,6 +19,7 @@ from monitor.selfmetrics import DaemonSnapshot
 
 if TYPE_CHECKING:  # numpy comes with it: role collect alone does without
     from monitor.roles.aggregate import AggregateRole
+    from monitor.roles.alerting import Alerting
 
 STEP_SECONDS: Final = 1.0
 STALLED_SECONDS: Final = {"collect": 45.0, "ingest": 45.0, "aggregate": 600.0}
@@ -47,6 +48,7 @@ class LiveRoles:
         self.collect: CollectRole | None = None
         self.sourced: Sourced | None = None
         self.aggregate: AggregateRole | None = None
+        self.alerting: Alerting | None = None
         self.loops: list[Loop] = []
         self._parts: list[_Part] = []
         self._started: list[_Part] = []
@@ -59,6 +61,8 @@ class LiveRoles:
 
             self.collect = CollectRole(house.log, config, meters_of(config, clock), host=host, clock=clock)
             self._parts.append(self.collect)
+        if self._has("control") and config.alerts:
+            self._add_alerts()
         if self._has("web"):
             from monitor.roles.web import WebRole
 
@@ -125,6 +129,14 @@ class LiveRoles:
             aggregate = AggregateRole(house.log, house.store, terms, show_provisional=True)
             self.aggregate = aggregate
             self._add_loop("aggregate", lambda: 0.0 if aggregate.step() else STEP_SECONDS)
+
+    def _add_alerts(self) -> None:
+        from monitor.roles.alerting import Alerting, AlertingRole
+        from monitor.store.sqlite import SqliteStore
+
+        store = SqliteStore(self._house.store_path, read_only=True)
+        self.alerting = Alerting(store, self.config, folder=self._house.folder, host=self.host, clock=self._clock)
+        self._parts.append(AlertingRole(self.alerting, store))
 
     def _add_ingest(self) -> None:
         self.sourced = Sourced(self._house, self.config, host=self.host, clock=self._clock)
