@@ -15,7 +15,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     amount: float
 
 
-class RequestEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class RequestEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One attempt of one request, known when it has ended. Identity is (namespace, request_id, attempt).
 
     Times are unix seconds, start <= scheduled <= first_token <= end where known. Tokens are None where the emitter did

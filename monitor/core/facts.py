@@ -1,4 +1,4 @@
-"""What is in force at a moment, from the facts of the log. Pure. In: facts with their stamps. Out: a factor, the terms.
+"""What is in force at a moment, from the facts of the log. Pure. In: facts with stamps. Out: factors, terms, places.
 
 A fact is in force from a minute after its own log time on, so that whoever computes a window knows every fact that
 counts for it. The first fact of a key also holds for all time before: a window's factor is then the same for whoever
@@ -12,10 +12,11 @@ from typing import Final
 from collectors.units import UnixSeconds
 from monitor.core.emissions.factors import Intensity
 from monitor.core.membership import Accounting
+from monitor.core.serving import Deployment, HostServers, Serving
 
 IN_FORCE_AFTER_SECONDS: Final = 60.0
 
-Fact = Intensity | Accounting
+Fact = Intensity | Accounting | Deployment | HostServers
 
 
 class Facts:
@@ -25,14 +26,18 @@ class Facts:
         self._accounting: Accounting | None = None
         self._since: dict[str, list[UnixSeconds]] = {}
         self._intensities: dict[str, list[Intensity]] = {}
+        placing: list[tuple[UnixSeconds, Deployment | HostServers]] = []
         log_time = float("-inf")
         for stamp, fact in facts:
             log_time = max(log_time, stamp)
             if isinstance(fact, Intensity):
                 self._since.setdefault(fact.zone, []).append(log_time + IN_FORCE_AFTER_SECONDS)
                 self._intensities.setdefault(fact.zone, []).append(fact)
+            elif isinstance(fact, Deployment | HostServers):
+                placing.append((log_time + IN_FORCE_AFTER_SECONDS, fact))
             elif self._accounting is None:
                 self._accounting = fact
+        self.serving = Serving(placing)
 
     def intensity(self, zone: str, at: UnixSeconds) -> Intensity | None:
         """The zone's newest factor that is in force at a moment, its first before that, None if there never was one."""

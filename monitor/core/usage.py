@@ -17,7 +17,7 @@ class Identity(NamedTuple):
     attempt: int
 
 
-class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One request's part on one host. `weight` is 1/n where a balancer may have sent it to any of n hosts.
 
     `devices` None: on this host, but nobody knows on which device. Times are unix seconds, `end` may equal `start`.

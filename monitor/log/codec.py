@@ -14,13 +14,16 @@ from collectors.readings import ActivityReading, CounterMark, EnergyReading, Hos
 from collectors.units import UnixSeconds
 from monitor.core.emissions.factors import Intensity
 from monitor.core.membership import Accounting
+from monitor.core.serving import Deployment, HostServers
 from monitor.core.usage import Usage
 from monitor.log.contract import (
     check_accounting,
     check_activities,
     check_batch,
+    check_deployment,
     check_intensity,
     check_profile,
+    check_servers,
     check_span,
     check_usage,
 )
@@ -32,6 +35,8 @@ RESTATE_SCHEMA = "restate.v1"
 TICK_SCHEMA = "tick.v1"
 ACCOUNTING_SCHEMA = "accounting.v1"
 INTENSITY_SCHEMA = "intensity.v1"
+DEPLOYMENT_SCHEMA = "deployment.v1"
+SERVERS_SCHEMA = "servers.v1"
 
 _PROFILES_KEPT = 1_024
 _encoder = msgspec.msgpack.Encoder()
@@ -71,7 +76,7 @@ class AccountingFact(msgspec.Struct, frozen=True, kw_only=True):
     accounting: Accounting
 
 
-Decoded = ReadingBatch | UsageBatch | Restate | Tick | Accounting | Intensity
+Decoded = ReadingBatch | UsageBatch | Restate | Tick | Accounting | Intensity | Deployment | HostServers
 
 
 def readings_record(batch: ReadingBatch, stamp: UnixSeconds | None = None) -> Append:
@@ -108,6 +113,18 @@ def intensity_record(intensity: Intensity, stamp: UnixSeconds | None = None) -> 
     return Append(stream="facts", key=intensity.zone, schema=INTENSITY_SCHEMA, body=body, stamp=stamp)
 
 
+def deployment_record(deployment: Deployment, stamp: UnixSeconds | None = None) -> Append:
+    """Where a model is served, a fact keyed by the deployment."""
+    body = _encoder.encode(deployment)
+    return Append(stream="facts", key=deployment.name, schema=DEPLOYMENT_SCHEMA, body=body, stamp=stamp)
+
+
+def servers_record(servers: HostServers, stamp: UnixSeconds | None = None) -> Append:
+    """The model servers found on a host, a fact keyed by the host."""
+    body = _encoder.encode(servers)
+    return Append(stream="facts", key=servers.host, schema=SERVERS_SCHEMA, body=body, stamp=stamp)
+
+
 class _WireBatch(msgspec.Struct, frozen=True, kw_only=True):
     """A ReadingBatch whose profile is still bytes: they are the same in nearly every batch of a host."""
 
@@ -128,6 +145,8 @@ class Decoder:
         self._restate = msgspec.msgpack.Decoder(Restate)
         self._accounting = msgspec.msgpack.Decoder(AccountingFact)
         self._intensity = msgspec.msgpack.Decoder(Intensity)
+        self._deployment = msgspec.msgpack.Decoder(Deployment)
+        self._servers = msgspec.msgpack.Decoder(HostServers)
         self._readers: dict[str, Callable[[LogRecord], Decoded]] = {
             READINGS_SCHEMA: self._read_batch,
             USAGE_SCHEMA: self._read_usage,
@@ -135,6 +154,8 @@ class Decoder:
             TICK_SCHEMA: _read_tick,
             ACCOUNTING_SCHEMA: self._read_accounting,
             INTENSITY_SCHEMA: self._read_intensity,
+            DEPLOYMENT_SCHEMA: self._read_deployment,
+            SERVERS_SCHEMA: self._read_servers,
         }
 
     def decode(self, record: LogRecord) -> Decoded:
@@ -194,6 +215,16 @@ class Decoder:
         intensity = self._intensity.decode(record.body)
         check_intensity(intensity)
         return intensity
+
+    def _read_deployment(self, record: LogRecord) -> Deployment:
+        deployment = self._deployment.decode(record.body)
+        check_deployment(deployment, record.key)
+        return deployment
+
+    def _read_servers(self, record: LogRecord) -> HostServers:
+        servers = self._servers.decode(record.body)
+        check_servers(servers, record.key)
+        return servers
 
 
 def _read_tick(_record: LogRecord) -> Tick:

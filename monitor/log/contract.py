@@ -11,6 +11,7 @@ from collectors.readings import ActivityReading, CounterMark, EnergyReading, Hos
 from collectors.units import UnixSeconds
 from monitor.core.emissions.factors import Intensity
 from monitor.core.membership import Accounting
+from monitor.core.serving import Deployment, HostServers
 from monitor.core.usage import Usage
 
 MOST_JOULES = 1e15
@@ -18,6 +19,8 @@ MOST_JOULES = 1e15
 MOST_TOKENS = 2**53
 """What a float still holds exactly, and SQLite as an integer."""
 LEAST_WEIGHT = 1e-9
+MOST_HOSTS = 100_000
+"""Of one deployment: its weights stay far above LEAST_WEIGHT."""
 
 
 def check_batch(host: str, key: str, readings: Sequence[EnergyReading], marks: Sequence[CounterMark]) -> None:
@@ -83,6 +86,23 @@ def check_accounting(accounting: Accounting) -> None:
 def check_intensity(intensity: Intensity) -> None:
     """Finite grams >= 0."""
     _check(0.0 <= intensity.grams_per_kwh < inf, "intensity.grams_per_kwh", "is not finite and >= 0")
+
+
+def check_deployment(deployment: Deployment, key: str) -> None:
+    """A name that is the record's key, a model, hosts each named once, and not too many."""
+    _check(deployment.name == key, "deployment.name", "is not the record's key")
+    _check(bool(deployment.name and deployment.model), "deployment.name or model", "is empty")
+    _check(len(set(deployment.hosts)) == len(deployment.hosts) <= MOST_HOSTS, "deployment.hosts", "name one twice")
+    _check(all(deployment.hosts) and all(deployment.devices), "deployment.hosts or devices", "name one without a name")
+
+
+def check_servers(servers: HostServers, key: str) -> None:
+    """The host is the record's key; servers, models and devices have names; tensor parallel over 1 device at least."""
+    _check(bool(servers.host) and servers.host == key, "servers.host", "is not the record's key")
+    for index, server in enumerate(servers.servers):
+        named = bool(server.name) and all(server.models) and all(server.devices)
+        _check(named, f"servers[{index}].name, models or devices", "has no name")
+        _check(server.tensor_parallel_size >= 1, f"servers[{index}].tensor_parallel_size", "is below 1")
 
 
 def _check(kept: bool, field: str, broken: str) -> None:

@@ -23,7 +23,7 @@ from monitor.core.usage import Usage
 from monitor.log.codec import usage_record
 from monitor.log.protocol import DeadLetter, Log, LogUnavailable
 from monitor.roles.ingest_counts import IngestCounts
-from monitor.roles.placement import place
+from monitor.roles.placement import place_by_config
 
 logger = structlog.get_logger()
 
@@ -35,7 +35,7 @@ class FileIngest:
     """
 
     def __init__(self, log: Log, config: Config, sources: Sequence[Source], folder: Path, this_host: str) -> None:
-        self._log, self._config, self._this_host = log, config, this_host
+        self._log, self._config, self._placer = log, config, place_by_config(config, this_host)
         self._places = folder / "sources"
         self._places.mkdir(exist_ok=True)
         self._kept = {source.name: self._kept_place(source.name) for source in sources}
@@ -111,7 +111,7 @@ class FileIngest:
         event = decode_event(line.raw, namespace=source.namespace, source=source.name, allowed_labels=labels)
         check_not_future(event, now)
         trust = self._config.requests.trust_team if source.trust_team is None else source.trust_team
-        return place(event, self._config, self._this_host, trust_team=trust)
+        return self._placer.place(event, trust_team=trust)
 
     def _kept_place(self, name: str) -> Place | None:
         path = self._places / f"{name}.json"

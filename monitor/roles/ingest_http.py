@@ -19,7 +19,7 @@ from monitor.core.usage import Usage
 from monitor.log.protocol import DeadLetter, Log
 from monitor.roles.ingest_counts import IngestCounts
 from monitor.roles.ingest_group import GroupedAppends
-from monitor.roles.placement import place
+from monitor.roles.placement import Placer, place_by_config
 
 if TYPE_CHECKING:  # a web server's worth of memory: only for who receives
     from collectors.http_server import HttpServer
@@ -81,7 +81,7 @@ class HttpIngest:
         sink = _SourceSink(
             source,
             self._config,
-            self._this_host,
+            place_by_config(self._config, self._this_host),
             clock=self._clock,
             appends=self._appends,
             counts=self._counts,
@@ -111,13 +111,13 @@ class _SourceSink:
         self,
         source: Source,
         config: Config,
-        this_host: str,
+        placer: Placer,
         *,
         clock: Clock,
         appends: GroupedAppends,
         counts: IngestCounts,
     ) -> None:
-        self._name, self._config, self._this_host, self._clock = source.name, config, this_host, clock
+        self._name, self._placer, self._clock = source.name, placer, clock
         self._trust_team = config.requests.trust_team if source.trust_team is None else source.trust_team
         self._appends, self._counts = appends, counts
 
@@ -146,4 +146,4 @@ class _SourceSink:
             logger.warning("events rejected", source=self._name, count=len(letters), first=letters[0].reason)
 
     def _placed(self, event: RequestEvent) -> Sequence[Usage]:
-        return place(event, self._config, self._this_host, trust_team=self._trust_team)
+        return self._placer.place(event, trust_team=self._trust_team)

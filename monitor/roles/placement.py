@@ -1,35 +1,71 @@
-"""Places a request on the hosts that may have served it. Pure. In: an event, the configuration. Out: Usage records."""
+"""Places a request on the hosts that may have served it. Pure. In: an event, the facts. Out: Usage records."""
 
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
 from collectors.errors import Rejected
 from collectors.requests.event import UNKNOWN_TEAM, RequestEvent
+from monitor.config.input_sections import Deployment as ConfiguredDeployment
 from monitor.config.sections import Config
+from monitor.core.facts import Facts
+from monitor.core.serving import Deployment, Place
 from monitor.core.usage import Usage, usage_of
 
+_NOWHERE: Final[Sequence[Place]] = ()
 
-def place(event: RequestEvent, config: Config, this_host: str, *, trust_team: bool) -> Sequence[Usage]:
-    """The event's part on each host: where it says, else where its deployment is, else on this host if it is metered.
 
-    A deployment of n hosts gets n records of weight 1/n: nobody knows which of them it was. Raises Rejected as
-    "unplaced".
+class Placer:
+    """Places events by the facts in force at their start.
+
+    An event's part goes where it says, else where its deployment is, else where servers of its model were found, else
+    on this host if it is metered. Of n hosts each gets a record of weight 1/n: nobody knows which of them it was.
     """
-    if not trust_team:
-        event = with_unknown_team(event)
-    if event.host is not None:
-        return [usage_of(event, event.host)]
-    for deployment in config.deployments:
-        if event.deployment == deployment.name or (not event.deployment and event.model == deployment.model):
-            devices = event.devices if event.devices is not None else deployment.devices or None
-            placed = msgspec.structs.replace(event, devices=devices, deployment=deployment.name)
-            return [usage_of(placed, host, weight=1.0 / len(deployment.hosts)) for host in deployment.hosts]
-    if this_host:
-        return [usage_of(event, this_host)]
-    raise Rejected("unplaced", f"model {event.model!r:.80} names no host and no [[deployments]] entry has it")
+
+    def __init__(self, facts: Facts, this_host: str = "") -> None:
+        self._facts = facts
+        self._here: Sequence[Place] = (Place(host=this_host),) if this_host else _NOWHERE
+
+    def place(self, event: RequestEvent, *, trust_team: bool) -> Sequence[Usage]:
+        """The event's part on each host. Raises Rejected as "unplaced"."""
+        if not trust_team:
+            event = with_unknown_team(event)
+        if event.host is not None:
+            return (usage_of(event, event.host),)
+        places = self._facts.serving.places(event.model, event.deployment, event.start) or self._here
+        if not places:
+            raise Rejected(
+                "unplaced",
+                f"model {event.model!r:.80} names no host, no [[deployments]] entry has it, and no server found has",
+            )
+        return [_part(event, place) for place in places]
+
+
+def place_by_config(config: Config, this_host: str) -> Placer:
+    """Places by the configuration alone: for a host that ingests for itself."""
+    return Placer(Facts([(float("-inf"), deployment_of(each)) for each in config.deployments]), this_host)
+
+
+def deployment_of(configured: ConfiguredDeployment) -> Deployment:
+    """The fact that an entry of [[deployments]] states."""
+    return Deployment(
+        name=configured.name,
+        model=configured.model,
+        hosts=tuple(dict.fromkeys(configured.hosts)),
+        devices=configured.devices,
+        team_owner=configured.team_owner,
+    )
 
 
 def with_unknown_team(event: RequestEvent) -> RequestEvent:
     """The event from a source whose word for the team is not believed."""
     return msgspec.structs.replace(event, team=UNKNOWN_TEAM)
+
+
+def _part(event: RequestEvent, place: Place) -> Usage:
+    usage = usage_of(event, place.host, weight=place.weight)
+    devices = event.devices if event.devices is not None else place.devices
+    if devices == usage.devices and (place.deployment or usage.deployment) == usage.deployment:
+        return usage
+    return msgspec.structs.replace(usage, devices=devices, deployment=place.deployment or usage.deployment)
