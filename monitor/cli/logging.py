@@ -11,6 +11,8 @@ import structlog
 from collectors.clock import monotonic
 
 MOST_MESSAGES = 1_000
+CHATTY_LIBRARIES = ("kafka", "urllib3")
+"""They tell each retry as it happens; what it comes to, our own lines say."""
 
 Level = Literal["debug", "info", "warning", "error"]
 Form = Literal["text", "json"]
@@ -32,6 +34,17 @@ def configure(level: Level, form: Form) -> None:
         logger_factory=_to_standard_error,
         cache_logger_on_first_use=False,
     )
+    for name in CHATTY_LIBRARIES:
+        library = logging.getLogger(name)
+        library.handlers, library.propagate = [_ToDebug()], False
+        library.setLevel(logging.WARNING)
+
+
+class _ToDebug(logging.Handler):
+    """What a library logs, as lines of ours at level debug."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger().debug("library", source=record.name, said=record.getMessage())
 
 
 class RateLimit:

@@ -1,13 +1,14 @@
 """The program's own log: on standard error, in text or JSON, from the configured level on."""
 
 import json
+import logging
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import structlog
 
-from monitor.cli.logging import RateLimit, configure
+from monitor.cli.logging import CHATTY_LIBRARIES, Level, RateLimit, configure
 
 
 @pytest.fixture(autouse=True)
@@ -15,6 +16,8 @@ def restored() -> Iterator[None]:
     """Other tests find the logging as it was."""
     yield
     structlog.reset_defaults()
+    for name in CHATTY_LIBRARIES:
+        logging.getLogger(name).handlers, logging.getLogger(name).propagate = [], True
 
 
 def test_json_lines_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
@@ -39,6 +42,19 @@ def test_text_keeps_a_strangers_line_end_in_its_line(capsys: pytest.CaptureFixtu
     assert out == ""
     assert len(err.splitlines()) == 1
     assert "\x1b" not in err
+
+
+def test_a_library_that_tells_each_retry_is_heard_at_debug_only(capsys: pytest.CaptureFixture[str]) -> None:
+    """kafka-python's own errors do not stand on standard error beside our lines, unless debug is asked for."""
+    levels: tuple[Level, ...] = ("info", "debug")
+    for level in levels:
+        configure(level, "json")
+        logging.getLogger("kafka.net.manager").error("Connection failed: %s", "refused")
+        _, err = capsys.readouterr()
+        told = [json.loads(line) for line in err.splitlines()]
+        assert [(line["source"], line["said"]) for line in told] == (
+            [] if level == "info" else [("kafka.net.manager", "Connection failed: refused")]
+        )
 
 
 def test_a_message_that_repeats_is_told_a_few_times_a_minute_and_counted() -> None:
