@@ -1,0 +1,94 @@
+"""Rules that are wrong in one point each: the model must tell every one of them from the right ones."""
+
+from collections.abc import Mapping, Sequence
+from math import inf
+
+import msgspec
+
+from accounting_model.partition import PARTS, MemoryLog
+from monitor.ledger.entering import Touch
+from monitor.ledger.ledger import Ledger
+from monitor.log.codec import TICK_SCHEMA
+from monitor.log.protocol import Commit, LogRecord, Stream
+
+
+class CommitsBeforeStoring(Ledger):
+    """Claims rows that no store has yet."""
+
+    def _flush(self) -> None:
+        if self._rows and not self.__dict__.get("_ahead"):
+            self.__dict__["_ahead"] = True
+            self._commit()
+            self.__dict__["_ahead"] = False
+        super()._flush()
+
+
+class ForgetsWhatToRestate(Ledger):
+    """A new life does not look for what the next mark has to restate in what it reads again."""
+
+    def _note(self, touch: Touch, log_time: float) -> None:
+        if log_time > self._reread_until:
+            super()._note(touch, log_time)
+
+
+class LooksNoHorizonBack(Ledger):
+    """A new life begins where the first needed record stands, and cannot know what contradicts it."""
+
+    def _commit(self) -> None:
+        terms, self._terms = self._terms, msgspec.structs.replace(self._terms, horizon_seconds=0.0)
+        super()._commit()
+        self._terms = terms
+
+
+class BeginsAtWhatIsNeeded(MemoryLog):
+    """Right, too: the commit passes by ticks, which no window needs, and says which log time they led to."""
+
+    def commit_streams(self, commit: Commit, streams: Sequence[Stream]) -> None:
+        """Each stream's position on its first record that says something, with its own log time."""
+        for stream in streams:
+            topic = self._partition.topics[stream]
+            offset = commit.positions[stream]
+            while offset < len(topic.records) and topic.records[offset].schema == TICK_SCHEMA:
+                offset += 1
+            reached = topic.log_times[offset - 1] if offset else -inf
+            positions = {**commit.positions, stream: offset}
+            moved = msgspec.structs.replace(commit, positions=positions, log_time=self._said(reached))
+            super().commit_streams(moved, [stream])
+
+    @staticmethod
+    def _said(log_time: float) -> float:
+        return log_time
+
+
+class CommitsNoLogTime(BeginsAtWhatIsNeeded):
+    """The same without the log time: where clocks stepped back, a new life takes late records for early ones."""
+
+    @staticmethod
+    def _said(log_time: float) -> float:
+        return -inf
+
+
+class TakesTheLowerWatermark(MemoryLog):
+    """Of a torn pair of commits it believes the one that claims less, at the positions of both."""
+
+    def committed(self) -> Commit | None:
+        """The higher positions under the lower watermark."""
+        commit, commits = super().committed(), self._partition.commits
+        if commit is None or len(commits) < len(PARTS):
+            return commit
+        oldest = min(commits.values(), key=lambda commit: commit.watermark)
+        positions = {stream: max(each.positions[stream] for each in commits.values()) for stream in PARTS}
+        return msgspec.structs.replace(oldest, positions=positions)
+
+
+class ReadsOutOfStep(MemoryLog):
+    """Gives what there is of one stream without waiting for the other."""
+
+    def read(self, positions: Mapping[str, int], limit: int) -> list[LogRecord]:
+        """The next records of both, each as far as it goes."""
+        found = super().read(positions, limit)
+        if not found:
+            for stream in PARTS:
+                offset = positions.get(stream, 0)
+                found += self._partition.topics[stream].records[offset : offset + limit]
+        return found[:limit]

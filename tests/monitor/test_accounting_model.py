@@ -1,0 +1,75 @@
+"""The accounting under every misfortune: seeded schedules end in the books of the undisturbed account, to the byte.
+
+More of them: WATTRIBUTE_SCHEDULES=20000, or `python -m accounting_model` in the folder `tests`, which tells a seed too.
+"""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from accounting_model import mutants
+from accounting_model.plain import plain_arithmetic
+from accounting_model.storm import Weather
+from accounting_model.verdict import Verdict, judge
+from structlog.testing import capture_logs
+
+SCHEDULES = int(os.environ.get("WATTRIBUTE_SCHEDULES", "300"))
+PIECES = 6
+KILLS = Weather(kill=0.02)
+
+
+@pytest.fixture
+def _plainly() -> Iterator[None]:
+    with plain_arithmetic(), capture_logs():
+        yield
+
+
+def first_failure(seeds: range, **rules: Any) -> Verdict | None:
+    """The first of these seeds whose books come out wrong."""
+    verdicts = (judge(seed, **rules) for seed in seeds)
+    return next((verdict for verdict in verdicts if verdict.differences), None)
+
+
+@pytest.mark.usefixtures("_plainly")
+@pytest.mark.parametrize("piece", range(PIECES))
+def test_no_misfortune_changes_the_books(piece: int) -> None:
+    """Kills, zombies, torn and lost commits; writes that fail, that only seem to, that land long after newer ones."""
+    failed = first_failure(range(piece, SCHEDULES, PIECES))
+    assert failed is None, failed.told()
+
+
+def test_it_holds_with_the_whole_arithmetic() -> None:
+    """A few schedules with the virtual-energy integral instead of the plain account."""
+    failed = first_failure(range(1_000, 1_000 + SCHEDULES // 50))
+    assert failed is None, failed.told()
+
+
+def test_a_seed_is_all_there_is_to_know() -> None:
+    """The same seed gives the same story, so whatever fails can be played again."""
+    assert judge(17).trace == judge(17).trace
+
+
+@pytest.mark.usefixtures("_plainly")
+def test_a_commit_may_begin_at_what_is_needed_when_it_says_the_log_time() -> None:
+    """Positions behind leading ticks do as well, in the weather in which they fail without the log time."""
+    failed = first_failure(range(200), log_of=mutants.BeginsAtWhatIsNeeded, weather=KILLS)
+    assert failed is None, failed.told()
+
+
+@pytest.mark.usefixtures("_plainly")
+@pytest.mark.parametrize(
+    ("rules", "weather"),
+    [
+        ({"ledger_of": mutants.CommitsBeforeStoring}, Weather(refuse=0.02, kill=0.02)),
+        ({"ledger_of": mutants.ForgetsWhatToRestate}, KILLS),
+        ({"ledger_of": mutants.LooksNoHorizonBack}, KILLS),
+        ({"log_of": mutants.CommitsNoLogTime}, KILLS),
+        ({"log_of": mutants.TakesTheLowerWatermark}, Weather(kill=0.02, tear_commit=0.2)),
+        ({"log_of": mutants.ReadsOutOfStep}, Weather()),
+    ],
+    ids=lambda each: getattr(next(iter(each.values())), "__name__", "") if isinstance(each, dict) else "",
+)
+def test_wrong_rules_are_found_out(rules: dict[str, Any], weather: Weather) -> None:
+    """Each of the rules that the books rest on, left out, fails some schedule."""
+    assert first_failure(range(2_000), weather=weather, **rules) is not None
