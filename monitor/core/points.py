@@ -5,7 +5,8 @@ here. Additive fields (`sums`) may be added over any rows; the others (`facts`) 
 "not known", which is not 0.
 """
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Final, Literal
 
 import msgspec
 
@@ -17,6 +18,28 @@ IDLE: Account = "idle"
 UNATTRIBUTED: Account = "unattributed"
 
 FieldValue = float | int | str | None
+
+FACT_TYPES: Final[Mapping[str, type[float] | type[int] | type[str]]] = {
+    "idle_source": str,
+    "resident_models": str,
+    "factor": str,
+    "revision": int,
+    "parent": str,
+    "start": float,
+    "first_token": float,
+    "end": float,
+    "input_tokens": int,
+    "cached_input_tokens": int,
+    "output_tokens": int,
+    "work_unit": str,
+    "work_amount": float,
+    "weight": float,
+    "status": str,
+    "reason": str,
+    "first_window": float,
+    "last_window": float,
+}
+"""A name has one type in every measurement and for ever: InfluxDB refuses a field that comes with another."""
 
 
 class Measurement(msgspec.Struct, frozen=True):
@@ -31,6 +54,11 @@ class Measurement(msgspec.Struct, frozen=True):
     def fields(self) -> tuple[str, ...]:
         """All field names, in the order of a row's `fields`."""
         return self.sums + self.facts
+
+    @property
+    def types(self) -> tuple[type[float] | type[int] | type[str], ...]:
+        """What each field holds where it is known, in the order of `fields`."""
+        return (*(float for _ in self.sums), *(FACT_TYPES[name] for name in self.facts))
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
@@ -109,6 +137,12 @@ TOO_LATE = Measurement(
     ("late_readings", "late_requests", "late_energy_joules", "windows"),
     ("reason", "first_window", "last_window", "revision"),
 )
+HOLE = Measurement(
+    "hole",  # time: the first window that is missing, because the log lost its records before they were accounted
+    ("host",),
+    ("missing_seconds",),
+    ("reason", "first_window", "last_window", "revision"),
+)
 PROVISIONAL_ENERGY = Measurement("provisional_energy", ENERGY.tags, ENERGY.sums, ENERGY.facts)
 PROVISIONAL_METER = Measurement("provisional_meter", METER.tags, METER.sums, METER.facts)
 PROVISIONAL_USAGE = Measurement("provisional_usage", USAGE.tags, USAGE.sums, USAGE.facts)
@@ -117,7 +151,7 @@ BOOKS = (ENERGY, METER, USAGE)
 """Final rows, with hourly and daily roll-ups."""
 PROVISIONAL = (PROVISIONAL_ENERGY, PROVISIONAL_METER, PROVISIONAL_USAGE)
 MEASUREMENTS: dict[str, Measurement] = {
-    measurement.name: measurement for measurement in (*BOOKS, REQUEST_ENERGY, RESTATEMENT, TOO_LATE, *PROVISIONAL)
+    measurement.name: measurement for measurement in (*BOOKS, REQUEST_ENERGY, RESTATEMENT, TOO_LATE, HOLE, *PROVISIONAL)
 }
 """`labels` is a tag of canonical JSON: the allowed keys in sorted order, "" for none.
 

@@ -17,15 +17,16 @@ from monitor.core.book import Book, provisional_rows
 from monitor.core.emissions.factors import Intensity
 from monitor.core.facts import Facts
 from monitor.core.membership import Accounting
-from monitor.core.points import ENERGY, METER, Row
+from monitor.core.points import ENERGY, HOLE, METER, Row
 from monitor.core.readings import PARENT_REACH_SECONDS, Told
 from monitor.core.usage import Usage
 from monitor.core.window import grid_starts, window_at, window_start
 from monitor.ledger.entering import Entering, Touch
 from monitor.ledger.late import Late
+from monitor.ledger.mending import Restatements
 from monitor.ledger.restating import STREAMS, Source, restate
 from monitor.log.codec import Decoder
-from monitor.log.protocol import Commit, DeadLetter, Log, LogRecord
+from monitor.log.protocol import Commit, DeadLetter, Hole, LogRecord, PartitionLog
 from monitor.store.protocol import Store
 from monitor.store.rollup import write_rollups
 
@@ -40,6 +41,8 @@ class Progress(msgspec.Struct):
     restated: int = 0
     reread_records: int = 0
     reread_seconds: float = 0.0
+    holes: int = 0
+    mended: int = 0
     worst_imbalance_ratio: float | None = None
 
 
@@ -52,15 +55,18 @@ class Ledger:
 
     def __init__(
         self,
-        log: Log,
+        log: PartitionLog,
         store: Store,
         terms: Accounting,
         facts: Callable[[], Facts],
         *,
         show_provisional: bool = True,
+        owns: Callable[[str], bool] = lambda _host: True,
     ) -> None:
+        """`owns` tells which hosts of the store are this partition's: it rolls up theirs alone."""
         self._log, self._store, self._terms, self._read_facts = log, store, terms, facts
-        self._show_provisional = show_provisional
+        self._show_provisional, self._owns = show_provisional, owns
+        self._restatements = Restatements(store, terms)
         self._facts = facts()
         self._decoder = Decoder()
         self.progress = Progress()
@@ -87,7 +93,7 @@ class Ledger:
         self._flush()
         if before != (self._final_end, self._mark):
             self._commit()
-        if self._show_provisional and len(records) < limit:
+        if self._show_provisional and self._log.caught_up():
             self._write_provisional()
         self._torn = False
         return len(records)
@@ -110,6 +116,9 @@ class Ledger:
         if commit is None and beginning is not None and beginning[1]:
             # Cut off at its start: what ended before may have lost records, so it is not final here.
             self._final_end = self._grid_after(beginning[0])
+        hole = self._hole_before(beginning) if commit is None else self._log.hole()
+        if hole is not None:
+            self._name_hole(hole, commit.watermark if commit else hole.start)
         self._late = Late(self._terms, self._mark)
         self._open_hours: set[UnixSeconds] = set()
         self._open_days: set[UnixSeconds] = set()
@@ -126,6 +135,32 @@ class Ledger:
                 mark=self._mark,
                 reread_seconds=self.progress.reread_seconds,
             )
+
+    def _hole_before(self, beginning: tuple[UnixSeconds, bool] | None) -> Hole | None:
+        """Nobody has committed, but the store holds books that end before this log begins: it was made anew."""
+        ends = [at for host, at in self._store.last_times(METER, "host").items() if self._owns(host)]
+        if beginning is None or not ends:
+            return None
+        start = max(ends) + self._terms.window_seconds
+        why = "the log begins anew behind the end of the books, with no committed position"
+        return Hole(start=start, end=beginning[0], why=why) if start < beginning[0] else None
+
+    def _name_hole(self, hole: Hole, watermark: UnixSeconds) -> None:
+        """What the log lost is missing: its windows are not made of what is left of them, and the books say so."""
+        first = watermark if watermark > float("-inf") else self._grid_after(hole.start)
+        self._final_end = max(self._final_end, self._grid_after(hole.end))
+        last = self._final_end - self._terms.window_seconds
+        seconds = self._final_end - first
+        hosts = [host for host in sorted(self._store.last_times(METER, "host")) if self._owns(host)]
+        structlog.get_logger().error(
+            "the log lost records before they were accounted; the windows in between are missing",
+            why=hole.why,
+            first_window=first,
+            last_window=last,
+            hosts=hosts,
+        )
+        self._store.write([Row(HOLE.name, first, (host,), (seconds, hole.why, first, last, 0)) for host in hosts])
+        self.progress.holes += 1
 
     def _grid_after(self, moment: UnixSeconds) -> UnixSeconds:
         return self._starts(window_at(moment, self._terms.window_seconds) + 1)
@@ -210,14 +245,20 @@ class Ledger:
             self._open_days -= days
 
     def _carry_out_marks(self, log_time: UnixSeconds) -> None:
+        if (newest := self._terms.mark_before(log_time)) <= self._mark:
+            return
+        for mark, host, windows in self._restatements.stale(newest):
+            self._late.mend(mark, host, windows)
+            self.progress.mended += len(windows)
         for mark, late in self._late.due(log_time):
             restated = restate(Source(self._log, self._terms, self._intensity_at, self._decoder), mark, late)
             self._rows += restated.rows
             self._letters += map(_overlap, restated.overlaps)
-            self.progress.restated += len(restated.windows)
-            self._open(*restated.windows)
+            self.progress.restated += len(restated.pages)
+            self._restatements.noted(mark, restated.pages)
+            self._open(*{window for window, _ in restated.pages})
             self._roll_up()
-        self._mark = max(self._mark, self._terms.mark_before(log_time))
+        self._mark = newest
 
     def _flush(self) -> None:
         if self._rows:

@@ -19,7 +19,7 @@ from monitor.core.window import window_start
 from monitor.ledger.entering import Entering
 from monitor.ledger.late import LateOnHost
 from monitor.log.codec import Decoder
-from monitor.log.protocol import Log, Stream
+from monitor.log.protocol import PartitionLog, Stream
 
 READ_LIMIT = 2_000
 STREAMS: tuple[Stream, ...] = ("readings", "usage")
@@ -28,17 +28,17 @@ STREAMS: tuple[Stream, ...] = ("readings", "usage")
 class Source(msgspec.Struct, frozen=True):
     """What a restating reads: the log, and the terms and factors it is accounted by."""
 
-    log: Log
+    log: PartitionLog
     terms: Accounting
     intensity_at: IntensityAt
     decoder: Decoder
 
 
 class Restated(msgspec.Struct, frozen=True):
-    """The rows of one mark, and the windows they belong to."""
+    """The rows of one mark, and the (window, host) that they belong to."""
 
     rows: list[Row]
-    windows: frozenset[int]
+    pages: frozenset[tuple[int, str]]
     overlaps: list[Told]
 
 
@@ -49,13 +49,13 @@ def restate(source: Source, mark: UnixSeconds, late: Mapping[str, LateOnHost]) -
     wanted = {(window, host) for host, windows in in_time.items() for window in windows}
     book = _read_again(source, mark, {window for window, _ in wanted})
     rows: list[Row] = []
-    changed: set[int] = set()
+    changed: set[tuple[int, str]] = set()
     overlaps: list[Told] = []
     for host in sorted(late):
         entry, windows = late[host], sorted(in_time[host])
-        pairs = _accounts(book, (host, windows), terms, mark, always=entry.controls > 0)
+        pairs = _accounts(book, (host, windows), terms, mark, always=entry.windows if entry.controls else entry.mended)
         if pairs:
-            changed |= pairs.keys()
+            changed |= {(window, host) for window in pairs}
             overlaps += [told for _, now in pairs.values() for told in now.overlaps]
             rows += _restated_host(host, pairs, entry, terms, mark)
         if len(windows) < len(entry.windows):
@@ -69,7 +69,7 @@ def _earliest(terms: Accounting, window: int) -> UnixSeconds:
     return start - FUTURE_LIMIT_SECONDS - PARENT_REACH_SECONDS - terms.horizon_seconds
 
 
-def _recomputable(log: Log, terms: Accounting, mark: UnixSeconds, windows: Collection[int]) -> frozenset[int]:
+def _recomputable(log: PartitionLog, terms: Accounting, mark: UnixSeconds, windows: Collection[int]) -> frozenset[int]:
     """Those windows that are young enough, and of which the log still holds all."""
     beginning = log.start()
     oldest = beginning[0] if beginning is not None and beginning[1] else float("-inf")
@@ -91,27 +91,31 @@ def _read_again(source: Source, mark: UnixSeconds, windows: Collection[int]) -> 
         return book
     entering = Entering(terms, book, reject=lambda _letter: None, decoder=source.decoder)
     begin = _earliest(terms, min(windows))
-    positions: dict[str, int] = {stream: log.position_at(stream, begin) for stream in STREAMS}
-    while records := log.read(positions, READ_LIMIT):
-        for record in records:
-            if record.stamp >= mark:
-                return book
-            for _touch in entering.enter(record):
-                pass
-            positions[record.stream] = record.offset + 1
+    again = log.again()
+    try:
+        positions: dict[str, int] = {stream: again.position_at(stream, begin) for stream in STREAMS}
+        while records := again.read(positions, READ_LIMIT):
+            for record in records:
+                if record.stamp >= mark:
+                    return book
+                for _touch in entering.enter(record):
+                    pass
+                positions[record.stream] = record.offset + 1
+    finally:
+        again.close()
     return book
 
 
 def _accounts(
-    book: Book, place: tuple[str, list[int]], terms: Accounting, mark: UnixSeconds, *, always: bool
+    book: Book, place: tuple[str, list[int]], terms: Accounting, mark: UnixSeconds, *, always: Collection[int]
 ) -> dict[int, tuple[Account, Account]]:
-    """The accounts before and now of the windows that change; of `always` all. What came twice changes none."""
+    """The accounts before and now of windows that change, and of those in `always`. What came twice changes none."""
     host, windows = place
     pairs = {}
     for window in windows:
         before = book.account(host, window, line=terms.line_before(window, mark), revision=int(mark))
         now = book.account(host, window, line=mark, revision=int(mark))
-        if always or before != now:
+        if window in always or before != now:
             pairs[window] = before, now
     return pairs
 

@@ -72,26 +72,54 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     at: UnixSeconds
 
 
-class Log(Protocol):
-    """Append-only and durable. Raises LogUnavailable when it cannot be read or written."""
+class Hole(msgspec.Struct, frozen=True, kw_only=True):
+    """Records that a reader still needed and that the log no longer has: of log times in [start, end)."""
+
+    start: UnixSeconds
+    end: UnixSeconds
+    why: str
+
+
+class LogWriter(Protocol):
+    """Where records are appended. Raises LogUnavailable when it takes none."""
 
     def append(self, records: Sequence[Append], now: UnixSeconds) -> None:
-        """Stores all of them or none, in order; returns once they are on disk.
+        """Stores them in order; returns once they are durable. In the embedded log: all of them or none.
 
         A record is stamped max(last stamp, its own stamp or else `now`). ValueError for one that is not finite.
         """
         ...
 
-    def read(self, positions: Mapping[str, int], limit: int) -> list[LogRecord]:
-        """The next records of readings and usage at or behind `positions` (0 where absent), in step by log time."""
+    def reject(self, letters: Sequence[DeadLetter]) -> None:
+        """Keeps dead letters; one that is there already stays as it is."""
         ...
+
+
+class FactsLog(Protocol):
+    """The stream of facts, which has one partition."""
 
     def facts(self, after: int = 0) -> list[LogRecord]:
         """All records of the facts stream behind that offset, to its end."""
         ...
 
-    def last(self, stream: Stream, key: str, schema: str | None = None) -> LogRecord | None:
-        """The newest record with that key, and that schema if given: where a collector goes on after a restart."""
+
+class PartitionLog(Protocol):
+    """One partition as its reader sees it: `readings` and `usage` in step. Raises LogUnavailable."""
+
+    def read(self, positions: Mapping[str, int], limit: int) -> list[LogRecord]:
+        """The next records of readings and usage at or behind `positions` (0 where absent), in step by log time.
+
+        In step: a record stands in the answer only when everything of the other stream that stands at an earlier log
+        time is in it, or in an earlier answer, too.
+        """
+        ...
+
+    def caught_up(self) -> bool:
+        """Whether the last `read` gave all that there is right now."""
+        ...
+
+    def again(self) -> "PartitionLog":
+        """Another reader of the same records, whose positions disturb nobody's; whoever asked for it closes it."""
         ...
 
     def log_time(self) -> UnixSeconds | None:
@@ -109,11 +137,8 @@ class Log(Protocol):
         """
         ...
 
-    def trim(self, before: UnixSeconds) -> int:
-        """Deletes records stamped before that; returns how many.
-
-        Never what stands at or behind the committed positions (nothing at all before a first commit), never a fact.
-        """
+    def hole(self) -> Hole | None:
+        """What the newest commit still needs and the log has lost (retention, a topic made anew); None: nothing."""
         ...
 
     def commit(self, commit: Commit) -> None:
@@ -128,16 +153,31 @@ class Log(Protocol):
         """Keeps dead letters; one that is there already stays as it is."""
         ...
 
+    def close(self) -> None:
+        """Lets go of files and connections."""
+        ...
+
+
+class Log(LogWriter, FactsLog, PartitionLog, Protocol):
+    """A whole log of one partition, append-only and durable, with the dead letters beside it."""
+
+    def last(self, stream: Stream, key: str, schema: str | None = None) -> LogRecord | None:
+        """The newest record with that key, and that schema if given: where a collector goes on after a restart."""
+        ...
+
+    def trim(self, before: UnixSeconds) -> int:
+        """Deletes records stamped before that; returns how many.
+
+        Never what stands at or behind the committed positions (nothing at all before a first commit), never a fact.
+        """
+        ...
+
     def rejected(self) -> dict[str, int]:
         """How many dead letters there are for each reason."""
         ...
 
     def rejections(self, limit: int = 100, after: int = 0) -> list[tuple[int, DeadLetter]]:
         """Dead letters in the order they came, numbered, for paging."""
-        ...
-
-    def close(self) -> None:
-        """Lets go of the files."""
         ...
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from collectors.units import UnixSeconds
-from monitor.log.protocol import Append, Commit, DeadLetter, LogRecord, LogUnavailable, Stream
+from monitor.log.protocol import Append, Commit, DeadLetter, Hole, LogRecord, LogUnavailable, Stream
 from monitor.log.sqlite_file import LogFile
 from monitor.log.sqlite_rows import COLUMNS, TABLES, corrupt, opened, sealed
 
@@ -43,6 +43,7 @@ class SqliteLog:
         self._path = path
         self._read_only = read_only
         self._file = LogFile(path, read_only=read_only)
+        self._caught_up = False
         try:
             self._last_stamp = -math.inf if read_only else self._open()
         except LogUnavailable:
@@ -74,7 +75,20 @@ class SqliteLog:
             if len(rows) < wanted:
                 break
             behind = rows[-1][0] + 1
+        self._caught_up = len(found) < limit
         return found
+
+    def caught_up(self) -> bool:
+        """Whether the last `read` gave all that there is right now."""
+        return self._caught_up
+
+    def again(self) -> "SqliteLog":
+        """A reader whose positions disturb nobody's: here every `read` is one, so this is a second look at the file."""
+        return SqliteLog(self._path, read_only=True)
+
+    def hole(self) -> Hole | None:
+        """Never any: `trim` keeps what the newest commit needs."""
+        return None
 
     def facts(self, after: int = 0) -> list[LogRecord]:
         """All records of the facts stream behind that offset, to its end."""
