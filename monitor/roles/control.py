@@ -5,19 +5,24 @@ config, carbon/mixes --> facts stream of the log
 
 from collections.abc import Iterable
 
+import structlog
+
+from collectors.errors import Rejected
 from collectors.units import UnixSeconds
 from monitor.carbon.mixes import mix_of_zone
 from monitor.config.sections import Config
 from monitor.core.facts import Facts
 from monitor.core.membership import Accounting
 from monitor.log.codec import Decoder, accounting_record, intensity_record
-from monitor.log.protocol import Log
+from monitor.log.protocol import FactsLog, Log, LogRecord
+
+logger = structlog.get_logger()
 
 
 class FactsReader:
     """The facts of a log; each call reads what came since the last."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: FactsLog) -> None:
         self._log = log
         self._decoder = Decoder()
         self._known: list[tuple[UnixSeconds, object]] = []
@@ -29,9 +34,16 @@ class FactsReader:
         records = self._log.facts(self._after)
         if records:
             self._after = records[-1].offset
-            self._known += [(record.stamp, self._decoder.decode(record)) for record in records]
+            for record in records:
+                self._take(record)
             self._facts = Facts(self._known)  # type: ignore[arg-type]
         return self._facts
+
+    def _take(self, record: LogRecord) -> None:
+        try:
+            self._known.append((record.stamp, self._decoder.decode(record)))
+        except Rejected as rejected:  # a newer version's, or a stranger's: what we know is in force all the same
+            logger.error("a fact is passed by", offset=record.offset, key=record.key, why=str(rejected))
 
 
 class TermsChanged(Exception):
