@@ -1,0 +1,89 @@
+"""The stream of facts in Kafka: one topic, one partition, kept for ever. In: the offset read last. Out: what came since.
+
+Offsets are Kafka's plus one, so that 0 stands before the first, as in the embedded log.
+"""
+
+from typing import Any, Final
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka import errors as kafka_errors
+
+from collectors.clock import monotonic
+from collectors.units import UnixSeconds
+from monitor.config.output_sections import Kafka
+from monitor.log.kafka_client import client_settings, unavailable
+from monitor.log.kafka_writer import SCHEMA_HEADER
+from monitor.log.protocol import LogRecord
+
+PATIENCE_SECONDS: Final = 15.0
+"""How long one call may take. Facts are few: thousands in a year."""
+_POLL_MS: Final = 200
+
+
+class KafkaFacts:
+    """A FactsLog. Connects when it is first asked; one thread at a time. Raises LogUnavailable."""
+
+    def __init__(self, kafka: Kafka) -> None:
+        self._settings = client_settings(kafka)
+        self._partition = TopicPartition(kafka.topics.facts, 0)
+        self._consumer: Any = None
+        self._next = 0
+        self._log_time: UnixSeconds = float("-inf")
+
+    def facts(self, after: int = 0) -> list[LogRecord]:
+        """All records behind that offset, to the end that the topic has now."""
+        try:
+            return self._read(after)
+        except kafka_errors.KafkaError as error:
+            self.close()
+            raise unavailable(self._settings, f"cannot read topic {self._partition.topic}", error) from error
+
+    def close(self) -> None:
+        """Lets go of the connections; the next call begins anew."""
+        if self._consumer is not None:
+            self._consumer.close(timeout_ms=1_000)
+            self._consumer = None
+
+    def _read(self, after: int) -> list[LogRecord]:
+        deadline = monotonic() + PATIENCE_SECONDS
+        consumer = self._opened(after)
+        end = consumer.end_offsets([self._partition], timeout_ms=PATIENCE_SECONDS * 1_000)[self._partition]
+        if end < after:
+            raise kafka_errors.LogTruncationError(f"it has {end} records and had {after}: it was made anew")
+        found = []
+        while self._next < end:
+            if monotonic() > deadline:
+                raise kafka_errors.KafkaTimeoutError(f"not at its end after {PATIENCE_SECONDS:.0f} s")
+            for message in consumer.poll(_POLL_MS).get(self._partition, ()):
+                self._next = message.offset + 1
+                self._log_time = max(self._log_time, message.timestamp / 1_000)
+                if message.offset >= after:
+                    found.append(self._record(message))
+        return found
+
+    def _opened(self, after: int) -> Any:
+        """The consumer, at that offset. Log time is a running maximum, so it is known only from the start on."""
+        if self._consumer is None:
+            self._consumer = KafkaConsumer(
+                **self._settings, auto_offset_reset="earliest", enable_auto_commit=False, group_id=None
+            )
+            self._consumer.assign([self._partition])
+            self._rewind()
+        elif after != self._next:
+            self._rewind()
+        return self._consumer
+
+    def _rewind(self) -> None:
+        self._consumer.seek(self._partition, 0)
+        self._next, self._log_time = 0, float("-inf")
+
+    def _record(self, message: Any) -> LogRecord:
+        schema = next((value for name, value in message.headers if name == SCHEMA_HEADER and value), b"")
+        return LogRecord(
+            stream="facts",
+            offset=message.offset + 1,
+            stamp=self._log_time,
+            key=(message.key or b"").decode(errors="replace"),
+            schema=schema.decode(errors="replace"),
+            body=message.value or b"",
+        )
