@@ -3,6 +3,8 @@
 from typing import Any
 
 from monitor.selfmetrics import (
+    AlertInstance,
+    AlertSnapshot,
     DaemonSnapshot,
     DeviceSnapshot,
     LedgerSnapshot,
@@ -48,6 +50,19 @@ RAPL = MeterSnapshot(
     detail="/sys/class/powercap/intel-rapl:0/energy_uj: permission denied; install the udev rule and add the user",
     interval_seconds=1.0,
 )
+HALF_IDLE = AlertSnapshot(
+    name="half idle",
+    measure="idle_ratio",
+    above=0.5,
+    for_seconds=1_800.0,
+    judged_until=NOON - 60,
+    instances=(
+        AlertInstance(place={"host": "node-1"}, phase="firing", value=0.625, since=NOON - 600),
+        AlertInstance(place={"host": "node-2"}, phase="inactive", value=0.25, missing_since=NOON - 70),
+    ),
+    sent=2,
+    failed=1,
+)
 
 
 def daemon(**named: Any) -> DaemonSnapshot:
@@ -68,6 +83,7 @@ def daemon(**named: Any) -> DaemonSnapshot:
         "ledger": LedgerSnapshot(
             final_until=NOON - 700, log_time=NOON - 2, windows_final=290, worst_imbalance_ratio=3e-15
         ),
+        "alerts": (HALF_IDLE,),
     }
     return DaemonSnapshot(**facts | named)
 
@@ -78,4 +94,5 @@ def healthy() -> DaemonSnapshot:
         meters=(
             MeterSnapshot(name="nvml", state="ok", interval_seconds=1.0, devices=NVML.devices[:1], read=NVML.read),
         ),
+        alerts=(),
     )

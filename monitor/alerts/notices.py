@@ -65,20 +65,24 @@ def due(alerts: Iterable[KeptAlert], now: UnixSeconds) -> list[Notice]:
 def body(rule: Alert, notices: Sequence[Notice], *, external_url: str) -> bytes:
     """The JSON to post; `external_url` is where the figures can be looked up."""
     alerts = [_alert(rule, notice, external_url) for notice in notices]
-    group = {"alertname": rule.name}
-    told = {
-        "version": "4",
-        "groupKey": f'{{}}:{{alertname="{rule.name}"}}',
-        "truncatedAlerts": 0,
-        "status": "firing" if any(notice.status == "firing" for notice in notices) else "resolved",
-        "receiver": "wattribute",
-        "groupLabels": group,
-        "commonLabels": _common([alert["labels"] for alert in alerts]),
-        "commonAnnotations": _common([alert["annotations"] for alert in alerts]),
-        "externalURL": external_url,
-        "alerts": alerts,
+    firing = any(notice.status == "firing" for notice in notices)
+    return msgspec.json.encode(_message(rule, "firing" if firing else "resolved", alerts, external_url))
+
+
+def trial_body(rule: Alert, now: UnixSeconds) -> bytes:
+    """A message that nobody can take for a real one: the label test="true", resolved as soon as it fires."""
+    told = {"alertname": rule.name, "measure": rule.measure, "test": "true"}
+    summary = f"A test of the rule {rule.name}: {rule.measure} above {rule.above:g} would be told like this"
+    alert = {
+        "status": "resolved",
+        "labels": told,
+        "annotations": {"summary": summary},
+        "startsAt": rfc3339(now),
+        "endsAt": rfc3339(now),
+        "generatorURL": "",
+        "fingerprint": fingerprint(told),
     }
-    return msgspec.json.encode(told)
+    return msgspec.json.encode(_message(rule, "resolved", [alert], external_url=""))
 
 
 def labels(rule: Alert, instance: Instance) -> dict[str, str]:
@@ -94,6 +98,21 @@ def fingerprint(named: Mapping[str, str]) -> str:
             for byte in (*text.encode(), 0xFF):
                 found = (found ^ byte) * _FNV_PRIME % 2**64
     return f"{found:016x}"
+
+
+def _message(rule: Alert, status: Status, alerts: Sequence[dict[str, Any]], external_url: str) -> dict[str, Any]:
+    return {
+        "version": "4",
+        "groupKey": f'{{}}:{{alertname="{rule.name}"}}',
+        "truncatedAlerts": 0,
+        "status": status,
+        "receiver": "wattribute",
+        "groupLabels": {"alertname": rule.name},
+        "commonLabels": _common([alert["labels"] for alert in alerts]),
+        "commonAnnotations": _common([alert["annotations"] for alert in alerts]),
+        "externalURL": external_url,
+        "alerts": alerts,
+    }
 
 
 def _alert(rule: Alert, notice: Notice, external_url: str) -> dict[str, Any]:

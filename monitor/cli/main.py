@@ -33,6 +33,7 @@ class Entry(NamedTuple):
 
 
 COMMANDS: Final[Mapping[str, Entry]] = {
+    "alerts": Entry("monitor.cli.alerts:alerts", "List the alert rules and how they stand; send a test message."),
     "check": Entry("monitor.cli.check:check", "Check the configuration and its drop-ins."),
     "demo": Entry("monitor.cli.demo:demo", "Show the whole at work on a simulated host; needs no hardware."),
     "doctor": Entry("monitor.cli.doctor:doctor", "Say what of this host can be metered, and what mends the rest."),

@@ -21,11 +21,11 @@ from monitor.config.output_sections import Alert
 from monitor.config.sections import Config
 from monitor.core.questions import BadQuery, Principal
 from monitor.query import Query
+from monitor.roles.embedded import ALERTS_FILE
 from monitor.roles.schedule import Schedule
 from monitor.selfmetrics import AlertSnapshot
 from monitor.store.protocol import Store, StoreUnavailable
 
-ALERTS_FILE: Final = "alerts.json"
 JUDGE_SECONDS: Final = 10.0
 TELL_SECONDS: Final = 5.0
 FIRST_RETRY_SECONDS: Final = 10.0
@@ -124,7 +124,7 @@ class Alerting:
             receiver.failed_in_a_row += 1
             pause = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0 ** (receiver.failed_in_a_row - 1))
             receiver.next_at = monotonic() + pause
-            receiver.detail = f"{len(notices)} alerts could not be told: {error}"
+            receiver.detail = f"could not be told ({len(notices)}): {error}"
             logger.warning(
                 "alerts could not be told; tried again", alert=rule.name, why=str(error), after=f"{pause:g} s"
             )

@@ -11,10 +11,12 @@ from monitor.config.sections import Config
 from monitor.core.questions import Principal
 from monitor.log.sqlite import SqliteLog
 from monitor.query import Query
-from monitor.store.sqlite import Retention, SqliteStore
+from monitor.store.retention import retention_of
+from monitor.store.sqlite import SqliteStore
 
 LOG_FILE: Final = "log.db"
 STORE_FILE: Final = "store.db"
+ALERTS_FILE: Final = "alerts.json"
 LOCAL_ADMIN: Final = Principal(name="local", role="admin")
 """Who may read the files may see everything in them."""
 
@@ -42,18 +44,6 @@ class Embedded:
     def query(self) -> Query:
         """The gate to what is stored."""
         return Query(self.store, rejected=self.log.rejected, owners=owners_of(self.config))
-
-
-def retention_of(config: Config) -> Retention:
-    """How long the store keeps what, as configured."""
-    store = config.store
-    return Retention(
-        windows_seconds=store.windows_retention_seconds,
-        requests_seconds=store.requests_retention_seconds,
-        provisional_seconds=store.provisional_retention_seconds,
-        hours_seconds=store.hours_retention_seconds,
-        days_seconds=store.days_retention_seconds,
-    )
 
 
 def owners_of(config: Config) -> dict[tuple[str, str], str]:

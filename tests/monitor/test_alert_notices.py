@@ -9,15 +9,21 @@ from typing import Any
 import msgspec
 import pytest
 from books_rows import energy, meter, usage
+from click.testing import CliRunner, Result
+from daemon_snapshots import healthy
 from webhook_receiver import Receiver, receiving
 
 from monitor.alerts.kept import Kept, KeptAlert, KeptRule, Told, UnreadableAlerts, load_kept, save_kept
 from monitor.alerts.notices import REPEAT_SECONDS, body, due, fingerprint
 from monitor.alerts.state import AlertState
 from monitor.alerts.webhook import NotDelivered, post
+from monitor.cli.main import cli
 from monitor.config.output_sections import Alert
 from monitor.config.sections import Config
-from monitor.roles.alerting import ALERTS_FILE, Alerting, external_url
+from monitor.metrics_text import render as render_metrics
+from monitor.reports.daemon_text import faults, render
+from monitor.roles.alerting import Alerting, external_url
+from monitor.roles.embedded import ALERTS_FILE
 from monitor.store.sqlite import SqliteStore
 
 NOON = 1_700_049_600.0  # 2023-11-15T12:00:00Z
@@ -254,7 +260,7 @@ def test_a_receiver_that_fails_is_tried_again_later_and_holds_up_no_judging(hous
     house.window(0, 100.0)
     [shown] = house.alerting.snapshots()
     assert (shown.sent, shown.failed, shown.count("firing")) == (0, 1, 1)
-    assert shown.detail == f"1 alerts could not be told: {receiver.url}: answers 503"
+    assert shown.detail == f"could not be told (1): {receiver.url}: answers 503"
     house.window(10, 50.0)
     [shown] = house.alerting.snapshots()
     assert (shown.failed, shown.count("resolved"), receiver.told()) == (1, 1, [])
@@ -320,3 +326,58 @@ def test_states_told_while_judging_are_not_lost() -> None:
     rule = KeptRule(name="hot", measure="power_watts", per=("host",), alerts=(_firing(),))
     found, now = Kept(rules=(rule,)), Kept(rules=(msgspec.structs.replace(rule, alerts=(_firing(told),)),))
     assert found.with_all_told(now) == now
+
+
+def _config_file(folder: Path, url_file: Path) -> Path:
+    path = folder / "config.toml"
+    path.write_text(
+        f'[data]\ndirectory = "{folder}"\n[[alerts]]\nname = "hot"\nmeasure = "power_watts"\nabove = 90\nover = "10s"\n'
+        f'per = ["host"]\nwebhook_url_file = "{url_file}"\n'
+    )
+    return path
+
+
+def _called(*words: str | Path) -> Result:
+    return CliRunner().invoke(cli, ["alerts", *map(str, words)])
+
+
+def test_the_command_lists_rules_with_state_value_and_since(house: House, tmp_path: Path, url_file: Path) -> None:
+    """One line for each host; before anything was judged, one that says so."""
+    config = _config_file(tmp_path, url_file)
+    assert "nothing was judged yet" in _called("list", "--config", config).stdout
+    house.window(0, 100.0)
+    done = _called("list", "--config", config)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[2:] == [
+        "hot   h1     firing    100  90 power_watts  2023-11-15T12:00:10.000Z",
+        "",
+        "judged until 2023-11-15T12:00:10.000Z",
+    ]
+    [told] = json.loads(_called("list", "--config", config, "--json").stdout)
+    assert (told["instances"][0]["phase"], told["instances"][0]["value"]) == ("firing", 100.0)
+    (tmp_path / ALERTS_FILE).write_text("{")
+    assert _called("list", "--config", config).exit_code == 3
+
+
+def test_the_command_sends_a_test_message(tmp_path: Path, receiver: Receiver, url_file: Path) -> None:
+    """It cannot be taken for a real one; a refusal is told, and a rule that is not there."""
+    config = _config_file(tmp_path, url_file)
+    assert _called("test", "hot", "--config", config).exit_code == 0
+    [alert] = receiver.bodies[0]["alerts"]
+    assert (alert["status"], alert["labels"]["test"]) == ("resolved", "true")
+    receiver.answers = [403]
+    refused = _called("test", "hot", "--config", config)
+    assert (refused.exit_code, "answers 403" in refused.output) == (1, True)
+    assert "there are: hot" in _called("test", "cold", "--config", config).output
+
+
+def test_status_and_metrics_tell_of_alerts(house: House, receiver: Receiver) -> None:
+    """How many fire, how many posts went wrong, and that somebody has to look at the receiver."""
+    receiver.answers = [500]
+    house.window(0, 100.0)
+    snapshot = msgspec.structs.replace(healthy(), alerts=house.alerting.snapshots())
+    assert faults(snapshot) == [f"alert hot: could not be told (1): {receiver.url}: answers 500"]
+    assert ["hot", "1", "0", "0", "0"] in [line.split() for line in render(snapshot).splitlines()]
+    told = render_metrics(snapshot).decode()
+    assert 'wattribute_alerts_firing{alert="hot"} 1.0' in told
+    assert 'wattribute_alert_posts_total{alert="hot",outcome="failed"} 1.0' in told

@@ -22,7 +22,7 @@ from monitor.metrics_text import render
 from monitor.selfmetrics import DaemonSnapshot, LedgerSnapshot, Spread, nested
 
 BASE_UNITS = ("seconds", "joules", "watts", "bytes", "ratio", "grams")
-NO_UNIT = {"build_info", "ready", "role_up", "meter_up", "device_up", "source_up"}
+NO_UNIT = {"build_info", "ready", "role_up", "meter_up", "device_up", "source_up", "alerts_firing", "alerts_missing"}
 
 
 @contextmanager
@@ -78,6 +78,9 @@ def test_metrics_tell_the_snapshot() -> None:
     assert value("ledger_windows_final_total") == 290.0
     assert value("log_time_timestamp_seconds") == NOON - 2
     assert value("books_worst_imbalance_ratio") == 3e-15
+    assert (value("alerts_firing", alert="half idle"), value("alerts_missing", alert="half idle")) == (1.0, 1.0)
+    assert value("alert_posts_total", alert="half idle", outcome="sent") == 2.0
+    assert value("alert_judged_timestamp_seconds", alert="half idle") == NOON - 60
     assert "process_resident_memory_bytes" in values
 
 
