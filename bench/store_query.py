@@ -89,8 +89,8 @@ def _fill(path: Path) -> None:
         store.write(rows, resolution="hour")
         days = [row for each in (ENERGY, METER, USAGE) for row in _rolled(each, rows, hours[first])]
         store.write(days, resolution="day")
-    store.mark_rolled_up(hours, "hour")
-    store.mark_rolled_up(hours[::24], "day")
+    store.mark_rolled_up(hours, "hour", ("h1",))
+    store.mark_rolled_up(hours[::24], "day", ("h1",))
     windows = [hour + 60.0 * number for hour in (hours[0], hours[-1]) for number in range(60)]
     store.write([msgspec.structs.replace(row, time=window) for window in windows for row in template])
     store.close()

@@ -11,33 +11,28 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from collectors.units import SECONDS_PER_DAY, UnixSeconds
+from collectors.units import UnixSeconds
 from monitor.core.points import BOOKS, PROVISIONAL, REQUEST_ENERGY, RESTATEMENT, TOO_LATE, Measurement, Row
-from monitor.store.line_protocol import line
+from monitor.store.dump import dump
 from monitor.store.protocol import RESOLUTION_SECONDS, Resolution, StoreUnavailable
-from monitor.store.sqlite_tables import ROLLED_UP_SQL, Table, tables
+from monitor.store.retention import Retention
+from monitor.store.sqlite_tables import (
+    FORGET_HOURS_SQL,
+    ROLLED_UP_OF_ALL_HOSTS_SQL,
+    ROLLED_UP_SQL,
+    Table,
+    rolled_up_by_host,
+    tables,
+)
 
 _PAGE_ROWS = 10_000
 
 
-class Retention(msgspec.Struct, frozen=True, kw_only=True):
-    """How long each kind of row is kept, in seconds.
-
-    A window row of the books goes only when its hour has been rolled up, an hourly row only when its day has: what no
-    roll-up holds is kept as long as `days_seconds`.
-    """
-
-    windows_seconds: float = 35 * SECONDS_PER_DAY
-    requests_seconds: float = 35 * SECONDS_PER_DAY
-    provisional_seconds: float = 3 * SECONDS_PER_DAY
-    hours_seconds: float = 400 * SECONDS_PER_DAY
-    days_seconds: float = 3_660 * SECONDS_PER_DAY
-
-
 class SqliteStore:
     """A Store in the file `path`, made if it is not there. Any number of threads may use it; one process writes.
+
+    A window row of the books goes only when its hour has been rolled up, an hourly row only when its day has: what no
+    roll-up holds is kept as long as days are.
 
     Raises StoreUnavailable, here and in every method, when SQLite does not take or give rows.
     """
@@ -84,6 +79,30 @@ class SqliteStore:
         name, split = measurement.name, 1 + len(measurement.tags)
         return [Row(name, found[0], found[1:split], found[split:]) for found in self._fetch(text, bound)]
 
+    def stream(
+        self,
+        measurement: Measurement,
+        start: UnixSeconds,
+        end: UnixSeconds,
+        *,
+        where: Mapping[str, Collection[str]] | None = None,
+        resolution: Resolution = "window",
+    ) -> Iterator[Row]:
+        """What `read` gives, page by page."""
+        after = None
+        while page := self.read(
+            measurement, start, end, where=where, resolution=resolution, limit=_PAGE_ROWS, after=after
+        ):
+            yield from page
+            if len(page) < _PAGE_ROWS:
+                return
+            after = page[-1]
+
+    def hosts(self, measurement: Measurement, start: UnixSeconds, end: UnixSeconds) -> frozenset[str]:
+        """The hosts that have a row at window resolution with start <= time < end."""
+        text = self._table(measurement).hosts()
+        return frozenset(found[0] for found in self._fetch(text, (start, end)))
+
     def span(
         self, measurement: Measurement, *, resolution: Resolution = "window"
     ) -> tuple[UnixSeconds, UnixSeconds] | None:
@@ -97,16 +116,21 @@ class SqliteStore:
         found = self._fetch(self._table(measurement).last_times(tag))
         return {value: time for value, time in found if time is not None}
 
-    def rolled_up(self, start: UnixSeconds, end: UnixSeconds, resolution: Resolution) -> frozenset[UnixSeconds]:
-        """The starts of the hours (or days) in [start, end) that have been rolled up."""
-        text = "SELECT start FROM rolled_up WHERE resolution = ? AND start >= ? AND start < ?"
-        return frozenset(found[0] for found in self._fetch(text, (resolution, start, end)))
+    def rolled_up(
+        self, start: UnixSeconds, end: UnixSeconds, resolution: Resolution
+    ) -> Mapping[UnixSeconds, frozenset[str]]:
+        """The starts of the hours (or days) in [start, end) that have been rolled up, each with its hosts."""
+        text = "SELECT start, host FROM rolled_up WHERE resolution = ? AND start >= ? AND start < ?"
+        found: dict[UnixSeconds, set[str]] = {}
+        for unit, host in self._fetch(text, (resolution, start, end)):
+            found.setdefault(unit, set()).add(host)
+        return {unit: frozenset(hosts) for unit, hosts in found.items()}
 
-    def mark_rolled_up(self, starts: Iterable[UnixSeconds], resolution: Resolution) -> None:
-        """Records that these hours (or days) have their roll-up rows."""
+    def mark_rolled_up(self, starts: Iterable[UnixSeconds], resolution: Resolution, hosts: Collection[str]) -> None:
+        """Records that these hosts' hours (or days) have their roll-up rows."""
         with self._transaction("write"):
-            text = "INSERT OR IGNORE INTO rolled_up (resolution, start) VALUES (?, ?)"
-            self._connection.executemany(text, [(resolution, start) for start in starts])
+            text = "INSERT OR IGNORE INTO rolled_up (resolution, start, host) VALUES (?, ?, ?)"
+            self._connection.executemany(text, [(resolution, start, host) for start in starts for host in hosts])
 
     def trim(self, now: UnixSeconds) -> int:
         """Deletes what is past its retention, in whole hours and days; returns the number of rows."""
@@ -126,15 +150,8 @@ class SqliteStore:
         return count
 
     def dump(self, measurements: Iterable[Measurement]) -> Iterator[str]:
-        """Every stored row of these as a line of InfluxDB line protocol, by identity: equal stores give equal lines.
-
-        Roll-ups follow their windows, under the names of their tables (`energy_hour`).
-        """
-        for measurement in sorted(measurements, key=lambda each: each.name):
-            for (name, resolution), table in self._tables.items():
-                if name == measurement.name:
-                    for row in self._all(measurement, resolution):
-                        yield line(measurement, row, table.name)
+        """Every stored row of these as a line of InfluxDB line protocol, by identity: equal stores give equal lines."""
+        return dump(self, measurements)
 
     def close(self) -> None:
         """Lets go of the file; never raises."""
@@ -143,24 +160,36 @@ class SqliteStore:
 
     def _make_tables(self) -> None:
         with self._transaction("make tables"):
-            self._connection.execute(ROLLED_UP_SQL)
             for table in self._tables.values():
                 for statement in table.create():
                     self._connection.execute(statement)
                 for name in self._missing_columns(table):
                     self._connection.execute(table.add_column(name))
+            old = self._columns("rolled_up")
+            if old and "host" not in old:
+                self._connection.execute(ROLLED_UP_OF_ALL_HOSTS_SQL)
+            self._connection.execute(ROLLED_UP_SQL)
+            if old and "host" not in old:
+                for statement in rolled_up_by_host():
+                    self._connection.execute(statement)
 
     def _check_columns(self) -> None:
-        for table in self._tables.values():
-            if missing := self._missing_columns(table):
-                raise StoreUnavailable(
-                    f"{self._path}: {table.name} has no {missing[0]}: it is no store, or of another version;"
-                    " start the daemon of this version on it once"
-                )
+        missing = [(table.name, name) for table in self._tables.values() for name in self._missing_columns(table)]
+        if "host" not in self._columns("rolled_up"):
+            missing.append(("rolled_up", "host"))
+        if missing:
+            name, column = missing[0]
+            raise StoreUnavailable(
+                f"{self._path}: {name} has no {column}: it is no store, or of another version;"
+                " start the daemon of this version on it once"
+            )
 
     def _missing_columns(self, table: Table) -> list[str]:
-        present = {found[1] for found in self._fetch(f"PRAGMA table_info({table.name})")}
+        present = self._columns(table.name)
         return [name for name in table.columns() if name not in present]
+
+    def _columns(self, table: str) -> set[str]:
+        return {found[1] for found in self._fetch(f"PRAGMA table_info({table})")}
 
     def _table(self, measurement: Measurement, resolution: Resolution = "window") -> Table:
         return self._tables[measurement.name, resolution]
@@ -180,28 +209,22 @@ class SqliteStore:
     def _trim_books(self, resolution: Resolution, before: UnixSeconds, now: UnixSeconds, *, held_by: Resolution) -> int:
         unit = RESOLUTION_SECONDS[held_by]
         cutoff = before // unit * unit
-        held = (
-            f" AND (time < ? OR CAST(time / {unit} AS INTEGER) * {unit}"
-            " IN (SELECT start FROM rolled_up WHERE resolution = ?))"
-        )
-        bound = (now - self._retention.days_seconds, held_by)
-        count = sum(self._delete(self._table(measurement, resolution), cutoff, held, bound) for measurement in BOOKS)
+        count = 0
+        for measurement in BOOKS:
+            table = self._table(measurement, resolution)
+            held = (
+                f" AND (time < ? OR EXISTS (SELECT 1 FROM rolled_up AS r JOIN {table.series} AS s ON s.host = r.host"
+                f" WHERE s.id = {table.name}.series AND r.resolution = ?"
+                f" AND r.start = CAST({table.name}.time / {unit} AS INTEGER) * {unit}))"
+            )
+            count += self._delete(table, cutoff, held, (now - self._retention.days_seconds, held_by))
         if resolution == "hour":  # a mark without its rows would make a query read nothing there
-            gone = "DELETE FROM rolled_up WHERE resolution = 'hour' AND NOT EXISTS"
-            self._connection.execute(f"{gone} (SELECT 1 FROM meter_hour WHERE time = rolled_up.start)")
+            self._connection.execute(FORGET_HOURS_SQL)
         return count
 
     def _delete(self, table: Table, before: UnixSeconds, condition: str = "", bound: Sequence[object] = ()) -> int:
         text = f"DELETE FROM {table.name} WHERE time < ?{condition}"
         return self._connection.execute(text, (before, *bound)).rowcount
-
-    def _all(self, measurement: Measurement, resolution: Resolution) -> Iterator[Row]:
-        after = None
-        while page := self.read(
-            measurement, float("-inf"), float("inf"), resolution=resolution, limit=_PAGE_ROWS, after=after
-        ):
-            yield from page
-            after = page[-1]
 
     def _fetch(self, text: str, bound: Sequence[object] = ()) -> list[Any]:
         with self._guarded("read"):

@@ -17,8 +17,15 @@ _INTERNED: Final = frozenset(measurement.name for measurement in (*BOOKS, *PROVI
 _LOOKED_UP_BY: Final = {REQUEST_ENERGY.name: "request_id"}
 
 ROLLED_UP_SQL: Final = (
-    "CREATE TABLE IF NOT EXISTS rolled_up"
-    " (resolution TEXT NOT NULL, start REAL NOT NULL, PRIMARY KEY (resolution, start)) STRICT, WITHOUT ROWID"
+    "CREATE TABLE IF NOT EXISTS rolled_up (resolution TEXT NOT NULL, start REAL NOT NULL, host TEXT NOT NULL,"
+    " PRIMARY KEY (resolution, start, host)) STRICT, WITHOUT ROWID"
+)
+ROLLED_UP_OF_ALL_HOSTS_SQL: Final = "ALTER TABLE rolled_up RENAME TO rolled_up_of_all_hosts"
+FORGET_HOURS_SQL: Final = (
+    "DELETE FROM rolled_up WHERE resolution = 'hour' AND NOT EXISTS (SELECT 1 FROM meter_hour AS d"
+    " JOIN meter_series AS s ON s.id = d.series WHERE d.time = rolled_up.start AND s.host = rolled_up.host)"
+    " AND NOT EXISTS (SELECT 1 FROM usage_hour AS d"
+    " JOIN usage_series AS s ON s.id = d.series WHERE d.time = rolled_up.start AND s.host = rolled_up.host)"
 )
 
 
@@ -166,6 +173,13 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
         newest = f"(SELECT max(time) FROM {self.name} WHERE series = s.id)"
         return f"SELECT {_quoted(tag)}, max({newest}) FROM {self.series} AS s GROUP BY 1"
 
+    def hosts(self) -> str:
+        """The hosts with a row in [?1, ?2), one index search for each series."""
+        if self.series is None:
+            return f"SELECT DISTINCT host FROM {self.name} WHERE time >= ?1 AND time < ?2"
+        within = f"SELECT 1 FROM {self.name} WHERE series = s.id AND time >= ?1 AND time < ?2"
+        return f"SELECT DISTINCT host FROM {self.series} AS s WHERE EXISTS ({within})"
+
     def delete_window(self) -> str:
         """Deletes the rows of one time and host (?1, ?2)."""
         if self.series is None:
@@ -181,6 +195,21 @@ def tables() -> dict[tuple[str, Resolution], Table]:
         for resolution in resolutions if measurement in BOOKS else resolutions[:1]:
             found[measurement.name, resolution] = Table(measurement=measurement, resolution=resolution)
     return found
+
+
+def rolled_up_by_host() -> list[str]:
+    """Carries the marks of an older database over, which held for all hosts that have rows of that hour or day."""
+    statements = []
+    for resolution in ("hour", "day"):
+        for measurement in BOOKS:
+            name = measurement.name
+            statements.append(
+                "INSERT OR IGNORE INTO rolled_up (resolution, start, host)"
+                " SELECT DISTINCT old.resolution, old.start, s.host FROM rolled_up_of_all_hosts AS old"
+                f" JOIN {name}_{resolution} AS d ON d.time = old.start JOIN {name}_series AS s ON s.id = d.series"
+                f" WHERE old.resolution = '{resolution}'"
+            )
+    return [*statements, "DROP TABLE rolled_up_of_all_hosts"]
 
 
 def _quoted(name: str) -> str:

@@ -75,8 +75,8 @@ def test_hours_are_made_of_windows_and_days_of_hours(tmp_path: Path) -> None:
         store.write([meter(hour, 1.0), meter(hour + 10.0, 2.0), energy(hour, 1.0), energy(hour + 10.0, 2.0)])
         store.write([usage(hour, 1.0, team="a")])
     write_rollups(store, hours, [0.0])
-    assert store.rolled_up(0.0, 10 * DAY, "hour") == frozenset(hours)
-    assert store.rolled_up(0.0, 10 * DAY, "day") == {0.0}
+    assert store.rolled_up(0.0, 10 * DAY, "hour") == {hour: {"h1"} for hour in hours}
+    assert store.rolled_up(0.0, 10 * DAY, "day") == {0.0: {"h1"}}
     assert [row.fields[0] for row in store.read(METER, 0.0, DAY, resolution="hour")] == [3.0] * 24
     assert [row.fields[0] for row in store.read(METER, 0.0, DAY, resolution="day")] == [72.0]
     assert [row.fields[0] for row in store.read(USAGE, 0.0, DAY, resolution="day")] == [24.0]
@@ -94,6 +94,6 @@ def test_an_hour_in_which_a_meter_came_under_another_stays_in_windows(tmp_path: 
     store = SqliteStore(tmp_path / "store.db")
     store.write([meter(0.0, 1.0), meter(10.0, 1.0, parent="node"), meter(HOUR, 1.0, parent="node")])
     write_rollups(store, [0.0, HOUR, 2 * HOUR], [0.0])
-    assert store.rolled_up(0.0, DAY, "hour") == {HOUR}
-    assert store.rolled_up(0.0, DAY, "day") == frozenset()
+    assert store.rolled_up(0.0, DAY, "hour") == {HOUR: {"h1"}}
+    assert store.rolled_up(0.0, DAY, "day") == {}
     store.close()
