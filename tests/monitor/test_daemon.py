@@ -228,3 +228,17 @@ def test_the_api_on_loopback_answers_to_its_own_names_alone(tmp_path: Path, tree
         daemon.ready()
         assert daemon.get(daemon.web, "/v1/status")[0] == 200
         assert daemon.get(daemon.web, "/v1/status", host="rebound.example.net")[0] == 400
+
+
+def test_role_control_has_the_alert_rules(tmp_path: Path, tree: PowercapTree) -> None:
+    """They are in the daemon's picture of itself, come and go with a reload, and hold up no stop."""
+    (tmp_path / "url").write_text("http://127.0.0.1:1/")
+    rule = '[[alerts]]\nname = "hot"\nmeasure = "power_watts"\nabove = 1\nwebhook_url_file = "url"\n'
+    live = LIVE.format(sysfs=tree.sysfs)
+    with working(tree), DaemonProcess(tmp_path, live + rule) as daemon:
+        daemon.ready()
+        assert [alert["name"] for alert in daemon.status()["alerts"]] == ["hot"]
+        daemon.configure(live)
+        daemon.send(signal.SIGHUP)
+        wait_for("the reload", lambda: daemon.status().get("alerts") == [])
+        assert daemon.stop() == 0
