@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from servers.influxd import InfluxServer
+from servers.influxdb1 import InfluxServer1
 from servers.kafka import KafkaServer
 from servers.server_process import MissingServer, ServerProcess
 from servers.toxiproxy import Toxiproxy
@@ -44,6 +46,18 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
 def toxiproxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toxiproxy]:
     """One toxiproxy for the session; each test makes its own proxies."""
     yield from served(Toxiproxy, tmp_path_factory.mktemp("toxiproxy"))
+
+
+@pytest.fixture(scope="session")
+def influxd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InfluxServer]:
+    """An InfluxDB 2.x for the session; the buckets of a test have a name of their own."""
+    yield from served(InfluxServer, tmp_path_factory.mktemp("influxd"))
+
+
+@pytest.fixture(scope="session")
+def influxdb1(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InfluxServer1]:
+    """An InfluxDB 1.x for the session; likewise."""
+    yield from served(InfluxServer1, tmp_path_factory.mktemp("influxdb1"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

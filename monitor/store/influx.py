@@ -227,12 +227,11 @@ class InfluxStore:
         bound = {"begin": begin, "end": end}
         bucket = self._settings.bucket + "_provisional"
         wanted = frozenset(where["host"]) if "host" in where else None
-        return {
-            (host, nanosecond): version
-            for series in self._reader.ask(bucket, text, bound, tuple[int, int, str | None])
-            for nanosecond, version, name in series.values
-            if wanted is None or (host := unstored(name or "")) in wanted
+        found = self._reader.ask(bucket, text, bound, tuple[int, int, str | None])
+        marks = {
+            (unstored(host or ""), nanosecond): version for each in found for nanosecond, version, host in each.values
         }
+        return marks if wanted is None else {key: marks[key] for key in marks if key[0] in wanted}
 
     def _lasts(self, place: Layout, tag: str, bounds: tuple[int, int]) -> dict[str, UnixSeconds]:
         if tag not in place.measurement.tags:

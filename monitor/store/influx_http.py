@@ -4,7 +4,7 @@ The token is read from its file, and again when the server refuses it, so that r
 """
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final, TypeVar
 from urllib.parse import urlencode
 
@@ -72,10 +72,13 @@ class Server:
             raise Refused(answer.status, reason_in(answer.data), retry_after(answer.headers))
         return answer
 
-    def attempt(self, doing: str, where: str, do: Callable[[], _T]) -> _T:
+    def attempt(
+        self, doing: str, where: str, do: Callable[[], _T], *, passed_on: Collection[int] = (*BAD_LINES, TOO_LARGE)
+    ) -> _T:
         """What `do` returns; tried once more where the token was refused and its file holds another by now.
 
-        Raises StoreUnavailable, StoreBusy where the server asks for patience, and Refused for what is about the body.
+        Raises StoreUnavailable, StoreBusy where the server asks for patience, and Refused for the statuses that are
+        the caller's to judge: those about the body, unless told otherwise.
         """
         try:
             try:
@@ -85,7 +88,7 @@ class Server:
                     raise
                 return do()
         except Refused as refused:
-            if refused.status in (*BAD_LINES, TOO_LARGE):
+            if refused.status in passed_on:
                 raise
             raise self.unavailable(doing, where, refused) from refused
         except urllib3.exceptions.HTTPError as error:

@@ -20,8 +20,9 @@ from monitor.core.questions import (
 )
 from monitor.core.resolution import Segment, segments
 from monitor.query import Query, every_request, every_window
+from monitor.store.retention import Retention
 from monitor.store.rollup import write_rollups
-from monitor.store.sqlite import Retention, SqliteStore
+from monitor.store.sqlite import SqliteStore
 
 HOUR, DAY = 3_600.0, 86_400.0
 ADMIN = Principal(name="root", role="admin")

@@ -1,13 +1,15 @@
 """What every store promises: one suite, run over each implementation."""
 
+import math
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from books_rows import energy, meter, request, usage
+from servers.influxd import InfluxServer
 
 from monitor.core.points import (
     ENERGY,
@@ -19,8 +21,11 @@ from monitor.core.points import (
     USAGE,
     Row,
 )
+from monitor.store.influx import InfluxStore
+from monitor.store.influx_setup import Setup
 from monitor.store.protocol import Store, StoreUnavailable
-from monitor.store.sqlite import Retention, SqliteStore
+from monitor.store.retention import Retention
+from monitor.store.sqlite import SqliteStore
 
 DAY = 86_400.0
 EVER = (float("-inf"), float("inf"))
@@ -31,16 +36,36 @@ RETENTION = Retention(
     hours_seconds=10 * DAY,
     days_seconds=100 * DAY,
 )
-Factory = Callable[[Path], Store]
+FOR_EVER = Retention(
+    windows_seconds=math.inf,
+    requests_seconds=math.inf,
+    provisional_seconds=math.inf,
+    hours_seconds=math.inf,
+    days_seconds=math.inf,
+)
 
 
-def _sqlite(folder: Path) -> Store:
+def _sqlite(folder: Path) -> SqliteStore:
     return SqliteStore(folder / "store.db", retention=RETENTION)
 
 
-@pytest.fixture(params=[_sqlite], ids=["sqlite"])
+def refuse(line: str, reason: str) -> None:
+    """These tests write nothing that a server may refuse."""
+    raise AssertionError(f"{reason}: {line}")
+
+
+@pytest.fixture(params=["sqlite", "influxdb2", "influxdb1"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    made: Store = request.param(tmp_path)
+    """An empty store; of InfluxDB, one in buckets of its own that keep everything."""
+    if request.param == "sqlite":
+        made: Store = _sqlite(tmp_path)
+    else:
+        server: InfluxServer = request.getfixturevalue("influxd" if request.param == "influxdb2" else "influxdb1")
+        settings = server.settings(tmp_path.name)
+        setup = Setup(settings)
+        list(setup.mend(FOR_EVER))
+        setup.close()
+        made = InfluxStore(settings, quarantine=refuse)
     yield made
     made.close()
 
@@ -61,7 +86,7 @@ def test_every_measurement_has_a_place(store: Store) -> None:
             measurement.name,
             5.0,
             tuple(f"t{number}" for number in range(len(measurement.tags))),
-            (*(0.5 for _ in measurement.sums), *(3 for _ in measurement.facts)),
+            (*(0.5 for _ in measurement.sums), *(kind(3) for kind in measurement.types[len(measurement.sums) :])),
         )
         store.write([row])
         assert store.read(measurement, *EVER) == [row]
@@ -125,13 +150,15 @@ def test_resolutions_do_not_mix(store: Store) -> None:
     """An hourly row is read as hourly row only, and marks of hours and days are apart."""
     store.write([energy(0.0, 1.0)])
     store.write([energy(0.0, 60.0)], resolution="hour")
-    store.mark_rolled_up([0.0, 3_600.0], "hour")
-    store.mark_rolled_up([0.0], "hour")
+    store.mark_rolled_up([0.0, 3_600.0], "hour", ["h1"])
+    store.mark_rolled_up([0.0], "hour", ["h1"])
     assert store.read(ENERGY, *EVER, resolution="hour") == [energy(0.0, 60.0)]
     assert store.read(ENERGY, *EVER, resolution="day") == []
-    assert store.rolled_up(0.0, 3_600.0, "hour") == {0.0}
-    assert store.rolled_up(0.0, 1e6, "hour") == {0.0, 3_600.0}
-    assert store.rolled_up(0.0, 1e6, "day") == frozenset()
+    assert store.rolled_up(0.0, 3_600.0, "hour") == {0.0: {"h1"}}
+    assert store.rolled_up(0.0, 1e6, "hour") == {0.0: {"h1"}, 3_600.0: {"h1"}}
+    assert store.rolled_up(0.0, 1e6, "day") == {}
+    store.mark_rolled_up([0.0], "hour", ["h2", "hös t"])
+    assert store.rolled_up(0.0, 3_600.0, "hour") == {0.0: {"h1", "h2", "hös t"}}
 
 
 def test_the_span_is_the_first_and_the_last_time(store: Store) -> None:
@@ -169,41 +196,43 @@ def test_provisional_rows_of_a_window_are_replaced_together(store: Store) -> Non
 
 def test_a_write_is_whole_or_not_at_all(store: Store) -> None:
     """A row with too few fields is a mistake of ours; its neighbours are not stored without it."""
-    with pytest.raises(Exception, match="bind"):
+    with pytest.raises(Exception, match=r"bind|shorter"):
         store.write([meter(10.0, 1.0), Row("meter", 20.0, ("h1", "gpu0", "gpu"), (1.0,))])
     assert store.read(METER, *EVER) == []
     store.write([meter(10.0, 1.0)])
     assert len(store.read(METER, *EVER)) == 1
 
 
-def test_what_is_past_its_retention_goes(store: Store) -> None:
-    """At day 3: windows go after 2 days where their hour is rolled up, requests after 1 day, provisional after 1 h."""
-    store.write([meter(0.0, 1.0), meter(3_600.0, 1.0), meter(2 * DAY, 1.0), request(0.0, "r", 1.0)])
-    store.write([meter(2 * DAY, 1.0, PROVISIONAL_METER)])
-    store.write([meter(0.0, 1.0)], resolution="hour")
-    store.mark_rolled_up([0.0], "hour")
-    assert store.trim(3 * DAY) == 3
-    assert [row.time for row in store.read(METER, *EVER)] == [3_600.0, 2 * DAY]
-    assert store.read(METER, *EVER, resolution="hour") == [meter(0.0, 1.0)]
-    assert store.read(REQUEST_ENERGY, *EVER) == []
-    assert store.read(PROVISIONAL_METER, *EVER) == []
-
-
-def test_hours_go_when_their_day_is_kept(store: Store) -> None:
-    """Past 10 days hourly rows go with their marks where the day is rolled up; past 100 days everything does."""
-    store.write([meter(0.0, 1.0), meter(DAY, 1.0)], resolution="hour")
-    store.write([meter(0.0, 1.0)], resolution="day")
-    store.mark_rolled_up([0.0, DAY], "hour")
-    store.mark_rolled_up([0.0], "day")
-    assert store.trim(20 * DAY) == 1
-    assert store.rolled_up(0.0, 2 * DAY, "hour") == {DAY}
-    assert store.rolled_up(0.0, 2 * DAY, "day") == {0.0}
-    assert store.trim(200 * DAY) == 2
-    assert store.span(METER, resolution="day") is None
-
-
 class TestSqlite:
-    """What only the embedded store promises."""
+    """What only the embedded store promises: it deletes by itself what is past its retention, and is a file."""
+
+    def test_what_is_past_its_retention_goes(self, tmp_path: Path) -> None:
+        """At day 3: windows go after 2 days where their hour is rolled up, requests after 1, provisional after 1 h."""
+        store = _sqlite(tmp_path)
+        store.write([meter(0.0, 1.0), meter(3_600.0, 1.0), meter(2 * DAY, 1.0), request(0.0, "r", 1.0)])
+        store.write([meter(2 * DAY, 1.0, PROVISIONAL_METER)])
+        store.write([meter(0.0, 1.0)], resolution="hour")
+        store.mark_rolled_up([0.0], "hour", ["h1"])
+        assert store.trim(3 * DAY) == 3
+        assert [row.time for row in store.read(METER, *EVER)] == [3_600.0, 2 * DAY]
+        assert store.read(METER, *EVER, resolution="hour") == [meter(0.0, 1.0)]
+        assert store.read(REQUEST_ENERGY, *EVER) == []
+        assert store.read(PROVISIONAL_METER, *EVER) == []
+        store.close()
+
+    def test_hours_go_when_their_day_is_kept(self, tmp_path: Path) -> None:
+        """Past 10 days hourly rows go with their marks where the day is rolled up; past 100 days everything does."""
+        store = _sqlite(tmp_path)
+        store.write([meter(0.0, 1.0), meter(DAY, 1.0)], resolution="hour")
+        store.write([meter(0.0, 1.0)], resolution="day")
+        store.mark_rolled_up([0.0, DAY], "hour", ["h1"])
+        store.mark_rolled_up([0.0], "day", ["h1"])
+        assert store.trim(20 * DAY) == 1
+        assert store.rolled_up(0.0, 2 * DAY, "hour") == {DAY: {"h1"}}
+        assert store.rolled_up(0.0, 2 * DAY, "day") == {0.0: {"h1"}}
+        assert store.trim(200 * DAY) == 2
+        assert store.span(METER, resolution="day") is None
+        store.close()
 
     def test_a_reader_in_another_process_sees_what_is_written(self, tmp_path: Path) -> None:
         """While the writer has the database open, a read-only reader elsewhere reads committed rows."""

@@ -1,0 +1,44 @@
+"""A real InfluxDB 1.x, as Debian packages it, in a folder. It knows no users: any token is good."""
+
+import subprocess
+from pathlib import Path
+
+from servers.influxd import InfluxServer
+from servers.server_process import MissingServer, program, server_port
+
+_CONFIG = """\
+reporting-disabled = true
+bind-address = "127.0.0.1:{rpc}"
+[meta]
+  dir = "{folder}/meta"
+[data]
+  dir = "{folder}/data"
+  wal-dir = "{folder}/wal"
+  index-version = "tsi1"
+[http]
+  bind-address = "127.0.0.1:{port}"
+  log-enabled = false
+[monitor]
+  store-enabled = false
+"""
+
+
+class InfluxServer1(InfluxServer):
+    """The same to its clients, but for `api`."""
+
+    api = "v1"
+
+    def _command(self, folder: Path) -> list[str | Path]:
+        binary = program("influxdb 1", "/usr/bin/influxd")
+        version = subprocess.run([binary, "version"], capture_output=True, text=True, check=True).stdout
+        if " v1." not in version:
+            raise MissingServer("needs influxdb 1: run `make services`")
+        folder.mkdir(parents=True, exist_ok=True)
+        config = folder / "influxdb.conf"
+        config.write_text(_CONFIG.format(folder=folder, rpc=server_port(), port=self.port))
+        return [binary, "-config", config]
+
+    def start(self, wait: bool = True) -> None:
+        """Starts it."""
+        self.token_file.write_text("tests:any")
+        super().start(wait)
