@@ -109,8 +109,13 @@ class _Connections(KafkaConnectionManager):  # type: ignore[misc]
                 self.update_backoff(node_id)
                 raise kafka_errors.NodeNotReadyError(node_id) from error
         connection = super().get_connection(node_id, *args, **options)
-        connection.init_future.add_callback(lambda _: self._trouble.clear(node_id))
         connection.init_future.add_errback(lambda error: self._failed(node_id, broker, error))
+        if self.cluster.is_bootstrap(node_id):
+            # A broker that expects a login connects, and hangs up at the first question; only the connections to the
+            # brokers that the answer names show that all is well.
+            connection.close_future.add_errback(lambda error: self._failed(node_id, broker, error))
+        else:
+            connection.init_future.add_callback(lambda _: self._trouble.clear(node_id))
         return connection
 
     def maybe_raise_auth_failure(self, node_id: Any) -> None:
