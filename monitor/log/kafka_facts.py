@@ -1,4 +1,4 @@
-"""The stream of facts in Kafka: one topic, one partition, kept for ever. In: the offset read last. Out: what came since.
+"""The stream of facts in Kafka: one topic, one partition, kept for ever. In: an offset. Out: what came behind it.
 
 Offsets are Kafka's plus one, so that 0 stands before the first, as in the embedded log.
 """
@@ -49,7 +49,7 @@ class KafkaFacts:
         consumer = self._opened(after)
         end = consumer.end_offsets([self._partition], timeout_ms=PATIENCE_SECONDS * 1_000)[self._partition]
         if end < after:
-            raise kafka_errors.LogTruncationError(f"it has {end} records and had {after}: it was made anew")
+            raise kafka_errors.KafkaError(f"it has {end} records and had {after}: it was made anew")
         found = []
         while self._next < end:
             if monotonic() > deadline:

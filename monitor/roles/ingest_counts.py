@@ -2,20 +2,24 @@
 
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from collectors.units import UnixSeconds
 from monitor.log.protocol import DeadLetter
 
 
 class IngestCounts:
-    """Rising counts: events taken by source, rejected ones and refused posts by (source, reason). Any thread."""
+    """Rising counts: events taken by source, rejected ones and refused posts by (source, reason).
+
+    `unplaced_tokens` by (source, "input" or "output"). Any thread.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.accepted: Counter[str] = Counter()
         self.rejected: Counter[tuple[str, str]] = Counter()
         self.refused: Counter[tuple[str, str]] = Counter()
+        self.unplaced_tokens: Counter[tuple[str, str]] = Counter()
         self.last_at: dict[str, UnixSeconds] = {}
 
     def took(self, source: str, accepted: int, letters: Sequence[DeadLetter], now: UnixSeconds) -> None:
@@ -26,3 +30,9 @@ class IngestCounts:
                 self.last_at[source] = now
             for letter in letters:
                 self.rejected[source, letter.reason] += 1
+
+    def passed_by(self, source: str, tokens: Mapping[str, int]) -> None:
+        """These tokens, by kind, are of events of the source that nothing places."""
+        with self._lock:
+            for kind, count in tokens.items():
+                self.unplaced_tokens[source, kind] += count

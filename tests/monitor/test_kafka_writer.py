@@ -1,15 +1,12 @@
 """Into Kafka: what the writer says is stored is stored, with its key, schema and stamp, and refusals stop nothing."""
 
 import base64
-import itertools
 from collections.abc import Iterator
 from hashlib import sha256
-from uuid import uuid4
 
 import msgspec
 import pytest
-from kafka import KafkaConsumer, TopicPartition
-from kafka.consumer.fetcher import ConsumerRecord
+from kafka_house import all_of, kafka_house
 from servers.kafka import KafkaServer
 
 from monitor.config.output_sections import Kafka, KafkaTopics
@@ -24,13 +21,7 @@ LETTER = DeadLetter(source="gateway", position="3/17", reason="undecodable", det
 @pytest.fixture
 def house(kafka: KafkaServer) -> Kafka:
     """Topics of its own for each test, with four partitions."""
-    name = f"w-{uuid4().hex[:8]}"
-    topics = KafkaTopics(
-        readings=f"{name}.readings", usage=f"{name}.usage", facts=f"{name}.facts", dead_letters=f"{name}.letters"
-    )
-    for topic, partitions in ((topics.readings, 4), (topics.usage, 4), (topics.facts, 1), (topics.dead_letters, 1)):
-        kafka.create_topic(topic, partitions, message_timestamp_type="CreateTime", retention_ms=-1)
-    return Kafka(bootstrap_servers=(kafka.bootstrap,), topics=topics, clock="records")
+    return kafka_house(kafka)
 
 
 @pytest.fixture
@@ -42,21 +33,6 @@ def writer(house: Kafka) -> Iterator[KafkaWriter]:
 
 def usage(key: str, body: bytes, stamp: float | None = None) -> Append:
     return Append(stream="usage", key=key, schema="usage.v1", body=body, stamp=stamp)
-
-
-def all_of(kafka: KafkaServer, topic: str) -> list[ConsumerRecord]:
-    """Every record of the topic, partition by partition."""
-    consumer = KafkaConsumer(bootstrap_servers=kafka.bootstrap, auto_offset_reset="earliest")
-    try:
-        parts = [TopicPartition(topic, part) for part in consumer.partitions_for_topic(topic)]
-        consumer.assign(parts)
-        ends = consumer.end_offsets(parts)
-        records: list[ConsumerRecord] = []
-        while any(consumer.position(part) < ends[part] for part in parts):
-            records += itertools.chain.from_iterable(consumer.poll(200).values())
-        return sorted(records, key=lambda record: (record.partition, record.offset))
-    finally:
-        consumer.close()
 
 
 def test_key_schema_body_and_stamp(kafka: KafkaServer, house: Kafka, writer: KafkaWriter) -> None:

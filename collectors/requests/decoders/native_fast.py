@@ -5,7 +5,7 @@ ASCII, escapes, times as text, null, anything wrong) goes through decode_event, 
 """
 
 from collections.abc import Collection
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, cast
 
 import msgspec
 from msgspec import Meta
@@ -102,6 +102,7 @@ def _plain_event(namespace: str, source: str) -> type[RequestEvent]:
         ("arrived", _Moment | None, None),
     ]
     needed: list[tuple[str, Any]] = [("request_id", _Text), ("model", _Text), ("start", _Moment), ("end", _Moment)]
-    return msgspec.defstruct(
+    plain: Any = msgspec.defstruct(
         "PlainEvent", [*needed, *limited], bases=(RequestEvent,), frozen=True, kw_only=True, gc=False
     )
+    return cast(type[RequestEvent], plain)

@@ -1,0 +1,113 @@
+"""Role ingest over Kafka: from the messages of gateways' topics to usage in the log.
+
+topics --> TopicReader --> decode --> place (facts) --> batches by host --> KafkaWriter (usage), dead letters
+                                                                     \\--> offsets committed
+
+At least once: offsets are committed when what they stand for is acknowledged, so a crash anywhere only repeats, and
+what comes twice counts once. A message that cannot be used is a dead letter, and never stops its partition.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import structlog
+
+from collectors.clock import Clock
+from collectors.units import UnixSeconds
+from monitor.config.sections import Config
+from monitor.core.usage import Usage
+from monitor.log.kafka_facts import KafkaFacts
+from monitor.log.kafka_writer import KafkaWriter
+from monitor.log.protocol import LogUnavailable
+from monitor.roles.control import FactsReader
+from monitor.roles.ingest_counts import IngestCounts
+from monitor.roles.placement import Placer
+from monitor.roles.topic_events import Refusals, SourceTopic
+from monitor.roles.topic_reader import PartitionLag, TopicReader
+from monitor.roles.usage_batches import usage_batches
+
+GROUP_SUFFIX: Final = "-ingest"
+GATHER_SECONDS: Final = 0.2
+"""Between polls while little comes: one record of 200 requests costs what a record of one does."""
+_MANY: Final = 2_000
+
+logger = structlog.get_logger()
+
+
+def source_topics(config: Config) -> Mapping[str, SourceTopic]:
+    """Every topic that [[sources]] of kind "kafka" name; of a topic that two name, the first one's word holds."""
+    found: dict[str, SourceTopic] = {}
+    for source in config.sources:
+        for topic in source.topics if source.kind == "kafka" else ():
+            found.setdefault(topic, SourceTopic(source, config))
+    return found
+
+
+class KafkaIngest:
+    """One member of the group that reads the gateways' topics. `step` for a Loop; raises LogUnavailable.
+
+    `this_host` is where requests ran of which nobody says it, "" where this process meters no host.
+    """
+
+    def __init__(self, config: Config, writer: KafkaWriter, *, clock: Clock, this_host: str = "") -> None:
+        self._topics = source_topics(config)
+        self._writer, self._clock, self._this_host = writer, clock, this_host
+        self._by_records = config.kafka.clock == "records"
+        self._facts_log = KafkaFacts(config.kafka)
+        self._facts = FactsReader(self._facts_log)
+        self._reader = TopicReader(config.kafka, self._topics, config.kafka.group + GROUP_SUFFIX)
+        self.counts = IngestCounts()
+
+    @property
+    def lost_messages(self) -> int:
+        """Messages that their topics no longer had when their turn came."""
+        return self._reader.lost_messages
+
+    def lag(self) -> Sequence[PartitionLag]:
+        """What waits in the partitions of this member."""
+        return self._reader.lag()
+
+    def step(self) -> float:
+        """Reads, places, stores and commits what has come; returns the seconds to wait before the next time."""
+        found = self._reader.poll()
+        if not found:
+            return 0.0
+        try:
+            taken = self._take(found)
+        except LogUnavailable:
+            self._reader.rewind()
+            raise
+        self._reader.settle()
+        return 0.0 if taken >= _MANY else GATHER_SECONDS
+
+    def close(self) -> None:
+        """Leaves the group and lets go of the connections; the writer is its maker's."""
+        self._reader.close()
+        self._facts_log.close()
+
+    def _take(self, found: Mapping[Any, Sequence[Any]]) -> int:
+        placer = Placer(self._facts(), self._this_host)
+        now = self._clock.now()
+        log_time = float("-inf")
+        placed: list[Usage] = []
+        came: list[tuple[str, int, Refusals]] = []
+        for part, messages in found.items():
+            topic, refused = self._topics[part.topic], Refusals()
+            time = max(self._reader.log_time(part), max(message.timestamp for message in messages) / 1_000)
+            log_time = max(log_time, time)
+            count = topic.read(messages, placer, time if self._by_records else now, placed, refused)
+            came.append((topic.source, count, refused))
+        for _, _, refused in came:
+            self._writer.send_letters(refused.letters, refused.bodies)
+        self._writer.send(list(usage_batches(placed, log_time if self._by_records else None)), now)
+        self._writer.flush(now)
+        for source, count, refused in came:
+            self._tell(source, count, refused, now)
+        return sum(count for _, count, _ in came)
+
+    def _tell(self, source: str, count: int, refused: Refusals, now: UnixSeconds) -> None:
+        self.counts.took(source, count, refused.letters, now)
+        self.counts.passed_by(source, refused.unplaced_tokens)
+        if refused.letters:
+            first = refused.letters[0]
+            logger.warning("events rejected", source=source, count=len(refused.letters), first=first.reason)

@@ -1,0 +1,111 @@
+"""From the messages of one topic to placed usage. In: messages, as they came. Out: usage, and what is not used."""
+
+from collections import Counter
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Any
+
+from collectors.errors import Rejected
+from collectors.requests.decoders.native import check_not_future
+from collectors.requests.decoders.registry import EventDecoder, decoder_of, events_in
+from collectors.requests.event import RequestEvent
+from collectors.units import UnixSeconds
+from monitor.config.input_sections import Source
+from monitor.config.sections import Config
+from monitor.core.usage import Usage
+from monitor.log.protocol import DeadLetter
+from monitor.roles.placement import Placer
+
+
+class SourceTopic:
+    """What holds for the messages of a topic: who sends them, how they are read, and what of them is believed."""
+
+    def __init__(self, source: Source, config: Config) -> None:
+        self.source = source.name
+        self._trust_team = config.requests.trust_team if source.trust_team is None else source.trust_team
+        self._most_bytes = config.requests.max_event_size_bytes
+        self._decoder: EventDecoder = decoder_of(
+            source.format,
+            namespace=source.namespace,
+            source=source.name,
+            allowed_labels=config.accounting.label_keys,
+        )
+
+    def read(
+        self, messages: Sequence[Any], placer: Placer, came_at: UnixSeconds, placed: list[Usage], refused: "Refusals"
+    ) -> int:
+        """Appends what the messages hold to the two, and returns how many events were taken.
+
+        `messages` are Kafka's; `came_at` is the time at which they came, against which an event is of the future.
+        """
+        before = len(refused.letters)
+        events = 0
+        for message in messages:
+            value = message.value
+            if value is None:
+                refused.add(message, "", Rejected("no_value", "a tombstone: key and no value"), b"", came_at)
+                events += 1
+            elif value[:1] == b"{" and b"\n" not in value:
+                events += 1
+                try:
+                    placed += self.usages(value, placer, came_at)
+                except Rejected as rejected:
+                    refused.add(message, "", rejected, value, came_at)
+            else:
+                parts = events_in(value)
+                events += len(parts)
+                for index, raw in enumerate(parts):
+                    try:
+                        placed += self.usages(raw, placer, came_at)
+                    except Rejected as rejected:
+                        refused.add(message, f"/{index}" if len(parts) > 1 else "", rejected, raw, came_at)
+        return events - (len(refused.letters) - before)
+
+    def usages(self, raw: bytes, placer: Placer, came_at: UnixSeconds) -> Sequence[Usage]:
+        """The event's part on each host; raises Rejected, as `Unplaced` where it was read and nothing places it."""
+        event = self.event(raw, came_at)
+        try:
+            return placer.place(event, trust_team=self._trust_team)
+        except Rejected as rejected:
+            raise Unplaced(rejected, event) from None
+
+    def event(self, raw: bytes, came_at: UnixSeconds) -> RequestEvent:
+        """The event in these bytes; raises Rejected."""
+        if len(raw) > self._most_bytes:
+            raise Rejected("too_large", f"{len(raw)} bytes; [requests] max_event_size is {self._most_bytes}")
+        event = self._decoder.decode(raw)
+        check_not_future(event, came_at)
+        return event
+
+
+class Unplaced(Rejected):
+    """An event of which nobody knows where it ran; its tokens are counted."""
+
+    def __init__(self, rejected: Rejected, event: RequestEvent) -> None:
+        super().__init__(rejected.reason, rejected.detail)
+        self.tokens = Counter(input=event.input_tokens or 0, output=event.output_tokens or 0)
+
+
+class Refusals:
+    """What of some messages is not used, with the bytes of each."""
+
+    def __init__(self) -> None:
+        self.letters: list[DeadLetter] = []
+        self.bodies: list[bytes] = []
+        self.unplaced_tokens: Counter[str] = Counter()
+
+    def add(self, message: Any, index: str, rejected: Rejected, raw: bytes, at: UnixSeconds) -> None:
+        """The message, or one event of it at an index like "/3". Its place in the topic is its identity."""
+        if isinstance(rejected, Unplaced):
+            self.unplaced_tokens += rejected.tokens
+        self.bodies.append(raw)
+        self.letters.append(
+            DeadLetter(
+                source=message.topic,
+                position=f"{message.partition}/{message.offset}{index}",
+                reason=rejected.reason,
+                detail=rejected.detail,
+                sha256=sha256(raw).hexdigest(),
+                at=at,
+            )
+        )

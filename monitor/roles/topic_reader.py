@@ -1,0 +1,242 @@
+"""Reads gateways' topics as a member of a consumer group. In: topics. Out: messages, committed when dealt with.
+
+poll   --> messages of all partitions, in step by their timestamps to within a minute
+settle --> offsets committed; rewind --> the same messages again
+
+Between `poll` and `settle` a crash, a rebalance or a broker that is away makes messages come twice, and loses none.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+import structlog
+from kafka import KafkaConsumer, TopicPartition
+from kafka import errors as kafka_errors
+from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
+from kafka.structs import OffsetAndMetadata
+
+from collectors.clock import monotonic
+from collectors.units import UnixSeconds
+from monitor.config.output_sections import Kafka
+from monitor.log.kafka_client import client_settings, unavailable
+from monitor.log.protocol import LogUnavailable
+
+MOST_MESSAGES: Final = 10_000
+"""Of one poll."""
+POLL_MS: Final = 500
+ANSWER_MS: Final = 10_000
+AHEAD_SECONDS: Final = 60.0
+"""So far ahead of the slowest that has more to give may the messages be that a partition hands on."""
+STUCK_SECONDS: Final = 15.0
+"""A partition that gives nothing for so long, though more is there, holds up no other."""
+
+logger = structlog.get_logger()
+
+
+class _Part:
+    """A partition of this member. Offsets before `settled` are dealt with, those before `fetched` are here."""
+
+    __slots__ = ("fetched", "given", "held", "log_time", "moved_at", "settled")
+
+    def __init__(self) -> None:
+        self.settled: int | None = None
+        self.fetched: int | None = None
+        self.held: list[Any] = []
+        self.given: list[Any] = []
+        self.log_time: UnixSeconds = float("-inf")
+        self.moved_at = monotonic()
+
+
+class PartitionLag(msgspec.Struct, frozen=True, kw_only=True):
+    """How many messages of a partition are waiting."""
+
+    topic: str
+    partition: int
+    messages: int
+
+
+class TopicReader:
+    """Messages of the partitions that the group gives to this member. One thread. Raises LogUnavailable.
+
+    The group's first reader begins at the oldest message. What retention took before it was read is named, and counted
+    in `lost_messages`.
+    """
+
+    def __init__(self, kafka: Kafka, topics: Iterable[str], group: str) -> None:
+        self._settings = client_settings(kafka)
+        self._topics, self._group = sorted(set(topics)), group
+        self._consumer: Any = None
+        self._parts: dict[TopicPartition, _Part] = {}
+        self.lost_messages = 0
+
+    def poll(self, timeout_ms: int = POLL_MS) -> Mapping[TopicPartition, Sequence[Any]]:
+        """The next messages by partition, oldest first, possibly none: Kafka's ConsumerRecords, bytes as they are."""
+        consumer = self._opened()
+        try:
+            self._pause_who_holds()
+            found = consumer.poll(timeout_ms, max_records=MOST_MESSAGES)
+            self._take(found)
+            return self._give()
+        except kafka_errors.NoOffsetForPartitionError as error:
+            self._begin_at_the_oldest(dict.fromkeys(error.args[0]))
+        except kafka_errors.OffsetOutOfRangeError as error:
+            self._begin_at_the_oldest(error.args[0])
+        except kafka_errors.KafkaError as error:
+            raise self._unavailable("cannot read", error) from error
+        return {}
+
+    def log_time(self, part: TopicPartition) -> UnixSeconds:
+        """The running maximum of the timestamps of the partition's messages that are dealt with."""
+        state = self._parts.get(part)
+        return float("-inf") if state is None else state.log_time
+
+    def settle(self) -> None:
+        """What the last poll gave is dealt with: commits it."""
+        offsets = {}
+        for part, state in list(self._parts.items()):
+            if state.given:
+                state.settled = state.given[-1].offset + 1
+                state.log_time = max(state.log_time, max(message.timestamp for message in state.given) / 1_000)
+                state.given = []
+                offsets[part] = OffsetAndMetadata(state.settled, "", -1)
+        if not offsets:
+            return
+        try:
+            self._consumer.commit(offsets, timeout_ms=ANSWER_MS)
+        except kafka_errors.CommitFailedError:  # the group went on without us: others read these messages again
+            logger.warning("partitions were given to another member while they were read", partitions=len(offsets))
+        except kafka_errors.KafkaError as error:  # the next commit covers this one
+            logger.warning("offsets could not be committed", error=str(error)[:300])
+
+    def rewind(self) -> None:
+        """The next poll gives again what the last one gave."""
+        for state in list(self._parts.values()):
+            state.held, state.given = state.given + state.held, []
+
+    def lag(self) -> Sequence[PartitionLag]:
+        """What is waiting, partition by partition, as of the last answers of the brokers."""
+        found = []
+        for part, state in sorted(self._parts.items()):
+            high = self._high_water(part)
+            if high is not None and state.settled is not None:
+                messages = max(0, high - state.settled)
+                found.append(PartitionLag(topic=part.topic, partition=part.partition, messages=messages))
+        return found
+
+    def close(self) -> None:
+        """Leaves the group, so that its other members take over at once."""
+        if self._consumer is not None:
+            self._consumer.close(autocommit=False, timeout_ms=2_000)
+            self._consumer = None
+            self._parts = {}
+
+    def _opened(self) -> Any:
+        if self._consumer is None:
+            self._consumer = KafkaConsumer(
+                **self._settings,
+                group_id=self._group,
+                enable_auto_commit=False,
+                auto_offset_reset="none",  # never in silence
+                allow_auto_create_topics=False,
+                max_partition_fetch_bytes=2 * 2**20,
+            )
+            self._consumer.subscribe(self._topics, listener=_Handover(self._parts))
+        return self._consumer
+
+    def _pause_who_holds(self) -> None:
+        """Nothing more is fetched of a partition before what it has here is handed on."""
+        holding = {part for part, state in list(self._parts.items()) if state.held}
+        holding &= self._consumer.assignment()
+        paused = self._consumer.paused()
+        if holding - paused:
+            self._consumer.pause(*(holding - paused))
+        if paused - holding:
+            self._consumer.resume(*(paused - holding))
+
+    def _take(self, found: Mapping[TopicPartition, Sequence[Any]]) -> None:
+        for part, messages in found.items():
+            state = self._parts.setdefault(part, _Part())
+            if state.settled is None:
+                state.settled = messages[0].offset
+            state.held += messages
+            state.fetched = messages[-1].offset + 1
+            state.moved_at = monotonic()
+
+    def _give(self) -> Mapping[TopicPartition, Sequence[Any]]:
+        limit_ms = (self._slowest() + AHEAD_SECONDS) * 1_000
+        given: dict[TopicPartition, Sequence[Any]] = {}
+        for part, state in list(self._parts.items()):
+            if not state.held:
+                continue
+            count = len(state.held)
+            if state.held[-1].timestamp > limit_ms:
+                count = next(index for index, message in enumerate(state.held) if message.timestamp > limit_ms)
+            if count:
+                state.given, state.held = state.held[:count], state.held[count:]
+                given[part] = state.given
+        return given
+
+    def _slowest(self) -> UnixSeconds:
+        """The least time at which a partition stands that has more to give, here or at its broker."""
+        now = monotonic()
+        times = [float("inf")]
+        for part, state in list(self._parts.items()):
+            if state.held:
+                times.append(max(state.log_time, state.held[0].timestamp / 1_000))
+            elif now - state.moved_at < STUCK_SECONDS and self._has_more(part, state):
+                times.append(state.log_time)
+        return min(times)
+
+    def _has_more(self, part: TopicPartition, state: _Part) -> bool:
+        high = self._high_water(part)
+        if state.fetched is None:
+            state.fetched = state.settled = self._consumer.position(part, timeout_ms=0)
+        return high is None or state.fetched is None or high > state.fetched
+
+    def _high_water(self, part: TopicPartition) -> int | None:
+        high: int | None = self._consumer.highwater(part) if part in self._consumer.assignment() else None
+        return high
+
+    def _begin_at_the_oldest(self, parts: Mapping[TopicPartition, int | None]) -> None:
+        """`parts` gives the offset that was looked for, None where the group never read the partition."""
+        try:
+            oldest = self._consumer.beginning_offsets(list(parts), timeout_ms=ANSWER_MS)
+        except kafka_errors.KafkaError as error:
+            raise self._unavailable("cannot find the oldest messages of", error) from error
+        for part, wanted in parts.items():
+            self._consumer.seek(part, oldest[part])
+            state = self._parts.setdefault(part, _Part())
+            state.settled = state.fetched = oldest[part]
+            if wanted is not None:
+                lost = max(0, oldest[part] - wanted)
+                self.lost_messages += lost
+                logger.error(
+                    "messages are gone that nobody has read: retention was too short, or the topic was made anew",
+                    topic=part.topic,
+                    partition=part.partition,
+                    wanted=wanted,
+                    oldest=oldest[part],
+                    lost=lost,
+                )
+
+    def _unavailable(self, doing: str, error: Exception) -> LogUnavailable:
+        return unavailable(self._settings, f"{doing} {', '.join(self._topics)}", error)
+
+
+class _Handover(AsyncConsumerRebalanceListener):  # type: ignore[misc]
+    """Forgets what another member reads now: what was dealt with is committed, and what was not is theirs.
+
+    Called in the client's own thread, while this member is inside of `poll`.
+    """
+
+    def __init__(self, parts: dict[TopicPartition, _Part]) -> None:
+        self._parts = parts
+
+    async def on_partitions_revoked(self, revoked: Any) -> None:
+        for part in revoked:
+            self._parts.pop(part, None)
+
+    async def on_partitions_assigned(self, assigned: Any) -> None:
+        for part in assigned:
+            self._parts[part] = _Part()
