@@ -15,11 +15,13 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--config", "config_file", type=click.Path(path_type=Path, dir_okay=False), help="The configuration.")
 @click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="The data directory.")
-def run(*, config_file: Path | None, data: Path | None) -> None:
+@click.option("--roles", metavar="ROLE,..", help="What this process does, in place of `roles` in the configuration.")
+@click.option("--metrics", metavar="HOST:PORT", help="Where it tells how it does, in place of [metrics] listen.")
+def run(*, config_file: Path | None, data: Path | None, roles: str | None, metrics: str | None) -> None:
     """Meters this host, takes request events and keeps the books, until it is told to stop.
 
-    What it does is named by `roles` in the configuration. SIGTERM and Ctrl-C store what is under way and stop; SIGHUP
-    checks the configuration and takes it over if it is right.
+    What it does is named by `roles` in the configuration, or by --roles: the roles of a fleet share one file. SIGTERM and
+    Ctrl-C store what is under way and stop; SIGHUP checks the configuration and takes it over if it is right.
 
     Sources of kind "recording" are played instead, on their own clock and at their speed, and the daemon ends when they
     have.
@@ -27,10 +29,11 @@ def run(*, config_file: Path | None, data: Path | None) -> None:
     Exit codes: 0 done or told to stop, 1 a role died, 2 wrong configuration, 3 log or store unavailable.
     """
     from monitor.cli.logging import configure
+    from monitor.config.laid_over import laid_over
     from monitor.config.load import load_config
 
     def load() -> "Config":
-        return load_config(config_file, environ=os.environ)
+        return laid_over(load_config(config_file, environ=os.environ), roles=roles, metrics=metrics)
 
     config = load()
     configure(config.logging.level, config.logging.format)
@@ -54,7 +57,8 @@ def _live(config: "Config", load: "Callable[[], Config]", folder: Path, config_f
     from monitor.roles.embedded import Embedded
     from monitor.sd_notify import Notifier
 
-    if not {"collect", "ingest", "aggregate"} & set(config.roles):
+    in_a_fleet = bool(config.kafka.bootstrap_servers)
+    if not in_a_fleet and not {"collect", "ingest", "aggregate"} & set(config.roles):
         raise click.UsageError("none of the roles collect, ingest and aggregate is named: there is nothing to run")
     signals = Signals()
     signals.listen()
