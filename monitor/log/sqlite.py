@@ -28,8 +28,20 @@ _SIDES = "offset {0} ? AND (+stream NOT IN ('readings', 'usage', 'facts') OR (+s
 _SIDES += " OR (+stream = 'usage' AND offset {0} ?))"
 _IN_STEP = f"SELECT {COLUMNS} FROM log WHERE {_SIDES.format('>=')} ORDER BY offset LIMIT ?"
 _TRIM = f"DELETE FROM log WHERE {_SIDES.format('<')}"
+_LOST = (
+    "SELECT count(*), min(stamp), max(stamp) FROM log WHERE offset < ?"
+    " AND ((+stream = 'readings' AND offset >= ?) OR (+stream = 'usage' AND offset >= ?))"
+)
 _PARTS: tuple[Stream, Stream] = ("readings", "usage")
 _PAST_ALL = 2**63 - 1
+
+
+class Dropped(msgspec.Struct, frozen=True, kw_only=True):
+    """Records that nobody has read and nobody can read any more, and the stamps of the first and the last of them."""
+
+    records: int
+    start: UnixSeconds
+    end: UnixSeconds
 
 
 class SqliteLog:
@@ -130,6 +142,28 @@ class SqliteLog:
 
     def trim_to_size(self, most_bytes: int) -> int:
         """Deletes the oldest records of a log that holds more bytes than that; returns how many. Bound like `trim`."""
+        kept = self._kept_within(most_bytes)
+        return 0 if kept is None else self.trim(kept.stamp)
+
+    def drop_to_size(self, most_bytes: int) -> Dropped | None:
+        """As `trim_to_size`, but whether records are committed or not; says what of those that were not is lost so.
+
+        The newest record of readings stays: in it are the counters to go on from.
+        """
+        kept = self._kept_within(most_bytes)
+        newest = self._before(_PAST_ALL, "+stream = 'readings'")
+        if kept is None or newest is None:
+            return None
+        line, commit = min(kept.offset, newest.offset), self.committed()
+        committed = [0 if commit is None else commit.positions.get(stream, 0) for stream in _PARTS]
+        with self._file.transaction() as connection:
+            count, start, end = connection.execute(_LOST, (line, *committed)).fetchone()
+            connection.execute("DELETE FROM log WHERE offset < ? AND +stream != 'facts'", (line,))
+            connection.execute("INSERT OR REPLACE INTO trimmed VALUES (1, ?)", (self._last_stamp,))
+        return Dropped(records=count, start=start, end=end) if count else None
+
+    def _kept_within(self, most_bytes: int) -> LogRecord | None:
+        """The oldest record that may stay in a log of that size; None where it is smaller."""
         ((pages, free, page_bytes),) = self._file.fetch(
             "SELECT page_count, freelist_count, page_size"
             " FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
@@ -137,9 +171,9 @@ class SqliteLog:
         held = (pages - free) * page_bytes
         oldest = self._from(0, "+stream != 'facts'")
         if held <= most_bytes or oldest is None:
-            return 0
-        kept = self._from(self._end() - round((self._end() - oldest.offset) * most_bytes / held), "+stream != 'facts'")
-        return self.trim(self._last_stamp if kept is None else kept.stamp)
+            return None
+        share = round((self._end() - oldest.offset) * most_bytes / held)
+        return self._from(self._end() - share, "+stream != 'facts'") or self._before(_PAST_ALL, "+stream != 'facts'")
 
     def commit(self, commit: Commit) -> None:
         """Stores the commit in the place of the one before."""
