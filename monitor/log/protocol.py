@@ -48,7 +48,8 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
 
     `positions` are the first offsets that a later window or mark may need. Everything before `watermark` is final,
     every mark up to `mark` is carried out, `log_time` is the log time at `positions`, `partitions` the number when it
-    was made.
+    was made. Where the log lost records, or its partitions were counted anew, `beginning` is the log time from which on
+    it is whole: windows that reach back further can no longer be computed from it.
     """
 
     positions: Mapping[str, int]
@@ -56,6 +57,7 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
     mark: UnixSeconds
     log_time: UnixSeconds
     partitions: int = 1
+    beginning: UnixSeconds = float("-inf")
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
