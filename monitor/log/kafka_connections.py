@@ -18,6 +18,7 @@ from kafka.net.selector import NetworkSelector
 
 from monitor.config.output_sections import Kafka
 from monitor.log.kafka_errors import reason_of
+from monitor.log.kafka_transport import connected
 
 logger = structlog.get_logger()
 
@@ -120,6 +121,9 @@ class _Connections(KafkaConnectionManager):  # type: ignore[misc]
 
     def maybe_raise_auth_failure(self, node_id: Any) -> None:
         """Never: a refused password is tried again, since it may have been mended on either side."""
+
+    async def _build_transport(self, node: Any, timeout_at: float | None = None) -> Any:
+        return await connected(self._net, self.config, node.host, node.port, timeout_at)
 
     async def _connect(
         self, node: Any, conn: Any, reset_backoff_on_connect: bool = True, timeout_at: float | None = None

@@ -65,7 +65,6 @@ def reason_of(kafka: Kafka, error: BaseException) -> str:
     """Why a connection failed, which user, file or certificate is to blame, and what to do about it; one line."""
     text = said(error)
     if _HUNG_UP in text:
-        # kafka-python drops the broker's answer where the end of the connection comes right behind it.
         meaning = _AT_THE_LOGIN if kafka.security.startswith("sasl") else _AT_THE_FIRST_QUESTION
         return f"{_filled(meaning, kafka)} ({text})"
     for sign, meaning in _FAILED_CONNECTIONS:

@@ -68,7 +68,7 @@ def check_topics(config: Config) -> list[str]:
     """
     wanted = wanted_topics(config)
     with admin(config.kafka) as client:
-        seen = _seen(client, wanted)
+        seen = _seen(config, client, wanted)
     lines = []
     for topic in wanted:
         if topic.name in seen:
@@ -120,10 +120,17 @@ def _made(topic: Topic) -> str:
     return f"made, {topic.partitions} partitions, {topic.replication} replicas"
 
 
-def _seen(client: KafkaAdminClient, wanted: Sequence[Topic]) -> dict[str, Seen]:
+def _seen(config: Config, client: KafkaAdminClient, wanted: Sequence[Topic]) -> dict[str, Seen]:
     topics = _described(client, wanted)
     asked = [ConfigResource("TOPIC", topic["name"]) for topic in topics]
     settings = client.describe_configs(asked, config_filter="all")["topic"] if asked else {}
+    hidden = [name for name, found in settings.items() if not found]  # refused, which kafka-python does not say
+    if hidden:
+        brokers, user = ", ".join(config.kafka.bootstrap_servers), config.kafka.user
+        raise LogUnavailable(
+            f"Kafka at {brokers}: the settings of topic {', '.join(hidden)} cannot be read; "
+            f"allow user {user!r} DESCRIBE_CONFIGS on it (kafka-acls)"
+        )
     return {
         topic["name"]: Seen(
             partitions=len(topic["partitions"]),
