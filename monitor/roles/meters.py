@@ -11,10 +11,15 @@ from monitor.config.host_sections import BmcMeter as BmcSection
 from monitor.config.sections import Config
 
 
-def meters_of(config: Config, clock: Clock) -> list[Meter]:
+def servers_of(config: Config) -> KnownServers:
+    """The model servers of this host; one for all who ask for them, as each look reads every process."""
+    return KnownServers(patterns=config.collect.processes.servers, procfs=config.collect.procfs)
+
+
+def meters_of(config: Config, clock: Clock, servers: KnownServers | None = None) -> list[Meter]:
     """One for each table of [collect] that is enabled; RAPL and the CPU model are one, the first that works."""
     collect = config.collect
-    servers = KnownServers(patterns=collect.processes.servers, procfs=collect.procfs)
+    servers = servers or servers_of(config)
     meters = [*_gpu_meters(config, clock, servers)]
     cpu = _cpu_meter(config, clock)
     if cpu is not None:
