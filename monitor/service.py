@@ -57,7 +57,7 @@ def replay_into(
     wanted = accounting_of(house.config)
     told = [with_model_facts(recording, house.config) for recording in recordings]
     role = ReplayRole(house.log, told, wanted, trust_team=house.config.requests.trust_team)
-    terms = agree_on_terms(house.log, wanted, role.before_start)
+    terms = agree_on_terms(house.log, house.log, wanted, role.before_start)
     zones = [recording.profile.zone for recording in recordings]
     unknown = state_intensities(house.log, zones, role.before_start)
     role.refuse_bad_input()
@@ -122,7 +122,7 @@ def restate_now(house: Embedded, now: UnixSeconds) -> UnixSeconds | None:
     log_time = house.log.log_time()
     if log_time is None:
         return None
-    terms = agree_on_terms(house.log, accounting_of(house.config), log_time)
+    terms = agree_on_terms(house.log, house.log, accounting_of(house.config), log_time)
     carry_out_orders(house.folder, house.log, log_time)
     mark = terms.mark_after(log_time)
     if mark > now:

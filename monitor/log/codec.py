@@ -27,7 +27,7 @@ from monitor.log.contract import (
     check_span,
     check_usage,
 )
-from monitor.log.protocol import Append, LogRecord
+from monitor.log.protocol import Append, LogRecord, Stream
 
 READINGS_SCHEMA = "readings.v1"
 USAGE_SCHEMA = "usage.v1"
@@ -91,9 +91,9 @@ def usage_record(host: str, usages: Sequence[Usage], stamp: UnixSeconds | None =
     return Append(stream="usage", key=host, schema=USAGE_SCHEMA, body=body, stamp=stamp)
 
 
-def tick_record(host: str, stamp: UnixSeconds | None = None) -> Append:
+def tick_record(host: str, stamp: UnixSeconds | None = None, *, stream: Stream = "usage") -> Append:
     """A tick; its body is empty."""
-    return Append(stream="usage", key=host, schema=TICK_SCHEMA, body=b"", stamp=stamp)
+    return Append(stream=stream, key=host, schema=TICK_SCHEMA, body=b"", stamp=stamp)
 
 
 def restate_record(order: Restate, stamp: UnixSeconds | None = None) -> Append:

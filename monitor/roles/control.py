@@ -14,7 +14,7 @@ from monitor.config.sections import Config
 from monitor.core.facts import Facts
 from monitor.core.membership import Accounting
 from monitor.log.codec import Decoder, accounting_record, intensity_record
-from monitor.log.protocol import FactsLog, Log, LogRecord
+from monitor.log.protocol import FactsLog, Log, LogRecord, LogUnavailable, LogWriter
 
 logger = structlog.get_logger()
 
@@ -47,7 +47,7 @@ class FactsReader:
 
 
 class TermsChanged(Exception):
-    """The configuration names other terms than the books of this data folder are kept under."""
+    """The configuration names other terms than the books are kept under."""
 
 
 def accounting_of(config: Config) -> Accounting:
@@ -61,17 +61,22 @@ def accounting_of(config: Config) -> Accounting:
     )
 
 
-def agree_on_terms(log: Log, terms: Accounting, now: UnixSeconds) -> Accounting:
-    """The terms in force; states them in a new log. Raises TermsChanged where the grid of the books would change."""
-    known = FactsReader(log)().accounting()
+def agree_on_terms(facts: FactsLog, writer: LogWriter, terms: Accounting, now: UnixSeconds) -> Accounting:
+    """The terms in force; states them in a new log. Raises TermsChanged where the grid of the books would change.
+
+    Of several who state them at once the first is believed, so they are read again.
+    """
+    read = FactsReader(facts)
+    if read().accounting() is None:
+        writer.append([accounting_record(terms)], now)
+    known = read().accounting()
     if known is None:
-        log.append([accounting_record(terms)], now)
-        return terms
+        raise LogUnavailable("the terms of the books were stated and do not stand in the log: try again")
     for name in ("window_seconds", "horizon_seconds", "mark_seconds", "method"):
         if getattr(known, name) != getattr(terms, name):
             raise TermsChanged(
-                f"[accounting] {name} is {getattr(terms, name)!r}, but this data folder's books are kept under "
-                f"{getattr(known, name)!r}; set it back, or begin a new data folder"
+                f"[accounting] {name} is {getattr(terms, name)!r}, but the books are kept under "
+                f"{getattr(known, name)!r}; set it back, or begin new books (another data folder or other topics)"
             )
     return known
 

@@ -123,7 +123,7 @@ class LiveRoles:
         from monitor.roles.jobs import Jobs
 
         house, config = self._house, self.config
-        terms = agree_on_terms(house.log, accounting_of(config), self._clock.now())
+        terms = agree_on_terms(house.log, house.log, accounting_of(config), self._clock.now())
         self._parts.append(Jobs(house.log, house.store, config, host=self.host, clock=self._clock))
         if self._has("aggregate"):
             aggregate = AggregateRole(house.log, house.store, terms, show_provisional=True)

@@ -1,0 +1,259 @@
+"""Role aggregate in a fleet: the partitions that its consumer group gives it, each with a ledger of its own.
+
+GroupMember: which partitions --> Ledger for each --> PatientStore --> store
+KafkaFeed: readings, usage -----> KafkaPartition --^
+KafkaFacts: terms, intensities --------------------^
+KafkaWriter <-- ticks where a partition is quiet, dead letters
+
+It keeps nothing: killed anywhere and started elsewhere, the same rows are written again. One thread steps it; another
+one keeps its place in the group.
+"""
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import structlog
+from kafka import TopicPartition
+from kafka.partitioner.default import murmur2
+
+from collectors.clock import Clock, monotonic
+from collectors.replay import TICK_SECONDS
+from collectors.units import UnixSeconds
+from monitor.config.sections import Config
+from monitor.core.facts import Facts
+from monitor.core.membership import Accounting
+from monitor.ledger.ledger import Ledger, Progress
+from monitor.log.codec import tick_record
+from monitor.log.kafka_facts import KafkaFacts
+from monitor.log.kafka_feed import KafkaFeed
+from monitor.log.kafka_group import SESSION_SECONDS, GroupMember
+from monitor.log.kafka_partition import KafkaPartition
+from monitor.log.kafka_writer import KafkaWriter
+from monitor.log.protocol import LogUnavailable, Stream
+from monitor.roles.control import FactsReader, TermsChanged, accounting_of, agree_on_terms
+from monitor.store.patient import NotOurs, PatientStore
+from monitor.store.protocol import Store
+
+FILL_SECONDS: Final = 0.2
+IDLE_SECONDS: Final = 0.5
+FACTS_SECONDS: Final = 2.0
+"""Facts are in force a minute after they stand in the log, so reading them this often misses none."""
+RETRY_SECONDS: Final = 5.0
+STEP_RECORDS: Final = 500
+"""Batches, each of up to hundreds of requests: enough at once, and the other partitions wait little."""
+logger = structlog.get_logger()
+
+
+class GroupAggregate:
+    """Steps all its ledgers; `trouble` maps partitions that cannot be accounted to the reason."""
+
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        *,
+        clock: Clock,
+        session_seconds: float = SESSION_SECONDS,
+        waiting: Callable[[str], None] = lambda _why: None,
+    ) -> None:
+        self._config, self._kafka, self._store, self._clock = config, config.kafka, store, clock
+        topics = config.kafka.topics
+        self.member = GroupMember(
+            config.kafka,
+            f"{config.kafka.group}-aggregate",
+            (topics.readings, topics.usage),
+            session_seconds=session_seconds,
+        )
+        self._feed, self._spare = KafkaFeed(config.kafka), KafkaFeed(config.kafka)
+        self._writer = KafkaWriter(config.kafka)
+        self._facts_log = KafkaFacts(config.kafka)
+        self._facts = _FreshFacts(FactsReader(self._facts_log))
+        self._waiting = waiting
+        self._stop = threading.Event()
+        self._terms: Accounting | None = None
+        self._ledgers: dict[int, Ledger] = {}
+        self._generation = 0
+        self._retry_at: dict[int, float] = {}
+        self._ticked_at: dict[TopicPartition, float] = {}
+        self._past = Progress()
+        self.trouble: dict[int, str] = {}
+
+    def start(self) -> None:
+        """Joins the group; `step` does the rest."""
+        self.member.start()
+
+    def stop(self) -> None:
+        """Ends what waits for the store. What is not committed is read again by whoever comes next."""
+        self._stop.set()
+
+    def close(self) -> None:
+        """Leaves the group and lets go of the connections; after the last `step`."""
+        self._stop.set()
+        self.member.stop()
+        self._feed.close()
+        self._spare.close()
+        self._writer.close()
+        self._facts_log.close()
+
+    @property
+    def progress(self) -> Progress:
+        """What all ledgers since the start have done."""
+        return _sum([self._past, *(ledger.progress for ledger in list(self._ledgers.values()))])
+
+    @property
+    def partitions(self) -> Mapping[int, UnixSeconds]:
+        """Its partitions, each with the moment before which everything is final."""
+        return {number: ledger.watermark for number, ledger in sorted(self._ledgers.items())}
+
+    def lag(self) -> int | None:
+        """Records in Kafka that are not fetched yet; None while nobody knows."""
+        return self._feed.lag()
+
+    def step(self) -> float:
+        """Accounts what has come to any of its partitions; returns how many seconds to wait before the next.
+
+        Raises LogUnavailable when no broker answers; what concerns one partition alone is in `trouble`.
+        """
+        terms = self._agreed_terms()
+        self._follow_the_group(terms)
+        if not self._ledgers:
+            return IDLE_SECONDS
+        self._feed.fill(FILL_SECONDS)
+        taken = sum(self._step_one(number, ledger) for number, ledger in sorted(self._ledgers.items()))
+        self._tick()
+        return 0.0 if taken or self._feed.lag() else FILL_SECONDS
+
+    def _agreed_terms(self) -> Accounting:
+        if self._terms is None:
+            wanted = accounting_of(self._config)
+            try:
+                self._terms = agree_on_terms(self._facts_log, self._writer, wanted, self._now())
+            except TermsChanged as error:
+                raise LogUnavailable(str(error)) from error
+        return self._terms
+
+    def _follow_the_group(self, terms: Accounting) -> None:
+        """Ledgers for what is ours now. One that stayed ours through a single rebalance goes on where it is."""
+        generation, ours = self.member.generation, self.member.partitions
+        kept = ours if generation - self._generation <= 2 else frozenset()
+        for number in [number for number in self._ledgers if number not in kept]:
+            self._forget(number)
+        self._generation = generation
+        for number in sorted(ours - self._ledgers.keys()):
+            if monotonic() >= self._retry_at.get(number, 0.0):
+                self._begin(number, terms)
+
+    def _begin(self, number: int, terms: Accounting) -> None:
+        count = self.member.partition_count()
+        if count is None:
+            return
+        log = KafkaPartition(
+            self._kafka,
+            number,
+            count,
+            feed=self._feed,
+            spare=lambda: self._spare,
+            commits=self.member,
+            reject=self._writer.reject,
+            clock=self._clock,
+        )
+        store = PatientStore(
+            self._store, may_go_on=lambda: self._is_ours(number), waiting=self._waiting, stop=self._stop
+        )
+        try:
+            self._ledgers[number] = Ledger(
+                log, store, terms, self._facts, owns=lambda host: partition_of(host, count) == number
+            )
+        except (LogUnavailable, NotOurs) as error:
+            self._put_aside(number, str(error))
+        else:
+            self.trouble.pop(number, None)
+
+    def _step_one(self, number: int, ledger: Ledger) -> int:
+        try:
+            return ledger.step(STEP_RECORDS)
+        except NotOurs as error:
+            logger.info("partition let go", partition=number, why=str(error))
+            self._forget(number)
+        except LogUnavailable as error:
+            self._put_aside(number, str(error))
+        return 0
+
+    def _put_aside(self, number: int, why: str) -> None:
+        """Tried again from its last commit in a while; the other partitions go on."""
+        if self.trouble.get(number) != why:
+            logger.error("partition waits; nothing is lost", partition=number, why=why)
+        self._forget(number)
+        self.trouble[number] = why
+        self._retry_at[number] = monotonic() + RETRY_SECONDS
+
+    def _forget(self, number: int) -> None:
+        ledger = self._ledgers.pop(number, None)
+        if ledger is not None:
+            self._past = _sum([self._past, ledger.progress])
+        self.trouble.pop(number, None)
+        self._feed.drop(self._parts(number).values())
+
+    def _is_ours(self, number: int) -> bool:
+        same = self.member.generation == self._generation
+        return not self._stop.is_set() and same and number in self.member.partitions
+
+    def _tick(self) -> None:
+        """Moves log time on in the quiet streams of partitions that hold anything: a quiet night is final too."""
+        if self._kafka.clock == "records":
+            return
+        now, ticks = self._now(), 0
+        for number in self._ledgers:
+            parts = self._parts(number)
+            if all(self._feed.log_time(part) == float("-inf") for part in parts.values()):
+                continue
+            for stream, part in parts.items():
+                quiet = now - self._feed.log_time(part) >= TICK_SECONDS and self._feed.at_end(part)
+                if quiet and monotonic() - self._ticked_at.get(part, float("-inf")) >= TICK_SECONDS:
+                    self._writer.send([tick_record("", stream=stream)], now, partition=number)
+                    self._ticked_at[part] = monotonic()
+                    ticks += 1
+        if ticks:
+            self._writer.flush(now)
+
+    def _parts(self, number: int) -> dict[Stream, TopicPartition]:
+        topics = self._kafka.topics
+        return {"readings": TopicPartition(topics.readings, number), "usage": TopicPartition(topics.usage, number)}
+
+    def _now(self) -> UnixSeconds:
+        return self._clock.now()
+
+
+class _FreshFacts:
+    """What is in force, read again every few seconds; all ledgers share one look."""
+
+    def __init__(self, read: FactsReader) -> None:
+        self._read = read
+        self._facts: Facts | None = None
+        self._read_at = float("-inf")
+
+    def __call__(self) -> Facts:
+        if self._facts is None or monotonic() - self._read_at >= FACTS_SECONDS:
+            self._facts = self._read()
+            self._read_at = monotonic()
+        return self._facts
+
+
+def partition_of(host: str, partitions: int) -> int:
+    """Where Kafka's default partitioner puts a host's records."""
+    return int(murmur2(host.encode()) & 0x7FFFFFFF) % partitions
+
+
+def _sum(parts: list[Progress]) -> Progress:
+    worst = [part.worst_imbalance_ratio for part in parts if part.worst_imbalance_ratio is not None]
+    return Progress(
+        records=sum(part.records for part in parts),
+        finals=sum(part.finals for part in parts),
+        restated=sum(part.restated for part in parts),
+        reread_records=sum(part.reread_records for part in parts),
+        reread_seconds=max(part.reread_seconds for part in parts),
+        holes=sum(part.holes for part in parts),
+        mended=sum(part.mended for part in parts),
+        worst_imbalance_ratio=max(worst, default=None),
+    )
