@@ -1,10 +1,11 @@
-# Two commands do all the set-up on a fresh machine: make demo, make test.
+# Two commands do all the set-up on a fresh machine: make demo, make test. The tests that need Kafka or InfluxDB are run
+# where `make services` has been before, and named where not.
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTHON ?= python3
 
-.PHONY: install test demo lint bench clean
+.PHONY: install services test demo lint bench clean
 
 $(STAMP): pyproject.toml requirements.lock
 	@$(PYTHON) -m venv $(VENV) || { \
@@ -17,6 +18,9 @@ $(STAMP): pyproject.toml requirements.lock
 	@touch $@
 
 install: $(STAMP)
+
+services:
+	tests/services/fetch.sh
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
