@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,9 +13,11 @@ from collectors.clock import rfc3339
 from monitor.reports.layout import columns
 
 if TYPE_CHECKING:
+    from monitor.config.output_sections import Kafka
     from monitor.log.protocol import DeadLetter, Log
 
 PAGE_LETTERS = 1_000
+MOST_OF_A_TOPIC = 100_000
 COLUMNS = ("time", "reason", "source", "position", "detail")
 
 
@@ -29,23 +31,49 @@ def rejected(*, reason: str | None, limit: int, as_json: bool, config_file: Path
     """List input that was not used: how much for each reason, and the newest with file, place and detail.
 
     The bytes themselves are not kept, they may hold a prompt; their SHA-256 is (--json). Reads beside a running daemon.
+    With [kafka] the newest 100 000 of the dead-letter topic are counted and listed too.
 
     Exit codes: 0 done, 2 wrong configuration, 3 the log cannot be read.
     """
     from monitor.config.load import load_config
-    from monitor.log.sqlite import SqliteLog
     from monitor.roles.embedded import LOG_FILE
 
-    folder = data or load_config(config_file, environ=os.environ).data.directory
-    log = SqliteLog(folder / LOG_FILE, read_only=True)
-    try:
-        counts, letters = log.rejected(), newest(log, limit, reason)
-    finally:
-        log.close()
+    config = None if data is not None and config_file is None else load_config(config_file, environ=os.environ)
+    if data is None:
+        assert config is not None
+        data = config.data.directory
+    in_kafka = config is not None and bool(config.kafka.bootstrap_servers)
+    file = data / LOG_FILE
+    counts: Counter[str] = Counter()
+    letters: list[DeadLetter] = []
+    if file.exists() or not in_kafka:
+        counts, letters = _of_file(file, limit, reason)
+    if config is not None and in_kafka:
+        more_counts, more_letters = _of_topic(config.kafka, reason)
+        counts += more_counts
+        letters = sorted([*letters, *more_letters], key=lambda letter: -letter.at)[:limit]
     if as_json:
         click.echo(json.dumps({"rejected": counts, "entries": [_entry(letter) for letter in letters]}, indent=2))
     else:
         click.echo("\n".join(_lines(counts, letters)))
+
+
+def _of_file(file: Path, limit: int, reason: str | None) -> "tuple[Counter[str], list[DeadLetter]]":
+    from monitor.log.sqlite import SqliteLog
+
+    log = SqliteLog(file, read_only=True)
+    try:
+        return Counter(log.rejected()), newest(log, limit, reason)
+    finally:
+        log.close()
+
+
+def _of_topic(kafka: "Kafka", reason: str | None) -> "tuple[Counter[str], list[DeadLetter]]":
+    """Those of the dead-letter topic, each once however often it was sent; at most the newest of them."""
+    from monitor.log.kafka_letters import newest_letters
+
+    letters = newest_letters(kafka, MOST_OF_A_TOPIC)
+    return Counter(letter.reason for letter in letters), [each for each in letters if reason in (None, each.reason)]
 
 
 def newest(log: "Log", limit: int, reason: str | None = None) -> "list[DeadLetter]":
@@ -69,10 +97,10 @@ def _entry(letter: "DeadLetter") -> dict[str, object]:
     }
 
 
-def _lines(counts: dict[str, int], letters: "Sequence[DeadLetter]") -> list[str]:
+def _lines(counts: "Counter[str]", letters: "Sequence[DeadLetter]") -> list[str]:
     if not counts:
         return ["nothing was rejected"]
-    lines = columns(("reason", "count"), [(reason, str(count)) for reason, count in counts.items()], left=1)
+    lines = columns(("reason", "count"), [(reason, str(count)) for reason, count in sorted(counts.items())], left=1)
     if letters:
         rows = [[str(_entry(letter)[name]) for name in COLUMNS] for letter in letters]
         lines += ["", *columns(COLUMNS, rows, left=len(COLUMNS))]

@@ -103,6 +103,12 @@ def _plain_event(namespace: str, source: str) -> type[RequestEvent]:
     ]
     needed: list[tuple[str, Any]] = [("request_id", _Text), ("model", _Text), ("start", _Moment), ("end", _Moment)]
     plain: Any = msgspec.defstruct(
-        "PlainEvent", [*needed, *limited], bases=(RequestEvent,), frozen=True, kw_only=True, gc=False
+        "PlainEvent",
+        [*needed, *limited],
+        bases=(RequestEvent,),
+        frozen=True,
+        kw_only=True,
+        gc=False,
+        omit_defaults=False,  # its defaults are this source's alone
     )
     return cast(type[RequestEvent], plain)
