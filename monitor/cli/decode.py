@@ -119,4 +119,5 @@ def _lines(reading: Mapping[str, Any]) -> list[str]:
 
 
 def _or_unknown(event: Mapping[str, Any], field: str) -> str:
-    return str(event.get(field, "unknown"))
+    value = event.get(field)
+    return "unknown" if value is None else str(value)
