@@ -46,6 +46,7 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "run": Entry("monitor.cli.run:run", "Meter this host and keep its books until told to stop."),
     "simulate": Entry("monitor.cli.simulate:simulate", "Write a simulated recording whose true joules are known."),
     "status": Entry("monitor.cli.status:status", "Ask the running daemon how it does."),
+    "store": Entry("monitor.cli.store:store", "Make or check the buckets of the books in InfluxDB."),
     "top": Entry("monitor.cli.top:top", "Show live who uses how much now."),
     "topics": Entry("monitor.cli.topics:topics", "Make and check the Kafka topics of a fleet."),
 }
