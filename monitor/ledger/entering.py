@@ -34,9 +34,17 @@ class Entering:
     """Puts records into the book one after the other, in the order of the log."""
 
     def __init__(
-        self, terms: Accounting, book: Book, reject: Callable[[DeadLetter], None], decoder: Decoder | None = None
+        self,
+        terms: Accounting,
+        book: Book,
+        reject: Callable[[DeadLetter], None],
+        decoder: Decoder | None = None,
+        *,
+        since: UnixSeconds = float("-inf"),
     ) -> None:
+        """What stands before `since` is remembered by its identity alone: it is read to judge what comes after it."""
         self._terms = terms
+        self._since = since
         self._book = book
         self._reject = reject
         self._decoder = decoder or Decoder()
@@ -54,7 +62,7 @@ class Entering:
             yield from self._enter_readings(record, content)
         elif isinstance(content, UsageBatch):
             yield from self._enter_usages(record, content)
-        elif isinstance(content, Restate) and self._has_sane_span(record, 0, content):
+        elif isinstance(content, Restate) and self._has_sane_span(record, 0, content) and record.stamp >= self._since:
             windows = windows_of(content.start, content.end, self._terms.window_seconds)
             yield Touch(content.host, windows, content)
 
@@ -70,11 +78,13 @@ class Entering:
             if self._identities.is_conflict(identity, digest, record.stamp):
                 self._refuse(record, i, "conflict", f"another reading of {reading.device} at {reading.start!r}")
                 continue
+            if record.stamp < self._since:
+                continue
             windows = self._book.add_reading(reading, batch.profile, record.stamp)
             if reading.device in families:
                 windows = _reaching(windows, self._terms.window_seconds)
             yield Touch(host, windows, reading)
-        for activity in batch.activities:
+        for activity in batch.activities if record.stamp >= self._since else ():
             if (
                 activity.end <= record.stamp + FUTURE_LIMIT_SECONDS
                 and activity.end - activity.start <= LENGTH_LIMIT_SECONDS
@@ -88,6 +98,8 @@ class Entering:
             digest = blake2b(self._encode(usage), digest_size=16).digest()
             if self._identities.is_conflict(usage.identity, digest, record.stamp):
                 self._refuse(record, i, "conflict", f"another content under request_id {usage.request_id!r:.80}")
+                continue
+            if record.stamp < self._since:
                 continue
             yield Touch(usage.host, self._book.add_usage(usage, digest, record.stamp), usage)
 

@@ -1,6 +1,5 @@
 """What stands behind the line of a final window, until the next mark restates it."""
 
-from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from collectors.units import UnixSeconds
@@ -13,7 +12,6 @@ class LateOnHost:
     """Late records of one host that the same mark restates, and the final windows they touch."""
 
     windows: set[int] = field(default_factory=set)
-    mended: set[int] = field(default_factory=set)
     readings: int = 0
     requests: int = 0
     controls: int = 0
@@ -47,13 +45,6 @@ class Late:
         entry = self._marks.setdefault(mark, {}).setdefault(host, LateOnHost())
         entry.windows.update(range(windows.start, last + 1))
         return entry
-
-    def mend(self, mark: UnixSeconds, host: str, windows: Collection[int]) -> None:
-        """These windows are written again at that mark: the store holds an older account than the last one made."""
-        entry = self._marks.setdefault(mark, {}).setdefault(host, LateOnHost())
-        entry.windows.update(windows)
-        entry.mended.update(windows)
-        entry.reasons.add("the store held an older account")
 
     def due(self, log_time: UnixSeconds) -> list[tuple[UnixSeconds, dict[str, LateOnHost]]]:
         """The marks to carry out at this log time, the oldest first; they are forgotten here."""

@@ -6,6 +6,7 @@ It has no state of its own that a crash could lose: killed anywhere and started 
 """
 
 from collections.abc import Callable
+from math import nextafter
 
 import msgspec
 import structlog
@@ -24,7 +25,7 @@ from monitor.core.window import grid_starts, window_at, window_start
 from monitor.ledger.entering import Entering, Touch
 from monitor.ledger.late import Late
 from monitor.ledger.mending import Restatements
-from monitor.ledger.restating import STREAMS, Source, restate
+from monitor.ledger.restating import STREAMS, Source, restate, restated_anew
 from monitor.log.codec import Decoder
 from monitor.log.protocol import Commit, DeadLetter, Hole, LogRecord, PartitionLog
 from monitor.store.protocol import Store
@@ -66,7 +67,6 @@ class Ledger:
         """`owns` tells which hosts of the store are this partition's: it rolls up theirs alone."""
         self._log, self._store, self._terms, self._read_facts = log, store, terms, facts
         self._show_provisional, self._owns = show_provisional, owns
-        self._restatements = Restatements(store, terms)
         self._facts = facts()
         self._decoder = Decoder()
         self.progress = Progress()
@@ -101,7 +101,6 @@ class Ledger:
     def _resume(self) -> None:
         self._torn = False
         self._book = Book(self._terms, self._intensity_at)
-        self._entering = Entering(self._terms, self._book, reject=self._reject, decoder=self._decoder)
         self._rows: list[Row] = []
         self._letters: list[DeadLetter] = []
         self._dirty: set[tuple[int, str]] = set()
@@ -109,6 +108,10 @@ class Ledger:
         self._gone: list[tuple[int, str]] = []
         self._log_time = float("-inf")
         commit, log_end = self._log.committed(), self._log.log_time()
+        # The horizon before what is needed tells conflicts from new requests. It was judged by a reader who knew what
+        # stands before it; here it is not entered, or a conflict there, long known as one, would count.
+        since = nextafter(commit.log_time + self._terms.horizon_seconds, float("-inf")) if commit else float("-inf")
+        self._entering = Entering(self._terms, self._book, reject=self._reject, decoder=self._decoder, since=since)
         beginning = self._log.start()
         self._positions: dict[str, int] = dict(commit.positions) if commit else dict.fromkeys(STREAMS, 0)
         self._mark = commit.mark if commit else float("-inf")
@@ -120,6 +123,9 @@ class Ledger:
         if hole is not None:
             self._name_hole(hole, commit.watermark if commit else hole.start)
         self._late = Late(self._terms, self._mark)
+        self._restatements = Restatements(self._store, self._terms)
+        if commit is not None:
+            self._restatements.recall(commit.mark, self._owns)
         self._open_hours: set[UnixSeconds] = set()
         self._open_days: set[UnixSeconds] = set()
         if self._final_end > float("-inf"):
@@ -247,11 +253,10 @@ class Ledger:
     def _carry_out_marks(self, log_time: UnixSeconds) -> None:
         if (newest := self._terms.mark_before(log_time)) <= self._mark:
             return
-        for mark, host, windows in self._restatements.stale(newest):
-            self._late.mend(mark, host, windows)
-            self.progress.mended += len(windows)
+        source = Source(self._log, self._terms, self._intensity_at, self._decoder)
+        self._mend(source, newest)
         for mark, late in self._late.due(log_time):
-            restated = restate(Source(self._log, self._terms, self._intensity_at, self._decoder), mark, late)
+            restated = restate(source, mark, late)
             self._rows += restated.rows
             self._letters += map(_overlap, restated.overlaps)
             self.progress.restated += len(restated.pages)
@@ -259,6 +264,19 @@ class Ledger:
             self._open(*{window for window, _ in restated.pages})
             self._roll_up()
         self._mark = newest
+
+    def _mend(self, source: Source, newest: UnixSeconds) -> None:
+        """What marks of the last day restated and the store holds no longer is written again as it was, to the byte."""
+        if not self._restatements.any_within_day(newest):
+            return
+        self._flush()  # what is still on its way is not stale
+        stale = self._restatements.look_back()
+        for mark, stored in sorted(stale.windows.items()):
+            self._rows += restated_anew(source, mark, stored)
+            self.progress.mended += len(stored)
+            self._open(*{window for _, window in stored})
+        self._open(*(window_at(start, self._terms.window_seconds) for start in stale.rolled))
+        self._roll_up()
 
     def _flush(self) -> None:
         if self._rows:

@@ -53,7 +53,7 @@ def restate(source: Source, mark: UnixSeconds, late: Mapping[str, LateOnHost]) -
     overlaps: list[Told] = []
     for host in sorted(late):
         entry, windows = late[host], sorted(in_time[host])
-        pairs = _accounts(book, (host, windows), terms, mark, always=entry.windows if entry.controls else entry.mended)
+        pairs = _accounts(book, (host, windows), terms, mark, always=entry.controls > 0)
         if pairs:
             changed |= {(window, host) for window in pairs}
             overlaps += [told for _, now in pairs.values() for told in now.overlaps]
@@ -61,6 +61,21 @@ def restate(source: Source, mark: UnixSeconds, late: Mapping[str, LateOnHost]) -
         if len(windows) < len(entry.windows):
             rows.append(_too_late(terms, mark, host, sorted(entry.windows - set(windows)), entry))
     return Restated(rows, frozenset(changed), overlaps)
+
+
+def restated_anew(source: Source, mark: UnixSeconds, stored: Mapping[tuple[str, int], list[Row]]) -> list[Row]:
+    """The rows that a mark wrote of these (host, window), and zeros for what else is `stored` of them in the books."""
+    windows = {window for _, window in stored}
+    whole = _recomputable(source.log, source.terms, mark, windows)
+    book = _read_again(source, mark, windows & whole)
+    return [
+        row
+        for host, window in sorted(stored)
+        if window in whole
+        for row in restated_rows(
+            stored[host, window], book.account(host, window, line=mark, revision=int(mark)).rows, int(mark)
+        )
+    ]
 
 
 def _earliest(terms: Accounting, window: int) -> UnixSeconds:
@@ -107,15 +122,15 @@ def _read_again(source: Source, mark: UnixSeconds, windows: Collection[int]) -> 
 
 
 def _accounts(
-    book: Book, place: tuple[str, list[int]], terms: Accounting, mark: UnixSeconds, *, always: Collection[int]
+    book: Book, place: tuple[str, list[int]], terms: Accounting, mark: UnixSeconds, *, always: bool
 ) -> dict[int, tuple[Account, Account]]:
-    """The accounts before and now of windows that change, and of those in `always`. What came twice changes none."""
+    """The accounts before and now of the windows that change; of `always` all. What came twice changes none."""
     host, windows = place
     pairs = {}
     for window in windows:
         before = book.account(host, window, line=terms.line_before(window, mark), revision=int(mark))
         now = book.account(host, window, line=mark, revision=int(mark))
-        if window in always or before != now:
+        if always or before != now:
             pairs[window] = before, now
     return pairs
 

@@ -60,6 +60,7 @@ def content_of(random: Random) -> Content:
     sent = [each for profile in _profiles(random) for each in _host(random, profile, terms, begin, end)]
     sent += _again(random, sent, terms)
     sent += _orders(random, begin, end)
+    sent += _contradiction(random, terms, begin, end)
     sent += [_Sent(at, tick) for at in _times(begin, end + 1.0, 20.0) for tick in ticks(at)]
     sent.sort(key=lambda each: each.at)
     records = [_stamped(random, each) for each in sent]
@@ -155,6 +156,16 @@ def _again(random: Random, sent: list[_Sent], terms: Accounting) -> Iterator[_Se
             yield _Sent(each.at + random.choice([0.0, 5.0, terms.horizon_seconds, 400.0]), each.record)
         elif chance < 0.10:
             yield _Sent(each.at, msgspec.structs.replace(each.record, body=each.record.body[:-3]))
+
+
+def _contradiction(random: Random, terms: Accounting, begin: float, end: float) -> Iterator[_Sent]:
+    """A request of long ago is heard of late; less than a horizon later, or just more, its id stands for a new one."""
+    at = random.uniform(begin, end)
+    old = _usage(random, "b", terms, at - random.choice([350.0, 450.0, 700.0]))
+    again = at + terms.horizon_seconds * random.choice([0.1, 0.5, 0.9, 1.1])
+    new = msgspec.structs.replace(_usage(random, "b", terms, again - 2.0), request_id=old.request_id)
+    yield _Sent(at, usage_record("b", [old]))
+    yield _Sent(again, usage_record("b", [new]))
 
 
 def _orders(random: Random, begin: float, end: float) -> Iterator[_Sent]:

@@ -68,19 +68,6 @@ class CommitsNoLogTime(BeginsAtWhatIsNeeded):
         return -inf
 
 
-class TakesTheLowerWatermark(MemoryLog):
-    """Of a torn pair of commits it believes the one that claims less, at the positions of both."""
-
-    def committed(self) -> Commit | None:
-        """The higher positions under the lower watermark."""
-        commit, commits = super().committed(), self._partition.commits
-        if commit is None or len(commits) < len(PARTS):
-            return commit
-        oldest = min(commits.values(), key=lambda commit: commit.watermark)
-        positions = {stream: max(each.positions[stream] for each in commits.values()) for stream in PARTS}
-        return msgspec.structs.replace(oldest, positions=positions)
-
-
 class ReadsOutOfStep(MemoryLog):
     """Gives what there is of one stream without waiting for the other."""
 

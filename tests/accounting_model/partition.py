@@ -154,8 +154,7 @@ class MemoryLog:
             return None
         newest = max(commits.values(), key=lambda commit: (commit.watermark, commit.mark, commit.log_time))
         positions = {stream: commits[stream].positions[stream] if stream in commits else 0 for stream in PARTS}
-        oldest = min(commits[stream].log_time if stream in commits else -inf for stream in PARTS)
-        return msgspec.structs.replace(newest, positions=positions, log_time=oldest)
+        return msgspec.structs.replace(newest, positions=positions)
 
     def reject(self, letters: Sequence[DeadLetter]) -> None:
         """The first of an identity stays."""

@@ -42,8 +42,8 @@ CALM = Weather()
 
 
 def weather_of(random: Random) -> Weather:
-    """Mostly a little of everything; sometimes one thing alone."""
-    rates = {name: random.choice([0.0, 0.01, 0.03]) for name in Weather.__dataclass_fields__}
+    """A little of everything, much of some."""
+    rates = {name: random.choice([0.0, 0.01, 0.05]) for name in Weather.__dataclass_fields__}
     return Weather(**rates)
 
 

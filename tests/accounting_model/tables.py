@@ -1,6 +1,6 @@
 """What a store holds, in memory, with the handle through which a member writes: a Store."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from math import inf
 
 from monitor.core.points import MEASUREMENTS, PROVISIONAL, Measurement, Row
@@ -14,7 +14,7 @@ class Tables:
 
     def __init__(self) -> None:
         self.rows: dict[tuple[str, Resolution], dict[float, dict[Tags, Row]]] = {}
-        self.rolled_up: set[tuple[Resolution, float]] = set()
+        self.rolled_up: set[tuple[Resolution, float, str]] = set()
 
     def put(self, rows: Iterable[Row], resolution: Resolution) -> None:
         """Each in the place of the row of its identity."""
@@ -71,6 +71,23 @@ class MemoryStore:
             found = [row for row in found if (row.time, row.tags) > (after.time, after.tags)]
         return found[:limit]
 
+    def stream(
+        self,
+        measurement: Measurement,
+        start: float,
+        end: float,
+        *,
+        where: Mapping[str, Collection[str]] | None = None,
+        resolution: Resolution = "window",
+    ) -> Iterator[Row]:
+        """What `read` gives."""
+        yield from self.read(measurement, start, end, where=where, resolution=resolution)
+
+    def hosts(self, measurement: Measurement, start: float, end: float) -> frozenset[str]:
+        """The hosts that have a row there."""
+        table = self._tables.rows.get((measurement.name, "window"), {})
+        return frozenset(tags[0] for time, rows in table.items() if start <= time < end for tags in rows)
+
     def span(self, measurement: Measurement, *, resolution: Resolution = "window") -> tuple[float, float] | None:
         """The times of the first and the last row."""
         rows = self.read(measurement, -inf, inf, resolution=resolution)
@@ -81,13 +98,17 @@ class MemoryStore:
         place = measurement.tags.index(tag)
         return {row.tags[place]: row.time for row in self.read(measurement, -inf, inf)}
 
-    def rolled_up(self, start: float, end: float, resolution: Resolution) -> frozenset[float]:
-        """The starts in [start, end) that have been rolled up."""
-        return frozenset(at for name, at in self._tables.rolled_up if name == resolution and start <= at < end)
+    def rolled_up(self, start: float, end: float, resolution: Resolution) -> dict[float, frozenset[str]]:
+        """The starts in [start, end) that have been rolled up, each with its hosts."""
+        found: dict[float, set[str]] = {}
+        for name, at, host in self._tables.rolled_up:
+            if name == resolution and start <= at < end:
+                found.setdefault(at, set()).add(host)
+        return {at: frozenset(found[at]) for at in sorted(found)}
 
-    def mark_rolled_up(self, starts: Iterable[float], resolution: Resolution) -> None:
+    def mark_rolled_up(self, starts: Iterable[float], resolution: Resolution, hosts: Collection[str]) -> None:
         """Records that these have their roll-up rows."""
-        self._tables.rolled_up |= {(resolution, start) for start in starts}
+        self._tables.rolled_up |= {(resolution, start, host) for start in starts for host in hosts}
 
     def trim(self, now: float) -> int:
         """Nothing goes."""

@@ -65,7 +65,6 @@ def test_a_commit_may_begin_at_what_is_needed_when_it_says_the_log_time() -> Non
         ({"ledger_of": mutants.ForgetsWhatToRestate}, KILLS),
         ({"ledger_of": mutants.LooksNoHorizonBack}, KILLS),
         ({"log_of": mutants.CommitsNoLogTime}, KILLS),
-        ({"log_of": mutants.TakesTheLowerWatermark}, Weather(kill=0.02, tear_commit=0.2)),
         ({"log_of": mutants.ReadsOutOfStep}, Weather()),
     ],
     ids=lambda each: getattr(next(iter(each.values())), "__name__", "") if isinstance(each, dict) else "",
