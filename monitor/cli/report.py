@@ -14,6 +14,7 @@ from monitor.cli.moments import FORMS, moment
 from monitor.cli.options import duration_option
 
 if TYPE_CHECKING:
+    from monitor.config.sections import Config
     from monitor.core.questions import AllocationPage, AllocationQuery
 
 EXIT_USAGE = 2
@@ -106,10 +107,10 @@ def _ask(asked: "AllocationQuery", config: Path | None, data: Path | None) -> tu
     from monitor.query import Query, whole_allocation
     from monitor.reports.hints import hints
     from monitor.roles.embedded import LOCAL_ADMIN, STORE_FILE
-    from monitor.store.sqlite import SqliteStore
+    from monitor.store.open import open_store
 
-    directory, owners = _place(config, data)
-    store = SqliteStore(directory / STORE_FILE, read_only=True)
+    loaded, directory, owners = _place(config, data)
+    store = open_store(loaded, directory / STORE_FILE, read_only=True)
     try:
         query = Query(store, rejected=dict, owners=owners)
         page = whole_allocation(query, LOCAL_ADMIN, asked)
@@ -118,20 +119,21 @@ def _ask(asked: "AllocationQuery", config: Path | None, data: Path | None) -> tu
         store.close()
 
 
-def _place(config: Path | None, data: Path | None) -> tuple[Path, dict[tuple[str, str], str]]:
-    """The data directory, and who owns which (host, device)."""
+def _place(config: Path | None, data: Path | None) -> tuple["Config", Path, dict[tuple[str, str], str]]:
+    """The configuration, the data directory, and who owns which (host, device)."""
     from monitor.config.load import load_config
     from monitor.config.problems import ConfigError
+    from monitor.config.sections import Config
     from monitor.roles.embedded import owners_of
 
     if data is not None and config is None:
-        return data, {}
+        return Config(), data, {}
     try:
         loaded = load_config(config, environ=os.environ)
     except ConfigError as error:
         click.echo(str(error), err=True)
         sys.exit(EXIT_USAGE)
-    return data or loaded.data.directory, owners_of(loaded)
+    return loaded, data or loaded.data.directory, owners_of(loaded)
 
 
 def _option(field: str) -> str:

@@ -13,6 +13,7 @@ from collectors.clock import sleep
 from monitor.cli.options import duration_option
 
 if TYPE_CHECKING:
+    from monitor.config.sections import Config
     from monitor.reports.live import LiveView
 
 
@@ -35,10 +36,10 @@ def top(*, data: Path | None, config: Path | None, once: bool, as_json: bool, in
     from monitor.query import Query
     from monitor.reports.live import live_view
     from monitor.roles.embedded import LOCAL_ADMIN, STORE_FILE
-    from monitor.store.sqlite import SqliteStore
+    from monitor.store.open import open_store
 
-    directory = _data_directory(data, config)
-    with closing(SqliteStore(directory / STORE_FILE, read_only=True)) as store, _rejected(directory) as rejected:
+    loaded, directory = _place(config, data)
+    with closing(open_store(loaded, directory / STORE_FILE, read_only=True)) as store, _rejected(directory) as rejected:
         query = Query(store, rejected=rejected)
         _show(lambda: live_view(query, LOCAL_ADMIN), once=once, as_json=as_json, interval=interval)
 
@@ -56,10 +57,14 @@ def _rejected(directory: Path) -> Iterator[Callable[[], Mapping[str, int]]]:
         yield log.rejected
 
 
-def _data_directory(data: Path | None, config: Path | None) -> Path:
+def _place(config: Path | None, data: Path | None) -> tuple["Config", Path]:
     from monitor.config.load import load_config
+    from monitor.config.sections import Config
 
-    return data or load_config(config, environ=os.environ).data.directory
+    if data is not None and config is None:
+        return Config(), data
+    loaded = load_config(config, environ=os.environ)
+    return loaded, data or loaded.data.directory
 
 
 def _show(look: "Callable[[], LiveView]", *, once: bool, as_json: bool, interval: float) -> None:

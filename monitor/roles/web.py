@@ -1,9 +1,10 @@
 """Role web on a live host: the API over the books of the data folder, read as any other process would.
 
-store.db (read-only) --> Query --> app --> HttpServer
+the store (read-only) --> Query --> app --> HttpServer
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp
@@ -12,18 +13,26 @@ from collectors.clock import Clock
 from collectors.http_server import HttpServer
 from monitor.config.sections import Config
 from monitor.query import Query
-from monitor.roles.embedded import Embedded, owners_of
+from monitor.roles.embedded import owners_of
 from monitor.selfmetrics import DaemonSnapshot
-from monitor.store.sqlite import SqliteStore
+from monitor.store.open import open_store
 from monitor.web.app import build_app
 
 
 class WebRole:
     """Listens from `start` to `stop`; raises Broken where the address is taken."""
 
-    def __init__(self, house: Embedded, config: Config, snapshot: Callable[[], DaemonSnapshot], clock: Clock) -> None:
-        self._store = SqliteStore(house.store_path, read_only=True)
-        query = Query(self._store, rejected=house.log.rejected, owners=owners_of(config))
+    def __init__(
+        self,
+        config: Config,
+        store_path: Path,
+        *,
+        rejected: Callable[[], Mapping[str, int]],
+        snapshot: Callable[[], DaemonSnapshot],
+        clock: Clock,
+    ) -> None:
+        self._store = open_store(config, store_path, read_only=True)
+        query = Query(self._store, rejected=rejected, owners=owners_of(config))
         app: ASGIApp = build_app(query, clock=clock, daemon=snapshot)
         if is_loopback(config.web.listen):  # a web page must not reach it by a name of its own that leads here
             app = TrustedHostMiddleware(app, allowed_hosts=["localhost", "127.0.0.1", "[::1]"], www_redirect=False)

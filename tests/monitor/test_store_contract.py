@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from books_rows import energy, meter, request, usage
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from servers.influxd import InfluxServer
 
 from monitor.core.points import (
@@ -36,6 +38,18 @@ RETENTION = Retention(
     hours_seconds=10 * DAY,
     days_seconds=100 * DAY,
 )
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+FLOATS = st.none() | st.floats(allow_nan=False, allow_infinity=False)
+ROWS = st.builds(
+    Row,
+    st.just("energy"),
+    st.integers(10**6, 4 * 10**9).map(float),
+    st.tuples(*(TEXTS for _ in ENERGY.tags)),
+    st.tuples(
+        *(FLOATS for _ in ENERGY.sums),
+        *(st.none() | (TEXTS if kind is str else st.integers(-(2**63), 2**63 - 1)) for kind in ENERGY.types[-4:]),
+    ),
+)
 FOR_EVER = Retention(
     windows_seconds=math.inf,
     requests_seconds=math.inf,
@@ -61,11 +75,11 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
         made: Store = _sqlite(tmp_path)
     else:
         server: InfluxServer = request.getfixturevalue("influxd" if request.param == "influxdb2" else "influxdb1")
-        settings = server.settings(tmp_path.name)
-        setup = Setup(settings)
+        client = server.settings(tmp_path.name)
+        setup = Setup(client)
         list(setup.mend(FOR_EVER))
         setup.close()
-        made = InfluxStore(settings, quarantine=refuse)
+        made = InfluxStore(client, quarantine=refuse)
     yield made
     made.close()
 
@@ -140,6 +154,28 @@ def test_rows_are_found_by_their_tags(store: Store) -> None:
         store.read(ENERGY, *EVER, where={"colour": ["red"]})
 
 
+def test_any_number_of_values_and_none_at_all_find_rows(store: Store) -> None:
+    """250 values of a tag find 250 rows; "" finds the row that has no team."""
+    teams = [f"t{number:03}" for number in range(300)]
+    store.write([energy(10.0, 1.0, team=team) for team in ("", *teams)])
+    assert [row.tags[5] for row in store.read(ENERGY, *EVER, where={"team": teams[:250]})] == teams[:250]
+    assert [row.tags[5] for row in store.read(ENERGY, *EVER, where={"team": teams[:250]}, limit=7)] == teams[:7]
+    assert [row.tags[5] for row in store.read(ENERGY, *EVER, where={"team": [""]})] == [""]
+
+
+def test_a_stream_is_what_one_read_gives(store: Store) -> None:
+    """12 000 rows of one time between others: none lost, none twice, in order; so with pages of any size."""
+    many = [energy(20.0, 1.0, team=f"t{number:05}") for number in range(12_000)]
+    rows = [energy(10.0, 1.0), *many, energy(30.0, 1.0), energy(40.0, 1.0)]
+    store.write(rows)
+    assert list(store.stream(ENERGY, 0.0, 40.0)) == rows[:-1]
+    assert list(store.stream(ENERGY, *EVER, where={"team": ["", "t00007"]})) == [rows[0], many[7], *rows[-2:]]
+    paged: list[Row] = []
+    while page := store.read(ENERGY, 0.0, 40.0, limit=4_999, after=paged[-1] if paged else None):
+        paged += page
+    assert paged == rows[:-1]
+
+
 def test_a_request_is_found_by_its_id(store: Store) -> None:
     """All windows of one request, by its id alone."""
     store.write([request(time, f"r{number}", 1.0) for time in (10.0, 20.0) for number in range(50)])
@@ -174,6 +210,47 @@ def test_each_host_has_a_newest_row(store: Store) -> None:
     store.write([meter(10.0, 1.0), meter(20.0, 1.0, device="gpu1"), meter(15.0, 1.0, host="h2")])
     assert store.last_times(METER, "host") == {"h1": 20.0, "h2": 15.0}
     assert store.last_times(REQUEST_ENERGY, "host") == {}
+
+
+def test_hosts_are_those_with_rows_in_the_interval(store: Store) -> None:
+    """[10, 20) has h1 and not h2, whose row is at 20."""
+    store.write([meter(10.0, 1.0), meter(20.0, 1.0, host="h2"), meter(20.0, 1.0, device="gpu1")])
+    assert store.hosts(METER, 10.0, 20.0) == {"h1"}
+    assert store.hosts(METER, *EVER) == {"h1", "h2"}
+    assert store.hosts(USAGE, *EVER) == frozenset()
+
+
+def test_the_newest_provisional_row_is_one_that_still_counts(store: Store) -> None:
+    """h1's window at 20 was taken away again: its newest is at 10. The span knows that too."""
+    for time in (10.0, 20.0):
+        store.replace_provisional("h1", time, [meter(time, 1.0, PROVISIONAL_METER)])
+    store.replace_provisional("h1", 20.0, [])
+    store.replace_provisional("h2", 30.0, [energy(30.0, 1.0, host="h2", measurement=PROVISIONAL_ENERGY)])
+    assert store.last_times(PROVISIONAL_METER, "host") == {"h1": 10.0}
+    assert store.span(PROVISIONAL_METER) == (10.0, 10.0)
+    assert store.hosts(PROVISIONAL_ENERGY, *EVER) == {"h2"}
+
+
+def test_many_requests_of_one_window_stay_apart(store: Store) -> None:
+    """5 000 requests of one model and team, written again with 5 more that came late: each of them once."""
+    rows = [request(10.0, f"r{number:04}", 1.0) for number in range(5_005)]
+    store.write(rows[:2_500] + rows[2_505:])
+    store.write(rows)
+    assert store.read(REQUEST_ENERGY, *EVER) == rows
+    assert store.last_times(REQUEST_ENERGY, "host") == {"h1": 10.0}
+    assert store.span(REQUEST_ENERGY) == (10.0, 10.0)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.lists(ROWS, min_size=1, max_size=5, unique_by=lambda row: (row.time, row.tags)))
+def test_any_row_comes_back_to_the_last_bit(store: Store, rows: list[Row]) -> None:
+    """Any text in any script in tags and fields, any finite float, any integer of 64 bits."""
+    store.write(rows)
+    for row in rows:
+        assert row in store.read(ENERGY, row.time, row.time + 1.0)
+    first, last = min(row.time for row in rows), max(row.time for row in rows)
+    found = store.read(ENERGY, first, last + 1.0, where={"team": {row.tags[5] for row in rows}})
+    assert [row for row in found if row in rows] == sorted(rows, key=lambda row: (row.time, row.tags))
 
 
 def test_provisional_rows_of_a_window_are_replaced_together(store: Store) -> None:
