@@ -21,7 +21,7 @@ from collectors.simulate.simulate import simulate
 from monitor.cli.main import cli
 from monitor.config.sections import Config
 from monitor.core.allocation_lines import AllocationLine, AllocationTotals
-from monitor.core.points import BOOKS, MEASUREMENTS, METER, PROVISIONAL, RESTATEMENT, Row
+from monitor.core.points import BOOKS, HOLE, MEASUREMENTS, METER, PROVISIONAL, RESTATEMENT, Row
 from monitor.core.questions import AllocationQuery, Principal
 from monitor.dashboards.board import grafana_board
 from monitor.query import Query, whole_allocation
@@ -137,7 +137,7 @@ def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     setup.close()
     store = InfluxStore(server.settings(BUCKET), quarantine=_refuse)
     host = rows[0].tags[0]
-    store.write([*rows, _restated(host, start)])
+    store.write([*rows, _restated(host, start), _hole(host, start)])
     write_rollups(store, [start // 3600 * 3600], [])
     names = {each.name: provisional.name for each, provisional in zip(BOOKS, PROVISIONAL, strict=True)}
     for time in sorted({row.time for row in rows if row.time >= end - NEWEST * WINDOW}):
@@ -153,6 +153,11 @@ def _less_covered(row: Row) -> Row:
     return msgspec.structs.replace(
         row, fields=(*row.fields[:place], WINDOW - MISSING_SECONDS, *row.fields[place + 1 :])
     )
+
+
+def _hole(host: str, time: float) -> Row:
+    known = {"missing_seconds": 30.0, "reason": "retention"}
+    return Row(HOLE.name, time, (host,), tuple(known.get(name) for name in HOLE.fields))
 
 
 def _restated(host: str, mark: float) -> Row:
