@@ -70,7 +70,7 @@ def test_decode(kafka: KafkaServer, house: Kafka, tmp_path: Path) -> None:
         "0/1  2026-05-28T20:26:42.000Z  gw/r2: m, team unknown, 7 in, unknown out, 2.500 s",
         "    on c (devices unknown)",
         "1/1  2026-05-28T20:26:43.000Z  refused: no_value: a tombstone: key and no value",
-        "0/2  2026-05-28T20:26:44.000Z  refused: time_out_of_range: end is 1, not unix seconds between the years 2000"
+        "0/2  2026-05-28T20:26:44.000Z  refused: time_out_of_range: end is 1.0, not unix seconds between the years 2000"
         " and 2100",
         "4 events in 4 messages: 2 would not be used",
     ], shown.stderr
