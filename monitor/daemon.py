@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
@@ -22,9 +22,9 @@ from monitor.config.problems import ConfigError
 from monitor.config.sections import Config
 from monitor.metrics_server import MetricsServer
 from monitor.roles.control import TermsChanged
-from monitor.roles.embedded import Embedded
-from monitor.roles.live import LiveRoles
+from monitor.roles.running import RunningRoles
 from monitor.sd_notify import Notifier
+from monitor.selfmetrics import DaemonSnapshot
 from monitor.selfwatch import SelfWatch
 
 WATCH_SECONDS: Final = 1.0
@@ -34,6 +34,17 @@ READY_SECONDS: Final = 60.0
 logger = structlog.get_logger()
 
 Load = Callable[[], Config]
+
+
+class House(Protocol):
+    """What is open for as long as the process lives: a data folder, and what the roles of any configuration share."""
+
+    @property
+    def folder(self) -> Path: ...
+
+    def begin(self, config: Config, *, host: str, clock: Clock, snapshot: Callable[[], DaemonSnapshot]) -> RunningRoles:
+        """The roles of that configuration, not started yet."""
+        ...
 
 
 class Signals:
@@ -67,7 +78,7 @@ class Daemon:
 
     def __init__(
         self,
-        house: Embedded,
+        house: House,
         config: Config,
         load: Load,
         *,
@@ -102,9 +113,9 @@ class Daemon:
             metrics.stop()
             logger.info("stopped", final_windows=roles.aggregate.progress.finals if roles.aggregate else None)
 
-    def _begin(self, config: Config) -> LiveRoles:
+    def _begin(self, config: Config) -> RunningRoles:
         host = config.host.name or socket.gethostname()
-        roles = LiveRoles(self._house, config, host=host, clock=self._clock, snapshot=self._watch.snapshot)
+        roles = self._house.begin(config, host=host, clock=self._clock, snapshot=self._watch.snapshot)
         self._watch.roles = roles
         try:
             roles.start()
@@ -114,7 +125,7 @@ class Daemon:
         logger.info("running", roles=",".join(config.roles), host=host, data=str(self._house.folder))
         return roles
 
-    def _watch_roles(self, roles: LiveRoles, signals: Signals) -> int | None:
+    def _watch_roles(self, roles: RunningRoles, signals: Signals) -> int | None:
         """Watches until something is to be done: an exit code, or None for a reload."""
         told_ready, rounds = False, 0
         while True:
@@ -138,7 +149,7 @@ class Daemon:
                 self._notifier.status(self._watch.line())
             rounds += 1
 
-    def _reload(self, roles: LiveRoles) -> LiveRoles:
+    def _reload(self, roles: RunningRoles) -> RunningRoles:
         """New roles if the configuration is right, the old ones otherwise."""
         self._notifier.reloading("reloading")
         try:

@@ -2,12 +2,13 @@
 
 import os
 from importlib.metadata import version
+from typing import Final
 
 from collectors.clock import Clock, monotonic
 from collectors.meter import DeviceHealth
 from collectors.units import UnixSeconds
-from monitor.roles.live import LiveRoles
 from monitor.roles.meter_thread import MeterThread
+from monitor.roles.running import RunningRoles
 from monitor.selfcost import agent_cost
 from monitor.selfmetrics import (
     DaemonSnapshot,
@@ -33,12 +34,15 @@ FRESH_SECONDS = 15.0
 FRESH_INTERVALS = 3.0
 """A device's watts are shown until its last reading is older than either."""
 
+_LOOPS: Final = {"collect": ("collect", "ship", "servers")}
+"""Loops that belong to a role whose name they do not have."""
+
 
 class SelfWatch:
     """Asked from any thread. The daemon sets `roles`, and calls `beat` each time its main loop comes round."""
 
     def __init__(self, clock: Clock, *, config_file: str | None, data_directory: str) -> None:
-        self.roles: LiveRoles | None = None
+        self.roles: RunningRoles | None = None
         self.reload_failed = ""
         self._clock = clock
         self._config_file, self._data_directory = config_file, data_directory
@@ -92,22 +96,28 @@ class SelfWatch:
             parts.append(f"configuration not reloaded: {self.reload_failed}")
         return "; ".join([*parts, *([now.reason] if now.reason else [])])
 
-    def _roles(self, roles: LiveRoles) -> tuple[RoleSnapshot, ...]:
+    def _roles(self, roles: RunningRoles) -> tuple[RoleSnapshot, ...]:
         troubles = roles.troubles()
-        waits = {loop.name: loop.waits_for for loop in roles.loops}
+        waits = roles.waits()
         found = []
         for name in roles.config.roles:
-            detail = "; ".join([*(each for each in troubles if each.startswith(name)), waits.get(name, "")]).strip("; ")
+            loops = _LOOPS.get(name, (name,))
+            detail = "; ".join(
+                [
+                    *(each for each in troubles if each.startswith(loops)),
+                    *(waits[each] for each in loops if each in waits),
+                ]
+            )
             found.append(RoleSnapshot(name=name, state="broken" if detail else "running", detail=detail))
         return tuple(found)
 
 
-def _meters(roles: LiveRoles) -> tuple[MeterSnapshot, ...]:
+def _meters(roles: RunningRoles) -> tuple[MeterSnapshot, ...]:
     assert roles.collect is not None
     return tuple(_meter(thread, roles) for thread in roles.collect.threads)
 
 
-def _meter(thread: MeterThread, roles: LiveRoles) -> MeterSnapshot:
+def _meter(thread: MeterThread, roles: RunningRoles) -> MeterSnapshot:
     health, stats = thread.health(), thread.stats
     state, detail = _STATES[stats.state], stats.detail or health.note
     if not thread.alive and stats.state != "stopped":
@@ -134,7 +144,7 @@ def _meter(thread: MeterThread, roles: LiveRoles) -> MeterSnapshot:
 
 
 def _device(
-    health: DeviceHealth | None, named: tuple[str, str], roles: LiveRoles, fresh_since: UnixSeconds
+    health: DeviceHealth | None, named: tuple[str, str], roles: RunningRoles, fresh_since: UnixSeconds
 ) -> DeviceSnapshot:
     """Watts that are old say nothing of now: they are then not known."""
     assert roles.collect is not None
@@ -153,7 +163,7 @@ def _device(
     )
 
 
-def _ledger(roles: LiveRoles) -> LedgerSnapshot | None:
+def _ledger(roles: RunningRoles) -> LedgerSnapshot | None:
     if roles.aggregate is None:
         return None
     return LedgerSnapshot(

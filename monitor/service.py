@@ -4,14 +4,11 @@ recordings --> ReplayRole --> log --> AggregateRole --> store        (all on the
 """
 
 import math
-import signal
-import threading
 from collections.abc import Callable, Sequence
-from types import FrameType
 
 import msgspec
 
-from collectors.clock import monotonic, sleep
+from collectors.pace import Pace
 from collectors.recording import Recording
 from collectors.replay import Step
 from collectors.units import UnixSeconds
@@ -63,7 +60,7 @@ def replay_into(
     role.refuse_bad_input()
     paced = math.isfinite(speed)
     aggregate = AggregateRole(house.log, house.store, terms, show_provisional=paced)
-    pace = _Pace(speed)
+    pace = Pace(speed)
     waiting: list[Step] = []
     span = max(role.replay.end - role.replay.start, 1.0)
     finished = True
@@ -87,34 +84,6 @@ def _hand_on(house: Embedded, role: ReplayRole, aggregate: AggregateRole, waitin
         role.append(waiting)
         waiting.clear()
         aggregate.drain()
-
-
-def stop_on_signals() -> threading.Event:
-    """Set by SIGTERM or SIGINT: what is under way is finished, then the process ends."""
-    stop = threading.Event()
-
-    def ask(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    signal.signal(signal.SIGTERM, ask)
-    signal.signal(signal.SIGINT, ask)
-    return stop
-
-
-class _Pace:
-    """Keeps a replay's own time behind the wall's, with absolute deadlines."""
-
-    def __init__(self, speed: float) -> None:
-        self._speed = speed
-        self._origin: tuple[float, UnixSeconds] | None = None
-
-    def wait_for(self, now: UnixSeconds) -> None:
-        if not math.isfinite(self._speed):
-            return
-        if self._origin is None:
-            self._origin = (monotonic(), now)
-        wall, begin = self._origin
-        sleep(wall + (now - begin) / self._speed - monotonic())
 
 
 def restate_now(house: Embedded, now: UnixSeconds) -> UnixSeconds | None:

@@ -44,7 +44,8 @@ def demo(*, folder: Path, minutes: int, speed: float, seed: int, keep: bool) -> 
     from monitor.reports.statement import statement
     from monitor.reports.statement_text import render_text
     from monitor.roles.embedded import LOCAL_ADMIN, Embedded
-    from monitor.service import replay_into, stop_on_signals
+    from monitor.service import replay_into
+    from monitor.signals import stop_on_signals
 
     stop = stop_on_signals()
     recording, data = folder / "recording", folder / "data"

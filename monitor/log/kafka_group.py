@@ -23,7 +23,7 @@ from monitor.log.protocol import LogUnavailable
 
 SESSION_SECONDS: Final = 30.0
 LEASE_RATIO: Final = 0.6
-"""Of the session: so long after the last answered heartbeat a member still writes. The rest is for what is under way."""
+"""Of the session: so long after the last answered heartbeat a member still writes. The rest is for a write."""
 _MS: Final = 1_000
 _POLL_MS: Final = 200
 _RETRY_SECONDS: Final = 2.0

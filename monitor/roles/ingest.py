@@ -21,7 +21,7 @@ from monitor.config.input_sections import Source
 from monitor.config.sections import Config
 from monitor.core.usage import Usage
 from monitor.log.codec import usage_record
-from monitor.log.protocol import DeadLetter, Log, LogUnavailable
+from monitor.log.protocol import DeadLetter, LogUnavailable, LogWriter
 from monitor.roles.ingest_counts import IngestCounts
 from monitor.roles.placement import place_by_config
 
@@ -34,7 +34,7 @@ class FileIngest:
     A crash in between makes it read some lines twice; their identity makes that harmless.
     """
 
-    def __init__(self, log: Log, config: Config, sources: Sequence[Source], folder: Path, this_host: str) -> None:
+    def __init__(self, log: LogWriter, config: Config, sources: Sequence[Source], folder: Path, this_host: str) -> None:
         self._log, self._config, self._placer = log, config, place_by_config(config, this_host)
         self._places = folder / "sources"
         self._places.mkdir(exist_ok=True)

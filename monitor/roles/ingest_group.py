@@ -13,7 +13,7 @@ from collectors.collector import SinkFull
 from collectors.errors import RetryLater
 from monitor.core.usage import Usage
 from monitor.log.codec import usage_record
-from monitor.log.protocol import DeadLetter, Log, LogUnavailable
+from monitor.log.protocol import DeadLetter, LogUnavailable, LogWriter
 
 MOST_WAITING: Final = 256
 MOST_USAGES: Final = 20_000
@@ -33,7 +33,7 @@ class _Entry:
 class GroupedAppends:
     """One thread that writes for all others, and tells each when its part is on the disk."""
 
-    def __init__(self, log: Log, clock: Clock) -> None:
+    def __init__(self, log: LogWriter, clock: Clock) -> None:
         self._log, self._clock = log, clock
         self._entries: queue.Queue[_Entry | None] = queue.Queue(MOST_WAITING)
         self._stopping = False

@@ -16,7 +16,7 @@ from collectors.requests.event import RequestEvent
 from monitor.config.input_sections import Source
 from monitor.config.sections import Config
 from monitor.core.usage import Usage
-from monitor.log.protocol import DeadLetter, Log
+from monitor.log.protocol import DeadLetter, LogWriter
 from monitor.roles.ingest_counts import IngestCounts
 from monitor.roles.ingest_group import GroupedAppends
 from monitor.roles.placement import Placer, place_by_config
@@ -33,7 +33,7 @@ logger = structlog.get_logger()
 class HttpIngest:
     """The receivers of the configuration, each on its own address, all into one log."""
 
-    def __init__(self, log: Log, config: Config, sources: Sequence[Source], this_host: str, clock: Clock) -> None:
+    def __init__(self, log: LogWriter, config: Config, sources: Sequence[Source], this_host: str, clock: Clock) -> None:
         self._config, self._sources, self._this_host, self._clock = config, sources, this_host, clock
         self._appends = GroupedAppends(log, clock)
         self._counts = IngestCounts()

@@ -7,6 +7,7 @@ At least once: offsets are committed when what they stand for is acknowledged, s
 what comes twice counts once. A message that cannot be used is a dead letter, and never stops its partition.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ from monitor.roles.placement import Placer
 from monitor.roles.topic_events import Refusals, SourceTopic
 from monitor.roles.topic_reader import PartitionLag, TopicReader
 from monitor.roles.usage_batches import usage_batches
+from monitor.selfmetrics import SourceSnapshot
 
 GROUP_SUFFIX: Final = "-ingest"
 GATHER_SECONDS: Final = 0.2
@@ -57,6 +59,7 @@ class KafkaIngest:
         self._facts = FactsReader(self._facts_log)
         self._reader = TopicReader(config.kafka, self._topics, config.kafka.group + GROUP_SUFFIX)
         self.counts = IngestCounts()
+        self._waiting: Counter[str] = Counter()
 
     @property
     def lost_messages(self) -> int:
@@ -66,6 +69,23 @@ class KafkaIngest:
     def lag(self) -> Sequence[PartitionLag]:
         """What waits in the partitions of this member."""
         return self._reader.lag()
+
+    def snapshots(self) -> tuple[SourceSnapshot, ...]:
+        """What came from each source since the start, and how much of its topics waits."""
+        counts = self.counts
+        names = dict.fromkeys(topic.source for topic in self._topics.values())
+        return tuple(
+            SourceSnapshot(
+                name=name,
+                kind="kafka",
+                state="ok" if counts.accepted[name] else "waiting",
+                detail=f"{waiting} messages wait" if (waiting := self._waiting[name]) else "",
+                accepted=counts.accepted[name],
+                rejected={reason: count for (source, reason), count in list(counts.rejected.items()) if source == name},
+                last_event_at=counts.last_at.get(name),
+            )
+            for name in names
+        )
 
     def step(self) -> float:
         """Reads, places, stores and commits what has come; returns the seconds to wait before the next time."""
@@ -78,6 +98,10 @@ class KafkaIngest:
             self._reader.rewind()
             raise
         self._reader.settle()
+        waiting: Counter[str] = Counter()
+        for part in self.lag():
+            waiting[self._topics[part.topic].source] += part.messages
+        self._waiting = waiting
         return 0.0 if taken >= _MANY else GATHER_SECONDS
 
     def close(self) -> None:

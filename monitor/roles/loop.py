@@ -48,14 +48,16 @@ class Loop:
         while not self._stop.is_set():
             try:
                 pause = self._step()
-                self._say("")
+                self.say("")
             except (LogUnavailable, StoreUnavailable) as error:
-                self._say(str(error))
+                self.say(str(error))
                 pause = RETRY_SECONDS
             self.beat = monotonic()
             self._stop.wait(pause)
 
-    def _say(self, why: str) -> None:
+    def say(self, why: str) -> None:
+        """Tells what the step under way waits for, "" when it goes on; that it waits counts as coming round."""
+        self.beat = monotonic()
         if why and not self.waits_for:
             logger.error("waiting until it can be reached again; nothing is lost", role=self.name, why=why)
         elif self.waits_for and not why:

@@ -12,7 +12,7 @@ from collectors.units import UnixSeconds
 from monitor.config.sections import Config
 from monitor.core.points import METER, USAGE
 from monitor.log.codec import Restate, restate_record
-from monitor.log.protocol import Log
+from monitor.log.protocol import LogWriter
 from monitor.log.sqlite import SqliteLog
 from monitor.roles.embedded import LOG_FILE, STORE_FILE
 from monitor.store.sqlite import SqliteStore
@@ -52,7 +52,7 @@ def mistake_in(order: Restate, folder: Path, config: Config) -> str | None:
     return None
 
 
-def carry_out_orders(folder: Path, log: Log, now: UnixSeconds) -> int:
+def carry_out_orders(folder: Path, log: LogWriter, now: UnixSeconds) -> int:
     """Puts waiting orders into the log and takes them away; returns how many. One done twice changes nothing."""
     count = 0
     for path, order in _waiting(folder):

@@ -30,9 +30,16 @@ class ReplayRole:
     """Writes a replay into a log, going on behind what is there already."""
 
     def __init__(
-        self, log: Log, recordings: Sequence[Recording], terms: Accounting, *, trust_team: bool = True
+        self,
+        log: Log,
+        recordings: Sequence[Recording],
+        terms: Accounting,
+        *,
+        trust_team: bool = True,
+        with_requests: bool = True,
     ) -> None:
-        self._log = log
+        """Without its requests a recording plays the meters of its host alone: they come from elsewhere."""
+        self._log, self._with_requests = log, with_requests
         self._trust_team = trust_team
         self._recordings = recordings
         self.replay = Replay(recordings)
@@ -73,14 +80,20 @@ class ReplayRole:
         records: list[Append] = []
         for step in steps:
             if not step.hosts:
-                records.append(tick_record("", stamp=step.now))
+                records += self._ticks(step.now)
             for host in step.hosts:
                 records += self._records(host, step.now)
         if records:
             self._log.append(records, steps[-1].now)
 
+    def _ticks(self, now: UnixSeconds) -> list[Append]:
+        if self._with_requests:
+            return [tick_record("", stamp=now)]
+        return [tick_record(each.profile.host, stamp=now, stream="readings") for each in self._recordings]
+
     def _records(self, host: HostStep, now: UnixSeconds) -> list[Append]:
-        usages = tuple(self._usage(host, event) for event in host.events if self._accepts(host, event, now))
+        events = host.events if self._with_requests else ()
+        usages = tuple(self._usage(host, event) for event in events if self._accepts(host, event, now))
         records = []
         if host.readings:
             records.append(readings_record(ReadingBatch(profile=host.profile, readings=host.readings), stamp=now))

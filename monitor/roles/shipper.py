@@ -15,7 +15,7 @@ import structlog
 
 from collectors.clock import Clock, monotonic
 from collectors.units import UnixSeconds
-from monitor.log.codec import SERVERS_SCHEMA
+from monitor.log.codec import INTENSITY_SCHEMA, SERVERS_SCHEMA
 from monitor.log.kafka_writer import KafkaWriter
 from monitor.log.protocol import Append, Commit, LogRecord
 from monitor.log.sqlite import SqliteLog
@@ -28,6 +28,8 @@ HOUSEKEEPING_SECONDS: Final = 60.0
 KEPT_SECONDS: Final = 3_600.0
 """Shipped records stay so long, for a person who looks what was sent."""
 _FACTS: Final = "facts"
+_SHIPPED_FACTS: Final = (SERVERS_SCHEMA, INTENSITY_SCHEMA)
+"""What a host knows of itself: its servers, and the mix of the grid it hangs on."""
 _PARTS: Final = ("readings", "usage")
 
 logger = structlog.get_logger()
@@ -97,7 +99,7 @@ class Shipper:
 
     def _ship(self, records: Sequence[LogRecord], facts: Sequence[LogRecord]) -> None:
         now = self._clock.now()
-        self._writer.send([_again(record) for record in facts if record.schema == SERVERS_SCHEMA], now)
+        self._writer.send([_again(record) for record in facts if record.schema in _SHIPPED_FACTS], now)
         self._writer.send([_again(record) for record in records if record.stream == "readings"], now)
         self._writer.flush(now)
         positions = dict(self._positions)

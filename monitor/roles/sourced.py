@@ -5,10 +5,13 @@ http --> HttpIngest ----> log (usage), dead letters
 orders --------------/
 """
 
+from pathlib import Path
+from typing import Protocol
+
 from collectors.clock import Clock
 from monitor.config.input_sections import Source
 from monitor.config.sections import Config
-from monitor.roles.embedded import Embedded
+from monitor.log.protocol import LogWriter
 from monitor.roles.ingest import FileIngest
 from monitor.roles.ingest_http import HttpIngest
 from monitor.roles.orders import carry_out_orders
@@ -17,10 +20,20 @@ from monitor.selfmetrics import SourceSnapshot
 PAUSE_SECONDS = 1.0
 
 
+class Intake(Protocol):
+    """Where events go, and the data folder in which the places in files are kept."""
+
+    @property
+    def log(self) -> LogWriter: ...
+
+    @property
+    def folder(self) -> Path: ...
+
+
 class Sourced:
     """Every source of the configuration that needs no broker."""
 
-    def __init__(self, house: Embedded, config: Config, *, host: str, clock: Clock) -> None:
+    def __init__(self, house: Intake, config: Config, *, host: str, clock: Clock) -> None:
         self._sources = [source for source in config.sources if source.kind in ("file", "http")]
         files = [source for source in config.sources if source.kind == "file"]
         posts = [source for source in config.sources if source.kind == "http"]

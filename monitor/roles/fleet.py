@@ -1,0 +1,192 @@
+"""The roles of one process of a fleet: Kafka carries what flows between them, a store holds the books.
+
+meters --> collect --> host's log --> Shipper --\\
+topics, http, files --> ingest ------------------> Kafka --> aggregate --> store --> web, alerts
+[[deployments]] --> control --------------------/
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+from collectors.clock import Clock
+from collectors.errors import Broken
+from collectors.units import UnixSeconds
+from monitor.config.sections import Config
+from monitor.log.kafka_writer import KafkaWriter
+from monitor.log.sqlite import SqliteLog
+from monitor.roles.collect import CollectRole
+from monitor.roles.embedded import LOG_FILE, STORE_FILE
+from monitor.roles.ingest_kafka import KafkaIngest, source_topics
+from monitor.roles.leader import Leader
+from monitor.roles.loop import Loop
+from monitor.roles.running import STOP_SECONDS, RunningRoles
+from monitor.roles.shipper import Shipper
+from monitor.roles.sourced import Sourced
+from monitor.selfmetrics import DaemonSnapshot, SourceSnapshot
+
+if TYPE_CHECKING:  # numpy and the store's client come with it: role collect alone does without
+    from monitor.roles.aggregate_group import GroupAggregate
+
+STATE_SECONDS: Final = 60.0
+
+
+class FleetHouse:
+    """A process's own folder, and the writer into Kafka that its roles share; the host's log where it meters."""
+
+    def __init__(self, folder: Path, config: Config) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.config, self.folder = config, folder
+        self.host_log = SqliteLog(folder / LOG_FILE) if "collect" in config.roles else None
+        self.log = KafkaWriter(config.kafka)
+        self.store_path = folder / STORE_FILE
+
+    def begin(self, config: Config, *, host: str, clock: Clock, snapshot: Callable[[], DaemonSnapshot]) -> "FleetRoles":
+        """The roles of that configuration, not started yet."""
+        return FleetRoles(self, config, host=host, clock=clock, snapshot=snapshot)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.log.close()
+        if self.host_log is not None:
+            self.host_log.close()
+
+
+class FleetRoles(RunningRoles):
+    """What the configuration's roles run in a fleet. Raises Broken where an address cannot be listened on."""
+
+    def __init__(
+        self, house: FleetHouse, config: Config, *, host: str, clock: Clock, snapshot: Callable[[], DaemonSnapshot]
+    ) -> None:
+        super().__init__(config, host=host, clock=clock)
+        self._house, self._snapshot = house, snapshot
+        if self._has("aggregate"):
+            self._add_aggregate()
+        if self._has("control"):
+            self._add_control()
+        if self._has("ingest"):
+            self._add_ingest()
+        if self._has("collect"):
+            self._add_collect()
+        if self._has("web"):
+            from monitor.roles.web import WebRole
+
+            self._parts.append(WebRole(config, house.store_path, rejected=dict, snapshot=snapshot, clock=clock))
+
+    def final_until(self) -> UnixSeconds | None:
+        """Everything before it is final in all partitions of this process; None where something is not yet."""
+        return None if self.aggregate is None else self.aggregate.final_until
+
+    def _add_aggregate(self) -> None:
+        from monitor.roles.aggregate_group import GroupAggregate
+        from monitor.store.open import open_store
+
+        store = open_store(self.config, self._house.store_path)
+        told: list[Loop] = []
+        aggregate = GroupAggregate(
+            self.config, store, clock=self._clock, waiting=lambda why: told[0].say(why) if told else None
+        )
+        loop = Loop("aggregate", aggregate.step)
+        told.append(loop)
+        self.aggregate = aggregate
+        self.loops.append(loop)
+        self._parts.append(_AggregatePart(aggregate, loop))
+
+    def _add_control(self) -> None:
+        from monitor.roles.fleet_control import FleetControl
+
+        leader = Leader(self.config.kafka)
+        self._parts.append(leader)
+        control = FleetControl(self.config, self._house.log, leader.leads, clock=self._clock)
+        self._add_loop("control", control.step)
+        if self.config.alerts:
+            from monitor.roles.alerting import Alerting, AlertingRole
+            from monitor.store.open import open_store
+
+            store = open_store(self.config, self._house.store_path, read_only=True)
+            self.alerting = Alerting(
+                store,
+                self.config,
+                folder=self._house.folder,
+                host=self.host,
+                clock=self._clock,
+                is_leader=leader.leads,
+            )
+            self._parts.append(AlertingRole(self.alerting, store))
+
+    def _add_ingest(self) -> None:
+        this_host = self.host if self._has("collect") else ""
+        sourced = Sourced(self._house, self.config, host=this_host, clock=self._clock)
+        topics = (
+            KafkaIngest(self.config, self._house.log, clock=self._clock, this_host=this_host)
+            if source_topics(self.config)
+            else None
+        )
+        self.sourced = _FleetSources(sourced, topics)
+        self._add_loop("ingest", self.sourced.step)
+        self._parts.append(self.sourced)
+
+    def _add_collect(self) -> None:
+        from monitor.roles.control import state_intensities
+        from monitor.roles.meters import meters_of, servers_of
+        from monitor.roles.servers_found import ServersFound, on_devices_of
+
+        log, config = self._house.host_log, self.config
+        if log is None:
+            raise Broken("role collect was not among the roles when this process began; restart it")
+        state_intensities(log, [config.host.zone], self._clock.now())
+        servers = servers_of(config)
+        meters = meters_of(config, self._clock, servers)
+        shipper = Shipper(log, self._house.log, most_bytes=config.log.max_size_bytes, clock=self._clock)
+        self.loops.append(shipper)
+        self._parts.append(shipper)
+        found = ServersFound(
+            log, servers, on_devices_of(meters), host=self.host, clock=self._clock, procfs=config.collect.procfs
+        )
+        self._add_loop("servers", found.step)
+        self.collect = CollectRole(log, config, meters, host=self.host, clock=self._clock)
+        self._parts.append(self.collect)
+
+
+class _AggregatePart:
+    """Stops in this order: what waits for the store, the step under way, the place in the group."""
+
+    def __init__(self, aggregate: "GroupAggregate", loop: Loop) -> None:
+        self._aggregate, self._loop = aggregate, loop
+
+    def start(self) -> None:
+        self._aggregate.start()
+        self._loop.start()
+
+    def stop(self) -> None:
+        self._aggregate.stop()
+        self._loop.stop(STOP_SECONDS)
+        self._aggregate.close()
+
+
+class _FleetSources:
+    """Topics beside the sources that need no broker, in one loop."""
+
+    def __init__(self, sourced: Sourced, topics: KafkaIngest | None) -> None:
+        self._sourced, self._topics = sourced, topics
+
+    def start(self) -> None:
+        self._sourced.start()
+
+    def stop(self) -> None:
+        self._sourced.stop()
+        if self._topics is not None:
+            self._topics.close()
+
+    def step(self) -> float:
+        """Reads what has come on all of them; returns how long to wait before the next."""
+        pause_seconds = self._sourced.step()
+        return pause_seconds if self._topics is None else min(pause_seconds, self._topics.step())
+
+    def snapshots(self) -> tuple[SourceSnapshot, ...]:
+        return self._sourced.snapshots() + (() if self._topics is None else self._topics.snapshots())
