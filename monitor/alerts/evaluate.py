@@ -44,6 +44,7 @@ def evaluate(
     books = SpanBooks(
         query,
         principal,
+        rules,
         {each.key: each.seen for each in kept.devices},
         start=window_start(start, window_seconds),
         end=window_start(last, window_seconds),

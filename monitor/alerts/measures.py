@@ -6,20 +6,24 @@ gate, provisional windows included.
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from collectors.units import SECONDS_PER_HOUR, UnixSeconds
 from monitor.alerts.coverage import DeviceKey, Seen, expected_seconds, seen
 from monitor.config.output_sections import Alert
 from monitor.core.allocation_lines import AllocationLine
-from monitor.core.points import ATTRIBUTED, IDLE, UNATTRIBUTED
-from monitor.core.questions import AllocationQuery, MeterWindow, Principal, WindowsQuery
-from monitor.core.window import window_at
-from monitor.query import Query, every_meter, whole_allocation
+from monitor.core.points import ATTRIBUTED
+from monitor.core.questions import AllocationQuery, MeterWindow, Principal, WindowBooks, WindowsQuery
+from monitor.core.window import window_at, window_start
+from monitor.query import Query, every_meter, every_window, whole_allocation
 
 LEAST_COVERED: Final = 0.9
 """Where less of the time was measured than this, or less of the energy has a factor, no figure is told."""
+
+_LINE_MEASURES: Final = ("emissions_grams_per_hour", "joules_per_output_token")
+_PART_OF: Final = {"idle_ratio": "idle_joules", "unattributed_ratio": "unattributed_joules"}
+_ACCOUNTS: Final = ("attributed_joules", "idle_joules", "unattributed_joules")
 
 Instance = tuple[str, ...]
 """Values of a rule's `per`, in its order; () is the whole fleet."""
@@ -31,7 +35,7 @@ def windows_over(rule: Alert, window_seconds: float) -> int:
 
 
 class SpanBooks:
-    """The windows that start in [start, end), each part read once for all rules. `end` and `start` are on the grid.
+    """The windows that start in [start, end), each part read once for all `rules`. `end` and `start` are on the grid.
 
     Raises what the gate raises.
     """
@@ -40,6 +44,7 @@ class SpanBooks:
         self,
         query: Query,
         principal: Principal,
+        rules: Sequence[Alert],
         devices: Mapping[DeviceKey, Seen],
         *,
         start: UnixSeconds,
@@ -58,7 +63,10 @@ class SpanBooks:
             for meter in meters
             if not meter.parent
         }
-        self._lines: dict[tuple[str, ...], dict[tuple[int, Instance], list[AllocationLine]]] = {}
+        self._dimensions = tuple(sorted({name for rule in rules if _wants_lines(rule) for name in rule.per}))
+        self._lines: list[tuple[int, AllocationLine]] | None = None
+        self._lines_per: dict[tuple[str, ...], dict[tuple[int, Instance], list[AllocationLine]]] = {}
+        self._hosts: dict[tuple[int, str], WindowBooks] | None = None
 
     def instances(self, rule: Alert) -> set[Instance]:
         """Everyone of whom the rule may tell a figure."""
@@ -79,7 +87,9 @@ class SpanBooks:
             return None if covered is None else 1.0 - covered
         if covered is None or covered < LEAST_COVERED:
             return None
-        if rule.measure == "power_watts" and _of_whole_hosts(rule):
+        if rule.measure in _PART_OF:
+            return self._part(_PART_OF[rule.measure], instance, windows)
+        if not _wants_lines(rule):
             return self._metered_watts(devices, windows)
         found = self._lines_by(rule.per)
         lines = [line for number in windows for line in found.get((number, instance), ())]
@@ -112,19 +122,50 @@ class SpanBooks:
                 watts.append(energy / math.fsum(meter.covered_seconds or 0.0 for meter in told))
         return math.fsum(watts)
 
+    def _part(self, name: str, instance: Instance, windows: range) -> float | None:
+        """The part of all energy that is in one account; of no energy there is none."""
+        hosts = instance or tuple(self._devices_of)
+        books = self._books()
+        found = [each for number in windows for host in hosts if (each := books.get((number, host))) is not None]
+        whole = math.fsum(getattr(each, field) for each in found for field in _ACCOUNTS)
+        return math.fsum(getattr(each, name) for each in found) / whole if whole else None
+
+    def _books(self) -> dict[tuple[int, str], WindowBooks]:
+        """The accounts of each host's window."""
+        if self._hosts is None:
+            asked = WindowsQuery(start=self._start, end=self._end)
+            found = every_window(self._query, self._principal, asked)
+            self._hosts = {(window_at(each.time, self._window_seconds), each.host): each for each in found}
+        return self._hosts
+
     def _lines_by(self, per: tuple[str, ...]) -> dict[tuple[int, Instance], list[AllocationLine]]:
-        """The lines by the number of their window and their key."""
-        if per not in self._lines:
-            asked = AllocationQuery(start=self._start, end=self._end, by=per, step=self._window_seconds)
+        """The lines by the number of their window and their values of `per`."""
+        if per not in self._lines_per:
+            places = [self._dimensions.index(name) for name in per]
             found: defaultdict[tuple[int, Instance], list[AllocationLine]] = defaultdict(list)
-            for each in whole_allocation(self._query, self._principal, asked).lines:
-                found[window_at(each.start, self._window_seconds), each.line.key].append(each.line)
-            self._lines[per] = found
-        return self._lines[per]
+            for number, line in self._all_lines():
+                found[number, tuple(line.key[place] for place in places)].append(line)
+            self._lines_per[per] = found
+        return self._lines_per[per]
+
+    def _all_lines(self) -> list[tuple[int, AllocationLine]]:
+        """By all dimensions that any rule wants, so that rows are added up once; window by window, for the pages."""
+        if self._lines is None:
+            edges = range(window_at(self._start, self._window_seconds), window_at(self._end, self._window_seconds))
+            self._lines = [(number, line) for number in edges for line in self._lines_of(number)]
+        return self._lines
+
+    def _lines_of(self, number: int) -> Iterator[AllocationLine]:
+        start, end = window_start(number, self._window_seconds), window_start(number + 1, self._window_seconds)
+        asked = AllocationQuery(start=start, end=end, by=self._dimensions)
+        for each in whole_allocation(self._query, self._principal, asked).lines:
+            yield each.line
 
 
-def _of_whole_hosts(rule: Alert) -> bool:
-    return "team" not in rule.per and "model" not in rule.per
+def _wants_lines(rule: Alert) -> bool:
+    """Whether its figure is made of allocation lines: the books and meters of whole hosts are cheaper to read."""
+    of_whole_hosts = "team" not in rule.per and "model" not in rule.per
+    return rule.measure in _LINE_MEASURES or (rule.measure == "power_watts" and not of_whole_hosts)
 
 
 def _figure(measure: str, lines: Sequence[AllocationLine], seconds: float) -> float | None:
@@ -133,9 +174,7 @@ def _figure(measure: str, lines: Sequence[AllocationLine], seconds: float) -> fl
         return math.fsum(line.energy_joules for line in lines) / seconds
     if measure == "emissions_grams_per_hour":
         return _grams_per_hour(lines, seconds)
-    if measure == "joules_per_output_token":
-        return _joules_per_output_token(lines)
-    return _part(lines, {"idle_ratio": IDLE, "unattributed_ratio": UNATTRIBUTED}[measure])
+    return _joules_per_output_token(lines)
 
 
 def _grams_per_hour(lines: Sequence[AllocationLine], seconds: float) -> float | None:
@@ -154,9 +193,3 @@ def _joules_per_output_token(lines: Sequence[AllocationLine]) -> float | None:
     if not tokens or untold > (1.0 - LEAST_COVERED) * math.fsum(line.requests or 0.0 for line in used):
         return None
     return math.fsum(line.energy_joules for line in used) / tokens
-
-
-def _part(lines: Sequence[AllocationLine], account: str) -> float | None:
-    """The part of all energy that is in this account; of no energy there is none."""
-    whole = math.fsum(line.energy_joules for line in lines)
-    return math.fsum(line.energy_joules for line in lines if line.account == account) / whole if whole else None

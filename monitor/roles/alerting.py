@@ -26,8 +26,9 @@ from monitor.roles.schedule import Schedule
 from monitor.selfmetrics import AlertSnapshot
 from monitor.store.protocol import Store, StoreUnavailable
 
-JUDGE_SECONDS: Final = 10.0
+JUDGE_SECONDS: Final = 30.0
 TELL_SECONDS: Final = 5.0
+CLOSE_SECONDS: Final = 5.0
 FIRST_RETRY_SECONDS: Final = 10.0
 LONGEST_RETRY_SECONDS: Final = 600.0
 _ASKER: Final = Principal(name="alerts", role="read")
@@ -62,21 +63,26 @@ class Alerting:
         self._window_seconds = config.accounting.window_seconds
         self._external_url = external_url(config.web.listen, host)
         self._file = folder / ALERTS_FILE
-        self._changing = threading.Lock()
+        self._changing, self._judging = threading.Lock(), threading.Lock()
         self._closed = False
         self._waits_for = ""
         self._receivers = {rule.name: _Receiver() for rule in self._rules}
         self._kept = self._load()
 
     def close(self) -> None:
-        """What a job under way still finds is not kept, and found again by who comes next."""
+        """Waits for the judging under way, so that the store can be closed; what is told meanwhile is not kept."""
         with self._changing:
             self._closed = True
+        if self._judging.acquire(timeout=CLOSE_SECONDS):
+            self._judging.release()
 
     def judge(self) -> None:
         """Judges the windows that are new."""
-        if not self._is_leader():
-            return
+        with self._judging:
+            if self._is_leader() and not self._closed:
+                self._judge()
+
+    def _judge(self) -> None:
         before = self._kept
         try:
             found = evaluate(

@@ -37,6 +37,9 @@ def _rule(measure: str, *per: str, **named: Any) -> Alert:
     return Alert(measure=measure, per=per, **facts | named)  # type: ignore[arg-type]
 
 
+RULES = [_rule("power_watts", "team"), _rule("joules_per_output_token", "model"), _rule("power_watts", "host", "team")]
+
+
 def _window(time: float, host: str = "h1", covered: float = 10.0) -> list[Row]:
     """1 000 J: 600 J of team a with 10 tokens out, 150 J of team b, 200 J idle, 50 J unattributed; 0.1 g/J."""
     return [
@@ -56,7 +59,7 @@ def _fill(store: SqliteStore, times: range, host: str = "h1", **named: Any) -> N
 
 def _books(store: SqliteStore, start: float, end: float, devices: dict[Any, Seen] | None = None) -> SpanBooks:
     query = Query(store, rejected=dict)
-    return SpanBooks(query, ASKER, devices or {}, start=NOON + start, end=NOON + end, window_seconds=10.0)
+    return SpanBooks(query, ASKER, RULES, devices or {}, start=NOON + start, end=NOON + end, window_seconds=10.0)
 
 
 @pytest.mark.parametrize(

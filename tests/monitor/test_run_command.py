@@ -266,3 +266,17 @@ def test_a_deployments_team_pays_for_its_devices_idle(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     (line,) = [line for line in json.loads(done.stdout)["lines"] if line["team"] == "platform"]
     assert line["idle_share_joules"] == pytest.approx(5_000.0, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--roles", "agregate"], '--roles: "agregate" is no role'),
+        (["--roles", "web"], "there is nothing to run"),
+        (["--metrics", "everywhere"], "--metrics: "),
+    ],
+)
+def test_run_says_what_is_wrong_with_its_options(tmp_path: Path, options: list[str], said: str) -> None:
+    """Roles and address of the command line are checked as those of the file are."""
+    done = CliRunner().invoke(cli, ["run", "--config", str(_config(tmp_path, "")), *options])
+    assert (done.exit_code, said in done.output) == (2, True), done.output
