@@ -8,6 +8,7 @@ import msgspec
 from accounting_model.partition import PARTS, MemoryLog
 from monitor.ledger.entering import Touch
 from monitor.ledger.ledger import Ledger
+from monitor.ledger.restating import Source
 from monitor.log.codec import TICK_SCHEMA
 from monitor.log.protocol import Commit, LogRecord, Stream
 
@@ -40,6 +41,13 @@ class LooksNoHorizonBack(Ledger):
         self._terms = terms
 
 
+class NeverLooksBack(Ledger):
+    """Believes that what was restated stays in the store."""
+
+    def _mend(self, source: Source, newest: float) -> None:
+        pass
+
+
 class BeginsAtWhatIsNeeded(MemoryLog):
     """Right, too: the commit passes by ticks, which no window needs, and says which log time they led to."""
 
@@ -52,8 +60,8 @@ class BeginsAtWhatIsNeeded(MemoryLog):
                 offset += 1
             reached = topic.log_times[offset - 1] if offset else -inf
             positions = {**commit.positions, stream: offset}
-            moved = msgspec.structs.replace(commit, positions=positions, log_time=self._said(reached))
-            super().commit_streams(moved, [stream])
+            super().commit_streams(msgspec.structs.replace(commit, positions=positions), [stream])
+            self._partition.floors[stream] = self._said(reached)
 
     @staticmethod
     def _said(log_time: float) -> float:

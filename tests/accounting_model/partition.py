@@ -41,11 +41,12 @@ class Topic:
 
 
 class Partition:
-    """What outlives every member."""
+    """What outlives every member. `floors` are the log times at the committed positions, out of their metadata."""
 
     def __init__(self) -> None:
         self.topics: dict[Stream, Topic] = {stream: Topic(stream) for stream in (*PARTS, "facts")}
         self.commits: dict[Stream, Commit] = {}
+        self.floors: dict[Stream, float] = {}
         self.letters: dict[tuple[str, str], DeadLetter] = {}
         self.generation = 0
 
@@ -102,7 +103,7 @@ class MemoryLog:
             return offset, self._time[stream]
         commit = self._partition.commits.get(stream)
         if commit is not None and commit.positions[stream] == offset:
-            return offset, commit.log_time
+            return offset, self._partition.floors[stream]
         return offset, -inf
 
     def facts(self, after: int = -1) -> list[LogRecord]:
@@ -146,6 +147,7 @@ class MemoryLog:
             raise LogUnavailable("the partition is another member's by now")
         for stream in streams:
             self._partition.commits[stream] = commit
+            self._partition.floors[stream] = commit.log_time
 
     def committed(self) -> Commit | None:
         """Both streams' commits as one: each stream's own position, and of the rest the one that claims more."""

@@ -307,6 +307,34 @@ def test_late_contradictions_are_judged_the_same_by_a_new_life(books: Books, tmp
     other.close()
 
 
+def test_a_conflict_stays_one_where_a_new_life_reads_it_without_what_it_contradicts(books: Books) -> None:
+    """At 2 700 s nothing open needs a record before that, so the new life begins at 1 800 s, behind the first `a`."""
+    books.take(asked(1_000, "a", 0, 9), asked(1_890, "a", 1_880, 1_889, team="red"), read(2_700, 2_690, 5))
+    books.begin()
+    books.take(tick(3_000))
+    assert books.field(USAGE, "requests") == [(0.0, 1.0)]
+    assert books.log.rejected() == {"conflict": 1}
+
+
+@pytest.mark.parametrize("reborn", [False, True])
+def test_an_older_account_that_lands_late_is_mended_at_the_next_mark(books: Books, *, reborn: bool) -> None:
+    """Final rows, and the roll-up made of them, come in behind the restated ones: both are put right, by whom ever."""
+    books.take(read(2_010, 2_000, 100), asked(2_010, "a", 2_000, 2_009), tick(4_500))
+    old = [row for each in (ENERGY, METER, USAGE) for row in books.store.read(each, T, T + 3_600)]
+    rolled = [row for each in (ENERGY, METER, USAGE) for row in books.store.read(each, T, T + 1, resolution="hour")]
+    books.take(asked(4_501, "b", 2_000, 2_009, team="red"), tick(5_400))
+    expected = list(books.store.dump([ENERGY, METER, USAGE, RESTATEMENT]))
+    books.store.write(old)
+    books.store.write(rolled, resolution="hour")
+    if reborn:
+        books.begin()
+    books.take(tick(6_299))
+    assert list(books.store.dump([ENERGY, METER, USAGE, RESTATEMENT])) != expected
+    books.take(tick(6_300))
+    assert list(books.store.dump([ENERGY, METER, USAGE, RESTATEMENT])) == expected
+    assert books.ledger.progress.mended == 1
+
+
 def test_a_new_life_does_not_count_half_of_a_mark(books: Books) -> None:
     """Two late requests of one mark, one of them before the place where the new life begins: the notice says two."""
     books.take(read(10, 0, 1_000), asked(1_000, "a", 0, 9), asked(1_700, "b", 0, 9), tick(1_800))
