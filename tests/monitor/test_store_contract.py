@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from accounting_model.tables import MemoryStore, Tables
 from books_rows import energy, meter, request, usage
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -68,11 +69,13 @@ def refuse(line: str, reason: str) -> None:
     raise AssertionError(f"{reason}: {line}")
 
 
-@pytest.fixture(params=["sqlite", "influxdb2", "influxdb1"])
+@pytest.fixture(params=["sqlite", "memory", "influxdb2", "influxdb1"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """An empty store; of InfluxDB, one in buckets of its own that keep everything."""
     if request.param == "sqlite":
         made: Store = _sqlite(tmp_path)
+    elif request.param == "memory":  # what the model of the accounting writes to
+        made = MemoryStore(Tables())
     else:
         server: InfluxServer = request.getfixturevalue("influxd" if request.param == "influxdb2" else "influxdb1")
         client = server.settings(tmp_path.name)
