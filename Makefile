@@ -36,6 +36,9 @@ test: lint
 demo: $(STAMP)
 	$(BIN)/wattribute demo $(if $(KEEP),--keep)
 
+demo-fleet: $(STAMP)
+	$(BIN)/python tests/demo_fleet.py
+
 bench: $(STAMP)
 	$(BIN)/python -m bench
 
