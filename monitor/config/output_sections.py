@@ -41,6 +41,7 @@ class Kafka(Section, frozen=True, kw_only=True):
 
     bootstrap_servers: tuple[Address, ...] = ()
     group: Name = "wattribute"
+    session_seconds: Annotated[Duration, Meta(ge=6.0, le=300.0)] = 30.0
     security: Literal["plaintext", "tls", "sasl_plaintext", "sasl_tls"] = "plaintext"
     ca_file: OptionalPath = None
     certificate_file: OptionalPath = None

@@ -116,6 +116,7 @@ class Ledger:
         self._positions: dict[str, int] = dict(commit.positions) if commit else dict.fromkeys(STREAMS, 0)
         self._mark = commit.mark if commit else float("-inf")
         self._final_end = commit.watermark if commit else float("-inf")
+        self._beginning = commit.beginning if commit else float("-inf")
         if commit is None and beginning is not None and beginning[1]:
             # Cut off at its start: what ended before may have lost records, so it is not final here.
             self._final_end = self._grid_after(beginning[0])
@@ -134,7 +135,9 @@ class Ledger:
         # As far as the reader before this one can have shown windows that are not final: it had committed just before.
         self._shown_until = self._final_end + self._terms.horizon_seconds if commit else float("-inf")
         if commit and log_end is not None:
-            self.progress.reread_seconds = max(0.0, log_end - commit.log_time)
+            # The reader before this one had come a horizon behind its watermark, and perhaps a window further.
+            reached = min(log_end, self._shown_until + self._terms.window_seconds)
+            self.progress.reread_seconds = max(0.0, reached - commit.log_time)
             structlog.get_logger().info(
                 "ledger resumes",
                 watermark=self._final_end,
@@ -155,6 +158,7 @@ class Ledger:
         """What the log lost is missing: its windows are not made of what is left of them, and the books say so."""
         first = watermark if watermark > float("-inf") else self._grid_after(hole.start)
         self._final_end = max(self._final_end, self._grid_after(hole.end))
+        self._beginning = max(self._beginning, hole.end)
         last = self._final_end - self._terms.window_seconds
         seconds = self._final_end - first
         hosts = [host for host in sorted(self._store.last_times(METER, "host")) if self._owns(host)]
@@ -253,7 +257,7 @@ class Ledger:
     def _carry_out_marks(self, log_time: UnixSeconds) -> None:
         if (newest := self._terms.mark_before(log_time)) <= self._mark:
             return
-        source = Source(self._log, self._terms, self._intensity_at, self._decoder)
+        source = Source(self._log, self._terms, self._intensity_at, self._decoder, self._beginning)
         self._mend(source, newest)
         for mark, late in self._late.due(log_time):
             restated = restate(source, mark, late)
@@ -303,6 +307,7 @@ class Ledger:
                 watermark=self._final_end,
                 mark=self._mark,
                 log_time=since,
+                beginning=self._beginning,
             )
         )
 

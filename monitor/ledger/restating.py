@@ -26,12 +26,16 @@ STREAMS: tuple[Stream, ...] = ("readings", "usage")
 
 
 class Source(msgspec.Struct, frozen=True):
-    """What a restating reads: the log, and the terms and factors it is accounted by."""
+    """What a restating reads: the log, and the terms and factors it is accounted by.
+
+    `beginning` is the log time from which on the log is whole, as far as its commits tell.
+    """
 
     log: PartitionLog
     terms: Accounting
     intensity_at: IntensityAt
     decoder: Decoder
+    beginning: UnixSeconds
 
 
 class Restated(msgspec.Struct, frozen=True):
@@ -44,8 +48,8 @@ class Restated(msgspec.Struct, frozen=True):
 
 def restate(source: Source, mark: UnixSeconds, late: Mapping[str, LateOnHost]) -> Restated:
     """What the mark writes: restated windows with why and by how much, and what came too late for it."""
-    log, terms = source.log, source.terms
-    in_time = {host: _recomputable(log, terms, mark, entry.windows) for host, entry in late.items()}
+    terms = source.terms
+    in_time = {host: _recomputable(source, mark, entry.windows) for host, entry in late.items()}
     wanted = {(window, host) for host, windows in in_time.items() for window in windows}
     book = _read_again(source, mark, {window for window, _ in wanted})
     rows: list[Row] = []
@@ -66,7 +70,7 @@ def restate(source: Source, mark: UnixSeconds, late: Mapping[str, LateOnHost]) -
 def restated_anew(source: Source, mark: UnixSeconds, stored: Mapping[tuple[str, int], list[Row]]) -> list[Row]:
     """The rows that a mark wrote of these (host, window), and zeros for what else is `stored` of them in the books."""
     windows = {window for _, window in stored}
-    whole = _recomputable(source.log, source.terms, mark, windows)
+    whole = _recomputable(source, mark, windows)
     book = _read_again(source, mark, windows & whole)
     return [
         row
@@ -84,10 +88,11 @@ def _earliest(terms: Accounting, window: int) -> UnixSeconds:
     return start - FUTURE_LIMIT_SECONDS - PARENT_REACH_SECONDS - terms.horizon_seconds
 
 
-def _recomputable(log: PartitionLog, terms: Accounting, mark: UnixSeconds, windows: Collection[int]) -> frozenset[int]:
+def _recomputable(source: Source, mark: UnixSeconds, windows: Collection[int]) -> frozenset[int]:
     """Those windows that are young enough, and of which the log still holds all."""
-    beginning = log.start()
+    beginning, terms = source.log.start(), source.terms
     oldest = beginning[0] if beginning is not None and beginning[1] else float("-inf")
+    oldest = max(oldest, source.beginning)
     return frozenset(
         window
         for window in windows

@@ -21,7 +21,6 @@ from monitor.config.output_sections import Kafka
 from monitor.log.kafka_client import client_settings, told, unavailable
 from monitor.log.protocol import LogUnavailable
 
-SESSION_SECONDS: Final = 30.0
 LEASE_RATIO: Final = 0.6
 """Of the session: so long after the last answered heartbeat a member still writes. The rest is for a write."""
 _MS: Final = 1_000
@@ -33,11 +32,9 @@ logger = structlog.get_logger()
 class GroupMember:
     """One member of `group`, subscribed to topics of equal partition counts. `partitions` is any thread's to read."""
 
-    def __init__(
-        self, kafka: Kafka, group: str, topics: Sequence[str], *, session_seconds: float = SESSION_SECONDS
-    ) -> None:
+    def __init__(self, kafka: Kafka, group: str, topics: Sequence[str]) -> None:
         self._settings, self._group, self._topics = client_settings(kafka), group, tuple(topics)
-        self._session_seconds = session_seconds
+        self._session_seconds = kafka.session_seconds
         self._consumer: Any = None
         self._stop = threading.Event()
         self._assigned: frozenset[int] = frozenset()

@@ -27,7 +27,7 @@ from monitor.ledger.ledger import Ledger, Progress
 from monitor.log.codec import tick_record
 from monitor.log.kafka_facts import KafkaFacts
 from monitor.log.kafka_feed import KafkaFeed
-from monitor.log.kafka_group import SESSION_SECONDS, GroupMember
+from monitor.log.kafka_group import GroupMember
 from monitor.log.kafka_partition import KafkaPartition
 from monitor.log.kafka_writer import KafkaWriter
 from monitor.log.protocol import LogUnavailable, Stream
@@ -54,17 +54,11 @@ class GroupAggregate:
         store: Store,
         *,
         clock: Clock,
-        session_seconds: float = SESSION_SECONDS,
         waiting: Callable[[str], None] = lambda _why: None,
     ) -> None:
         self._config, self._kafka, self._store, self._clock = config, config.kafka, store, clock
         topics = config.kafka.topics
-        self.member = GroupMember(
-            config.kafka,
-            f"{config.kafka.group}-aggregate",
-            (topics.readings, topics.usage),
-            session_seconds=session_seconds,
-        )
+        self.member = GroupMember(config.kafka, f"{config.kafka.group}-aggregate", (topics.readings, topics.usage))
         self._feed, self._spare = KafkaFeed(config.kafka), KafkaFeed(config.kafka)
         self._writer = KafkaWriter(config.kafka)
         self._facts_log = KafkaFacts(config.kafka)
@@ -105,6 +99,12 @@ class GroupAggregate:
     def partitions(self) -> Mapping[int, UnixSeconds]:
         """Its partitions, each with the moment before which everything is final."""
         return {number: ledger.watermark for number, ledger in sorted(self._ledgers.items())}
+
+    @property
+    def final_until(self) -> UnixSeconds | None:
+        """Everything before it is final in all of its partitions that hold anything; None while nothing is."""
+        ends = [end for end in self.partitions.values() if end > float("-inf")]
+        return min(ends, default=None)
 
     def lag(self) -> int | None:
         """Records in Kafka that are not fetched yet; None while nobody knows."""

@@ -64,6 +64,7 @@ class TopicReader:
     """
 
     def __init__(self, kafka: Kafka, topics: Iterable[str], group: str) -> None:
+        self._session_seconds = kafka.session_seconds
         self._settings = client_settings(kafka)
         self._topics, self._group = sorted(set(topics)), group
         self._consumer: Any = None
@@ -139,7 +140,10 @@ class TopicReader:
                 enable_auto_commit=False,
                 auto_offset_reset="none",  # never in silence
                 allow_auto_create_topics=False,
+                session_timeout_ms=int(self._session_seconds * 1_000),
+                heartbeat_interval_ms=int(min(3.0, self._session_seconds / 6) * 1_000),
                 max_partition_fetch_bytes=2 * 2**20,
+                enable_incremental_fetch_sessions=False,  # with them partitions stop to be fetched (kafka-python 3.0.12)
             )
             self._consumer.subscribe(self._topics, listener=_Handover(self._parts))
         return self._consumer
