@@ -6,6 +6,7 @@ settle --> offsets committed; rewind --> the same messages again
 Between `poll` and `settle` a crash, a rebalance or a broker that is away makes messages come twice, and loses none.
 """
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -22,8 +23,12 @@ from monitor.config.output_sections import Kafka
 from monitor.log.kafka_client import client_settings, unavailable
 from monitor.log.protocol import LogUnavailable
 
-MOST_MESSAGES: Final = 10_000
-"""Of one poll."""
+_PARTITION_BYTES: Final = 2**19
+_FETCH_BYTES: Final = 2**21
+"""Of one answer of a broker, compressed as it was sent: this bounds what a poll gives, some ten thousand messages."""
+_ALL_THERE_IS: Final = sys.maxsize
+"""A poll takes all that was fetched: kafka-python 3.0.12 never again gives the rest of a partition that is paused when
+only a part of its messages was given (tried: three of eight partitions stood still for ever)."""
 POLL_MS: Final = 500
 ANSWER_MS: Final = 10_000
 AHEAD_SECONDS: Final = 60.0
@@ -76,7 +81,7 @@ class TopicReader:
         consumer = self._opened()
         try:
             self._pause_who_holds()
-            found = consumer.poll(timeout_ms, max_records=MOST_MESSAGES)
+            found = consumer.poll(timeout_ms, max_records=_ALL_THERE_IS)
             self._take(found)
             return self._give()
         except kafka_errors.NoOffsetForPartitionError as error:
@@ -142,8 +147,8 @@ class TopicReader:
                 allow_auto_create_topics=False,
                 session_timeout_ms=int(self._session_seconds * 1_000),
                 heartbeat_interval_ms=int(min(3.0, self._session_seconds / 6) * 1_000),
-                max_partition_fetch_bytes=2 * 2**20,
-                enable_incremental_fetch_sessions=False,  # with them partitions stop to be fetched (kafka-python 3.0.12)
+                max_partition_fetch_bytes=_PARTITION_BYTES,
+                fetch_max_bytes=_FETCH_BYTES,
             )
             self._consumer.subscribe(self._topics, listener=_Handover(self._parts))
         return self._consumer
