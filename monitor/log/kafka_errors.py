@@ -1,6 +1,7 @@
 """What the errors of kafka-python mean to a person, and what to do about each. Words only; nothing connects here."""
 
 import os
+import re
 from typing import Final
 
 from kafka import errors as kafka_errors
@@ -85,8 +86,9 @@ def answered(error: BaseException) -> bool:
 
 
 def said(error: BaseException) -> str:
-    """The error's kind and text in one line."""
-    name, text = type(error).__name__, " ".join(str(error).split())[:_LONGEST]
+    """The error's kind and text in one line, without kafka-python's number for it."""
+    name, text = type(error).__name__, " ".join(str(error).split())
+    text = re.sub(r"^\[Error \d+\] ", "", text)[:_LONGEST]
     return text if text.startswith(name) else f"{name}: {text}".rstrip(": ")
 
 

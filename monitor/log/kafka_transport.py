@@ -61,9 +61,13 @@ async def connected(
         sock.close()
         raise
     transport.timeout_at = timeout_at
+    shaken = False
     try:
         await transport.handshake()
+        shaken = True
     except (OSError, ValueError, kafka_errors.KafkaError) as error:
-        transport.close()
         raise kafka_errors.KafkaConnectionError(f"TLS handshake failed: {error}") from error
+    finally:  # also where the client is closed meanwhile, which ends this coroutine
+        if not shaken:
+            transport.close()
     return transport

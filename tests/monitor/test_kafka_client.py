@@ -6,6 +6,7 @@ and two whose certificate is expired or another machine's.
 
 import base64
 import json
+import socket
 import time
 import uuid
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from conftest import served
 from daemon_process import wait_for
@@ -379,6 +381,20 @@ def test_a_broker_that_expects_what_is_not_configured(secured: Secured, topic: s
     login = config(secured, "PLAINTEXT", security="sasl_plaintext", user="alice", password_file=password_file)
     with writing(login, topic) as attempt:
         assert "no login is expected there: correct security" in attempt.failure()
+
+
+@pytest.mark.parametrize("security", ["plaintext", "tls"])
+def test_a_broker_that_says_nothing_is_not_waited_for_without_end(security: str) -> None:
+    """The connection is taken and nobody answers, as by a broker that stands still: said after ten seconds."""
+    with socket.create_server(("127.0.0.1", 0), backlog=50) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        settings = client_settings(msgspec.convert({"bootstrap_servers": [address], "security": security}, Kafka))
+        consumer = KafkaConsumer(**settings)
+        consumer.subscribe(["usage"])
+        reason = wait_for("a reason", lambda: consumer.poll(1000) or trouble_of(settings))
+        consumer.close(timeout_ms=1000)
+    assert reason.startswith(f"{address}: ")
+    assert "timed out" in reason
 
 
 def test_a_login_that_was_changed_is_taken_at_the_next_connection(
