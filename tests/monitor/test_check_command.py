@@ -35,16 +35,29 @@ def test_right_file_says_what_would_run(tmp_path: Path) -> None:
 
 
 def test_doubts_are_warnings(tmp_path: Path) -> None:
-    """A missing zone, no sources and tables that are not read yet are said, and the file is still ok."""
+    """A missing zone, no sources, an open port and a table that is not read yet are said, and the file is still ok."""
     file = tmp_path / "config.toml"
-    file.write_text("[web]\nlisten = '0.0.0.0:80'\n[influxdb]\norg = 'o'\n")
+    file.write_text("[web]\nlisten = '0.0.0.0:80'\n[collect.engine]\nenabled = false\n")
     result = run("--config", file)
     assert result.exit_code == 0
-    starts = ("warning: host.zone", "warning: there are no [[sources]]", "warning: web.listen", "warning: [influxdb]")
+    starts = ("host.zone", "there are no [[sources]]", "web.listen", "[collect.engine]")
     lines = result.stderr.splitlines()
     assert len(lines) == len(starts)
-    assert all(line.startswith(start) for line, start in zip(lines, starts, strict=True))
+    assert all(line.startswith(f"warning: {start}") for line, start in zip(lines, starts, strict=True))
     assert "emissions will be missing, not zero" in lines[0]
+
+
+def test_doubts_about_kafka(tmp_path: Path) -> None:
+    """A source of topics without brokers, and a password that everyone on the way can read."""
+    file = tmp_path / "config.toml"
+    (tmp_path / "password").write_text("secret")
+    topics = "[[sources]]\nname = 'fleet'\nkind = 'kafka'\ntopics = ['llm']\n"
+    file.write_text(f"[host]\nzone = 'FR'\n{topics}")
+    assert "warning: source fleet reads topics, but kafka.bootstrap_servers is empty" in run("--config", file).stderr
+    login = "security = 'sasl_plaintext'\nsasl_mechanism = 'plain'\nuser = 'u'\npassword_file = 'password'\n"
+    file.write_text(f"[host]\nzone = 'FR'\n[kafka]\nbootstrap_servers = ['k:9092']\n{login}{topics}")
+    (line,) = run("--config", file).stderr.splitlines()
+    assert line.startswith('warning: kafka.security = "sasl_plaintext": the secret crosses the network in the clear')
 
 
 def test_wrong_file_is_refused_line_by_line(tmp_path: Path) -> None:
