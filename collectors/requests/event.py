@@ -23,25 +23,26 @@ class RequestEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     Prompts and bodies are never part of it.
     """
 
-    namespace: str = DEFAULT_NAMESPACE
+    # The first eighteen are Usage's (monitor/core/usage.py), in its order.
     request_id: str
-    attempt: int = 0
-    source: str = ""
     model: str
+    start: UnixSeconds
+    end: UnixSeconds
+    namespace: str = DEFAULT_NAMESPACE
     team: str = UNKNOWN_TEAM
     host: str | None = None
     devices: tuple[str, ...] | None = None
     deployment: str = ""
-    provider: str = ""
-    start: UnixSeconds
+    attempt: int = 0
     scheduled: UnixSeconds | None = None
     first_token: UnixSeconds | None = None
-    end: UnixSeconds
     input_tokens: int | None = None
     cached_input_tokens: int | None = None
     output_tokens: int | None = None
     work: Work | None = None
     labels: dict[str, str] = {}
+    status: str = "ok"
+    source: str = ""
+    provider: str = ""
     conversation_id: str = ""
     trace_id: str = ""
-    status: str = "ok"

@@ -1,5 +1,6 @@
 """Usage: a request placed on one host, as it stands in the log. In: a RequestEvent. Out: what attribution needs."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
@@ -17,31 +18,32 @@ class Identity(NamedTuple):
     attempt: int
 
 
-class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+class Usage(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One request's part on one host. `weight` is 1/n where a balancer may have sent it to any of n hosts.
 
     `devices` None: on this host, but nobody knows on which device. Times are unix seconds, `end` may equal `start`.
+    Made with keywords, but by `usage_of`.
     """
 
-    host: str
-    namespace: str
     request_id: str
-    attempt: int = 0
     model: str
-    team: str
-    deployment: str = ""
-    devices: tuple[str, ...] | None = None
-    weight: float = 1.0
     start: UnixSeconds
+    end: UnixSeconds
+    namespace: str
+    team: str
+    host: str
+    devices: tuple[str, ...] | None = None
+    deployment: str = ""
+    attempt: int = 0
     scheduled: UnixSeconds | None = None
     first_token: UnixSeconds | None = None
-    end: UnixSeconds
     input_tokens: int | None = None
     cached_input_tokens: int | None = None
     output_tokens: int | None = None
     work: Work | None = None
     labels: dict[str, str] = {}
     status: str = "ok"
+    weight: float = 1.0
 
     @property
     def identity(self) -> Identity:
@@ -55,29 +57,17 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
 
 
 def usage_of(event: RequestEvent, host: str, *, weight: float = 1.0) -> Usage:
-    """The part of an event on one host; what the accounting does not need stays behind."""
-    return Usage(
-        host=host,
-        namespace=event.namespace,
-        request_id=event.request_id,
-        attempt=event.attempt,
-        model=event.model,
-        team=event.team,
-        deployment=event.deployment,
-        devices=event.devices,
-        weight=weight,
-        start=event.start,
-        scheduled=event.scheduled,
-        first_token=event.first_token,
-        end=event.end,
-        input_tokens=event.input_tokens,
-        cached_input_tokens=event.cached_input_tokens,
-        output_tokens=event.output_tokens,
-        work=event.work,
-        labels=event.labels,
-        status=event.status,
-    )
+    """The part of an event on one host; what the accounting does not need stays behind.
 
+    By position, which costs a third of the same by name: this is done for every request of a fleet.
+    """
+    said = msgspec.structs.astuple(event)
+    return _by_position(*said[:_HOST], host, *said[_HOST + 1 : _WEIGHT], weight)
+
+
+_by_position: Callable[..., Usage] = Usage
+_HOST, _WEIGHT = Usage.__struct_fields__.index("host"), Usage.__struct_fields__.index("weight")
+assert RequestEvent.__struct_fields__[:_WEIGHT] == Usage.__struct_fields__[:_WEIGHT]
 
 _encoder = msgspec.json.Encoder(order="sorted")
 

@@ -1,7 +1,8 @@
 """The fast path of the native format: good events of the common form, at a fraction of the price; the same events.
 
-`NativeDecoder` first tries a typed decode whose every limit is checked in C. What it does not take (text that is not
-ASCII, escapes, times as text, null, anything wrong) goes through decode_event, which alone decides.
+`NativeDecoder` first tries typed decodes whose every limit is checked in C: without fields unknown to it, then with.
+What they do not take (text that is not ASCII, escapes, times as text, null, anything wrong) goes through decode_event,
+which alone decides.
 """
 
 from collections.abc import Collection
@@ -38,46 +39,48 @@ class NativeDecoder:
 
     def __init__(self, *, namespace: str, source: str, allowed_labels: Collection[str] = ()) -> None:
         self._namespace, self._source, self._allowed = namespace, source, frozenset(allowed_labels)
+        self._known = msgspec.json.Decoder(_plain_event(namespace, source, forbid_unknown_fields=True))
         self._plain = msgspec.json.Decoder(_plain_event(namespace, source))
 
     def decode(self, raw: bytes) -> RequestEvent:
         """As `decode_event`: the event in these bytes, or Rejected."""
-        return self._plain_of(raw) or decode_event(
-            raw, namespace=self._namespace, source=self._source, allowed_labels=self._allowed
-        )
-
-    def _plain_of(self, raw: bytes) -> RequestEvent | None:
-        if (
-            not raw.isascii()
-            or b"\\" in raw  # an escape may stand for a control character, DEL is one
-            or b"\x7f" in raw
-            or len(raw) > MAX_EVENT_BYTES
-            or raw.count(b"{") + raw.count(b"[") > MAX_DEPTH
-        ):
-            return None
-        try:
-            event: Any = self._plain.decode(raw)
-        except msgspec.DecodeError:
-            return None
-        before = event.start
-        for moment in (event.scheduled, event.first_token, event.end):
-            if moment is not None:
-                if moment < before:
-                    return None
-                before = moment
-        cached, devices = event.cached_input_tokens, event.devices
-        if cached is not None and event.input_tokens is not None and cached > event.input_tokens:
-            return None
-        if devices is not None and len(set(devices)) < len(devices):
-            return None
+        event = self._typed(raw)
+        if event is None or not _is_right(event):
+            return decode_event(raw, namespace=self._namespace, source=self._source, allowed_labels=self._allowed)
         if event.labels and not event.labels.keys() <= self._allowed:
             for key in event.labels.keys() - self._allowed:
                 del event.labels[key]  # decoded a moment ago, and nobody else's
-        plain: RequestEvent = event
-        return plain
+        return event
+
+    def _typed(self, raw: bytes) -> RequestEvent | None:
+        # An escape may stand for a control character; DEL is one.
+        if not raw.isascii() or b"\\" in raw or b"\x7f" in raw or len(raw) > MAX_EVENT_BYTES:
+            return None
+        try:
+            return self._known.decode(raw)  # nests no deeper than an event does
+        except msgspec.DecodeError:
+            if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH:
+                return None
+        try:
+            return self._plain.decode(raw)
+        except msgspec.DecodeError:
+            return None
 
 
-def _plain_event(namespace: str, source: str) -> type[RequestEvent]:
+def _is_right(event: RequestEvent) -> bool:
+    """What no type says: the order of its moments, and what is among what."""
+    first_token, scheduled = event.first_token, event.scheduled
+    earliest = event.start if scheduled is None else scheduled
+    latest = event.end if first_token is None else first_token
+    if not event.start <= earliest <= latest <= event.end:
+        return False
+    cached, devices = event.cached_input_tokens, event.devices
+    if cached is not None and event.input_tokens is not None and cached > event.input_tokens:
+        return False
+    return devices is None or len(set(devices)) == len(devices)
+
+
+def _plain_event(namespace: str, source: str, *, forbid_unknown_fields: bool = False) -> type[RequestEvent]:
     """RequestEvent with the limits of each field in its type, and what the source says as defaults."""
     limited: list[tuple[str, Any, Any]] = [
         ("namespace", _Text, namespace),
@@ -109,6 +112,7 @@ def _plain_event(namespace: str, source: str) -> type[RequestEvent]:
         frozen=True,
         kw_only=True,
         gc=False,
+        forbid_unknown_fields=forbid_unknown_fields,
         omit_defaults=False,  # its defaults are this source's alone
     )
     return cast(type[RequestEvent], plain)
