@@ -7,24 +7,33 @@ with CI=true it fails them.
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import pytest
 from servers.influxd import InfluxServer
 from servers.influxdb1 import InfluxServer1
 from servers.kafka import KafkaServer
-from servers.server_process import MissingServer, ServerProcess
+from servers.server_process import MissingServer
 from servers.toxiproxy import Toxiproxy
 
-AnyServer = TypeVar("AnyServer", bound=ServerProcess)
+
+class Server(Protocol):
+    """One process, or several."""
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
 
 
-def served(kind: "type[AnyServer]", folder: Path) -> Iterator[AnyServer]:
+AnyServer = TypeVar("AnyServer", bound=Server)
+
+
+def served(make: Callable[[Path], AnyServer], folder: Path) -> Iterator[AnyServer]:
     """Such a server in that folder, running; the tests that ask for it are skipped where it is missing."""
     try:
-        server = kind(folder)  # type: ignore[call-arg]
+        server = make(folder)
     except MissingServer as missing:
         if os.environ.get("CI") == "true":
             pytest.fail(str(missing), pytrace=False)

@@ -29,6 +29,7 @@ class KafkaTrouble:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._reasons: dict[Any, tuple[str, str]] = {}
+        self._reached: set[Any] = set()
 
     def note(self, node: Any, broker: str, reason: str) -> None:
         """A connection to `broker` failed. `node` is the client's id for it."""
@@ -36,12 +37,14 @@ class KafkaTrouble:
             known = (broker, reason) in self._reasons.values()
             self._reasons.pop(node, None)  # the newest stands last
             self._reasons[node] = (broker, reason)
+            self._reached.discard(node)
         if not known:
             logger.warning("kafka cannot be reached", source=broker, why=reason)
 
     def clear(self, node: Any) -> None:
         """A connection to that broker stands; so what an address of bootstrap_servers failed on is past, too."""
         with self._lock:
+            self._reached.add(node)
             past = [each for each in self._reasons if each == node or str(each).startswith("bootstrap")]
             brokers = [self._reasons.pop(each)[0] for each in past]
             over = brokers and not self._reasons
@@ -55,7 +58,8 @@ class KafkaTrouble:
             if not self._reasons:
                 return None
             broker, reason = list(self._reasons.values())[-1]
-            return f"{broker}: {reason}"
+            others = "; other brokers are reached, and what needs this one waits" if self._reached else ""
+            return f"{broker}: {reason}{others}"
 
 
 class KafkaClients:

@@ -68,6 +68,7 @@ class KafkaServer(ServerProcess):
         self.ports = {name: server_port() for name in (*self.protocols, "CONTROLLER")}
         self._advertised = dict(advertised or {})
         self._extra, self._scram = dict(properties or {}), tuple(scram)
+        self.cluster_id = base64.urlsafe_b64encode(os.urandom(16)).decode().rstrip("=")
         self._config, self._formatted = folder / "server.properties", False
         self._java = [
             str(java),
@@ -120,7 +121,7 @@ class KafkaServer(ServerProcess):
         return name
 
     def _format(self) -> None:
-        cluster = base64.urlsafe_b64encode(os.urandom(16)).decode().rstrip("=")
+        cluster = self.cluster_id
         scram = [word for user in self._scram for word in ("--add-scram", user)]
         storage = ["kafka.tools.StorageTool", "format", "--config", str(self._config), "--cluster-id", cluster]
         done = subprocess.run(
