@@ -8,7 +8,7 @@ window's mark has, so replacing them needs no deletion either.
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
-from typing import Final
+from typing import Final, NamedTuple
 
 from collectors.clock import Clock, SystemClock
 from collectors.units import UnixSeconds
@@ -33,8 +33,20 @@ from monitor.store.protocol import Resolution
 
 _PAGE_ROWS: Final = 10_000
 _EVER: Final = (FIRST_NANOSECOND, LAST_NANOSECOND)
-_Marks = dict[tuple[str, int], int]
-"""The version of each (host, nanosecond of its window)."""
+_TRIES: Final = 10
+_Page = tuple[str, int]
+"""A host, and the nanosecond at which its window starts."""
+
+
+class _Mark(NamedTuple):
+    """Which version of a window's points counts, and how many there are of it."""
+
+    version: int
+    points: int
+
+    def of(self, found: Iterable[Found]) -> list[Found]:
+        """Those that count."""
+        return [each for each in found if each.version == self.version]
 
 
 class InfluxStore:
@@ -172,7 +184,7 @@ class InfluxStore:
         begin, stop = _bounds(start, end)
         if place.scattered:
             begin, stop = max(begin // SECOND * SECOND, FIRST_NANOSECOND), min(stop + SECOND, LAST_NANOSECOND)
-        picked = picks(where)
+        picked = picks(where, all_of_them=place.versioned)
         for found in self._pages(place, begin, stop, where, page_rows):
             rows = (each.row for each in found)
             yield sorted(
@@ -206,32 +218,41 @@ class InfluxStore:
         return list(self._reader.rows(place, self._bucket(place), (begin, end), where, limit))
 
     def _current(self, place: Layout, begin: int, end: int, where: Where) -> list[Found]:
-        """Provisional points with their window's version. Windows that are replaced meanwhile are read again."""
-        hosts = {"host": where["host"]} if "host" in where else {}
-        marks = self._marks(begin, end, hosts)
-        found = self._fetch(place, begin, end, where)
-        for _ in range(_TRIES):
-            newer = self._marks(begin, end, hosts)
-            changed = {key for key in newer if newer[key] != marks.get(key)}
-            marks = newer
-            if not changed:
-                break
-            times = [nanosecond for _, nanosecond in changed]
-            fresh = self._fetch(place, min(times), max(times) + 1, {**where, "host": {host for host, _ in changed}})
-            found = [each for each in found if _page(each) not in changed]
-            found += [each for each in fresh if _page(each) in changed]
-        return [each for each in found if marks.get(_page(each)) == each.version]
+        """The provisional points that count: those with their window's version.
 
-    def _marks(self, begin: int, end: int, where: Where) -> _Marks:
-        text = f'SELECT "version", "host" FROM "{MARK}" WHERE time >= $begin AND time < $end'
-        bound = {"begin": begin, "end": end}
-        bucket = self._settings.bucket + "_provisional"
+        A mark tells how many points its window has. Where there are not as many, the window is being replaced right
+        now and is read again; not for ever, as a writer that was killed may have left it so.
+        """
+        hosts = {"host": where["host"]} if "host" in where else {}  # whole windows, so that they can be counted
+        marks = self._marks(place, begin, end, hosts)
+        found = _by_page(self._fetch(place, begin, end, hosts))
+        for _ in range(_TRIES):
+            torn = [page for page, mark in marks.items() if mark.points != len(mark.of(found.get(page, [])))]
+            if not torn:
+                break
+            times = [nanosecond for _, nanosecond in torn]
+            first, last = min(times), max(times) + 1
+            hosts = {"host": {host for host, _ in torn}}
+            newer = self._marks(place, first, last, hosts)
+            fresh = _by_page(self._fetch(place, first, last, hosts))
+            for page in torn:
+                marks[page], found[page] = newer.get(page, marks[page]), fresh.get(page, [])
+        return [each for page, mark in marks.items() for each in mark.of(found.get(page, []))]
+
+    def _marks(self, place: Layout, begin: int, end: int, where: Where) -> dict[_Page, _Mark]:
+        count = place.measurement.name
+        text = f'SELECT "version", "{count}", "host" FROM "{MARK}" WHERE time >= $begin AND time < $end'
+        found = self._reader.ask(
+            self._bucket(place), text, {"begin": begin, "end": end}, tuple[int, int, int, str | None]
+        )
         wanted = frozenset(where["host"]) if "host" in where else None
-        found = self._reader.ask(bucket, text, bound, tuple[int, int, str | None])
-        marks = {
-            (unstored(host or ""), nanosecond): version for each in found for nanosecond, version, host in each.values
+        return {
+            (host, nanosecond): _Mark(version, points)
+            for series in found
+            for nanosecond, version, points, stored_host in series.values
+            for host in (unstored(stored_host or ""),)
+            if wanted is None or host in wanted
         }
-        return marks if wanted is None else {key: marks[key] for key in marks if key[0] in wanted}
 
     def _lasts(self, place: Layout, tag: str, bounds: tuple[int, int]) -> dict[str, UnixSeconds]:
         if tag not in place.measurement.tags:
@@ -261,15 +282,15 @@ class InfluxStore:
                 yield unstored(series.tags.get(tag or "", "")), time
 
 
-_TRIES: Final = 3
-
-
 def _identity(row: Row) -> tuple[UnixSeconds, tuple[str, ...]]:
     return row.time, row.tags
 
 
-def _page(found: Found) -> tuple[str, int]:
-    return found.row.tags[0], found.nanosecond
+def _by_page(found: Iterable[Found]) -> dict[_Page, list[Found]]:
+    pages: dict[_Page, list[Found]] = {}
+    for each in found:
+        pages.setdefault((each.row.tags[0], each.nanosecond), []).append(each)
+    return pages
 
 
 def _bounds(start: UnixSeconds, end: UnixSeconds) -> tuple[int, int]:

@@ -126,14 +126,14 @@ class Reader:
         return StoreUnavailable(text)
 
 
-def picks(where: Where) -> Callable[[Row, Sequence[str]], bool] | None:
-    """What the server was not asked to pick, because there are too many values; None where it picks all."""
-    large = {name: frozenset(values) for name, values in where.items() if len(values) > _MOST_VALUES}
-    if not large:
+def picks(where: Where, *, all_of_them: bool) -> Callable[[Row, Sequence[str]], bool] | None:
+    """What the server is not asked to pick, because there are too many values; None where it picks all."""
+    here = {name: frozenset(values) for name, values in where.items() if all_of_them or len(values) > _MOST_VALUES}
+    if not here:
         return None
 
     def picked(row: Row, names: Sequence[str]) -> bool:
-        return all(row.tags[names.index(name)] in values for name, values in large.items())
+        return all(row.tags[names.index(name)] in values for name, values in here.items())
 
     return picked
 

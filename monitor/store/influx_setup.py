@@ -147,7 +147,13 @@ class _Buckets:
 
     def _org_id(self) -> str:
         org = self._server.settings.org
-        return str(self._answer("find", org, "GET", "/api/v2/orgs", {"org": org})["orgs"][0]["id"])
+        found = self._answer("find", org, "GET", "/api/v2/orgs", {"org": org})["orgs"]
+        if not found:
+            raise StoreUnavailable(
+                f"{self._server.url}: cannot find org {org!r}: correct [influxdb] org,"
+                " or give the token the right to read it"
+            )
+        return str(found[0]["id"])
 
     def _answer(
         self,

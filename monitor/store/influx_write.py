@@ -3,6 +3,7 @@
 2.x and 3.x are written by influxdb-client, synchronously, one joined text at a time; 1.x by its own /write.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, cast
 
@@ -108,9 +109,11 @@ class Writer:
         )
 
 
+_DROPPED: Final = re.compile(r"dropped=(\d+)|dropped (\d+) points outside retention")
 _LIMITS: Final = ("max-series-per-database limit exceeded", "max-values-per-tag limit exceeded")
 
 
 def _all_dropped(refused: Refused, lines: int) -> bool:
     """Whether the server says that it took none of them: to try them one by one would tell nothing new."""
-    return refused.status != TOO_LARGE and refused.reason.endswith(f"dropped={lines}")
+    told = _DROPPED.search(refused.reason)
+    return refused.status != TOO_LARGE and told is not None and int(told[1] or told[2]) == lines
