@@ -62,6 +62,8 @@ def usage_of(event: RequestEvent, host: str, *, weight: float = 1.0) -> Usage:
     By position, which costs a third of the same by name: this is done for every request of a fleet.
     """
     said = msgspec.structs.astuple(event)
+    if host == said[_HOST] and weight == 1.0:
+        return _by_position(*said[:_WEIGHT])
     return _by_position(*said[:_HOST], host, *said[_HOST + 1 : _WEIGHT], weight)
 
 

@@ -44,7 +44,13 @@ class NativeDecoder:
 
     def decode(self, raw: bytes) -> RequestEvent:
         """As `decode_event`: the event in these bytes, or Rejected."""
-        event = self._typed(raw)
+        event = None
+        # An escape may stand for a control character; DEL is one.
+        if raw.isascii() and b"\\" not in raw and b"\x7f" not in raw and len(raw) <= MAX_EVENT_BYTES:
+            try:
+                event = self._known.decode(raw)  # nests no deeper than an event does
+            except msgspec.DecodeError:
+                event = self._with_unknown(raw)
         if event is None or not _is_right(event):
             return decode_event(raw, namespace=self._namespace, source=self._source, allowed_labels=self._allowed)
         if event.labels and not event.labels.keys() <= self._allowed:
@@ -52,15 +58,9 @@ class NativeDecoder:
                 del event.labels[key]  # decoded a moment ago, and nobody else's
         return event
 
-    def _typed(self, raw: bytes) -> RequestEvent | None:
-        # An escape may stand for a control character; DEL is one.
-        if not raw.isascii() or b"\\" in raw or b"\x7f" in raw or len(raw) > MAX_EVENT_BYTES:
+    def _with_unknown(self, raw: bytes) -> RequestEvent | None:
+        if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH:
             return None
-        try:
-            return self._known.decode(raw)  # nests no deeper than an event does
-        except msgspec.DecodeError:
-            if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH:
-                return None
         try:
             return self._plain.decode(raw)
         except msgspec.DecodeError:
