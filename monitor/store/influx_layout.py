@@ -79,6 +79,8 @@ def lines(rows: Iterable[Row], resolution: Resolution = "window") -> dict[Part, 
     requests = []
     for row in rows:
         place = layout(MEASUREMENTS[row.measurement], resolution)
+        if place.versioned:
+            raise ValueError(f"{row.measurement}: provisional rows are written by replace_provisional")
         if place.scattered:
             requests.append(row)
         else:

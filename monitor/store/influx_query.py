@@ -161,31 +161,33 @@ def _decoder(point: Any) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(_Answer[point])
 
 
-def _maker(place: Layout) -> Callable[[Sequence[Any]], Found]:
+def _maker(place: Layout) -> Callable[[tuple[Any, ...]], Found]:
     """Makes a point out of the values of its columns."""
-    measurement = place.measurement
+    measurement, versioned, scattered = place.measurement, place.versioned, place.scattered
     told = (*place.tags, *place.texts)
-    order = [1 + told.index(name) for name in measurement.tags]
-    first = 1 + len(told)
-    fields = range(first, first + len(measurement.fields))
-    texts = frozenset(index for index, kind in zip(fields, measurement.types, strict=True) if kind is str)
-    names = dict(zip(measurement.fields, fields, strict=True))
-    unknown_at, extra_at = fields.stop, fields.stop + 1
+    order = [told.index(name) for name in measurement.tags]
+    first, end = 1 + len(told), 1 + len(told) + len(measurement.fields)
+    texts = [at for at, kind in enumerate(measurement.types) if kind is str]
+    places = {name: at for at, name in enumerate(measurement.fields)}
+    tags_of: dict[tuple[str | None, ...], tuple[str, ...]] = {}  # of an answer: many points, few series
 
-    def make(values: Sequence[Any]) -> Found:
-        tags = tuple(unstored(values[index] or "") for index in order)
-        unknown = values[unknown_at]
-        hidden = frozenset(names.get(name, 0) for name in unknown.split(",")) if unknown else frozenset()
-        known = tuple(
-            None
-            if index in hidden or (value := values[index]) is None
-            else unstored(value)
-            if index in texts
-            else value
-            for index in fields
-        )
-        extra = values[extra_at] if place.versioned or place.scattered else None
-        time = extra if place.scattered and extra is not None else seconds(values[0])
-        return Found(values[0], Row(measurement.name, time, tags, known), extra if place.versioned else None)
+    def make(values: tuple[Any, ...]) -> Found:
+        raw = values[1:first]
+        if (tags := tags_of.get(raw)) is None:
+            tags = tags_of[raw] = tuple(unstored(raw[at] or "") for at in order)
+        fields = values[first:end]
+        unknown = values[end]
+        if unknown or any((text := fields[at]) is not None and "\\" in text for at in texts):
+            fields = _believed(fields, texts, [places[name] for name in (unknown or "").split(",") if name in places])
+        time = values[end + 1] if scattered else seconds(values[0])
+        return Found(values[0], Row(measurement.name, time, tags, fields), values[end + 1] if versioned else None)
 
     return make
+
+
+def _believed(fields: Sequence[Any], texts: Collection[int], unknown: Collection[int]) -> tuple[Any, ...]:
+    """Texts as they were before they were stored, and None for what is unknown, whatever stands there of old."""
+    return tuple(
+        None if at in unknown else unstored(value) if value is not None and at in texts else value
+        for at, value in enumerate(fields)
+    )

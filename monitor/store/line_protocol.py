@@ -41,9 +41,9 @@ def series(name: str, keys: tuple[str, ...], values: tuple[str, ...]) -> str:
 
 
 def field_pairs(measurement: Measurement, row: Row) -> list[str]:
-    """`energy_joules=1.5` and so on, for the fields that are known."""
+    """`energy_joules=1.5` and so on, for the fields that are known. -0.0 is 0.0: not every store keeps its sign."""
     return [
-        prefix + (repr(value) if kind is float and type(value) is float else _typed(value, kind))
+        prefix + (repr(value + 0.0) if kind is float and type(value) is float else _typed(value, kind))
         for (prefix, kind), value in zip(_plan(measurement), row.fields, strict=True)
         if value is not None
     ]
@@ -115,7 +115,7 @@ def _typed(value: float | int | str, kind: type[float] | type[int] | type[str]) 
             raise ValueError(f"{value!r} is no {kind.__name__}")
         return quoted(value)
     if kind is float:
-        return repr(float(value))
+        return repr(float(value) + 0.0)
     if value != int(value):
         raise ValueError(f"{value!r} is no whole number")
     return f"{int(value)}i"

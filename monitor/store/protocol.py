@@ -20,7 +20,7 @@ class Store(Protocol):
         written again they are whole. A row of a wrong shape is an error of ours before anything is stored.
 
         Rows of one identity overwrite whole: every field, not only those given. The rows of one host and window come
-        in one call.
+        in one call, provisional ones by `replace_provisional`.
         """
         ...
 
