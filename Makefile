@@ -39,6 +39,9 @@ demo: $(STAMP)
 demo-fleet: $(STAMP)
 	$(BIN)/python tests/demo_fleet.py
 
+soak: $(STAMP)
+	$(BIN)/python tests/soak.py
+
 bench: $(STAMP)
 	$(BIN)/python -m bench
 

@@ -91,7 +91,7 @@ def _play(fleet: Fleet, recordings: list[Path], loaded: list[Recording], say: Ca
     for host, recording in zip(HOSTS, recordings, strict=True):
         fleet.start_collector(f"collect-{host}", recording, SPEED)
     say("two aggregators, one ingest, two collectors: six processes with the gateway")
-    gateway = Gateway(fleet.bootstrap, fleet.gateway_topic, fleet.partitions)
+    gateway = Gateway(fleet.config.kafka, fleet.gateway_topic, fleet.partitions)
     arrivals = sorted(each for recording in loaded for each in events_of(recording))
     start, began = arrivals[0][0], time.monotonic()
     for arrived, event in arrivals:

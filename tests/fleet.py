@@ -14,16 +14,20 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaConsumer, TopicPartition
 from servers.server_process import server_port
 
 from collectors.recording import Recording
 from monitor.config.load import load_config
+from monitor.config.output_sections import Kafka
 from monitor.config.sections import Config
 from monitor.core.points import BOOKS
 from monitor.log.codec import tick_record
+from monitor.log.kafka_client import client_settings
 from monitor.log.kafka_partition import Claim
+from monitor.log.kafka_producer import Outgoing, Sender
 from monitor.log.kafka_writer import KafkaWriter
+from monitor.log.protocol import LogUnavailable
 from monitor.store.open import open_store
 from monitor.store.protocol import Resolution
 
@@ -43,7 +47,8 @@ class Fleet:
     partitions: int = 4
     horizon: str = "15m"
     mark_interval: str = "15m"
-    session_seconds: float | None = None
+    session: str = "30s"
+    clock: str = "records"
     more: str = ""
     tag: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
@@ -181,7 +186,8 @@ days_retention = "3660d"
 [kafka]
 bootstrap_servers = ["{self.bootstrap}"]
 group = "{self.tag}"
-clock = "records"
+session = "{self.session}"
+clock = "{self.clock}"
 [kafka.topics]
 readings = "{self.tag}.readings"
 usage = "{self.tag}.usage"
@@ -215,29 +221,53 @@ def book_lines(store: Any) -> list[str]:
 
 
 class Gateway:
-    """Writes request events as JSON lines into the gateway's topic, stamped with the moment at which each arrived."""
+    """Writes request events as JSON lines into the gateway's topic, stamped with the moment at which each arrived.
 
-    def __init__(self, bootstrap: str, topic: str, partitions: int) -> None:
+    What a broker did not acknowledge it sends again, so some events stand there twice and none is lost.
+    """
+
+    def __init__(self, kafka: Kafka, topic: str, partitions: int) -> None:
         self._topic, self._partitions = topic, partitions
-        self._producer = KafkaProducer(bootstrap_servers=bootstrap, linger_ms=20, compression_type="lz4")
+        self._sender = Sender(client_settings(kafka))
+        self._unflushed: list[Outgoing] = []
         self._next = 0
         self.events = 0
 
     def send(self, log_time: float, events: Sequence[bytes], partition: int | None = None) -> None:
         """One message of all these events, to the partitions in turn where none is named."""
         self._next += 1
-        self._producer.send(
-            self._topic,
+        message = Outgoing(
+            topic=self._topic,
+            key=b"",
             value=b"\n".join(events),
             partition=self._next % self._partitions if partition is None else partition,
             timestamp_ms=round(log_time * 1_000),
         )
+        self._unflushed.append(message)
         self.events += len(events)
+        try:
+            self._sender.send(message)
+        except LogUnavailable:
+            self._flush(again=True)
+        if len(self._unflushed) >= 200:
+            self._flush()
 
     def close(self) -> None:
         """Returns once everything is at the broker."""
-        self._producer.flush()
-        self._producer.close()
+        self._flush()
+        self._sender.close()
+
+    def _flush(self, *, again: bool = False) -> None:
+        while self._unflushed:
+            try:
+                for message in self._unflushed if again else ():
+                    self._sender.send(message)
+                refused = self._sender.flush()
+            except LogUnavailable:
+                again = True
+                continue
+            assert not refused, refused
+            self._unflushed.clear()
 
 
 def events_of(recording: Recording) -> Iterator[tuple[float, bytes]]:

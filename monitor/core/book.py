@@ -53,6 +53,8 @@ class Book:
         self._oldest: float = float("-inf")
         self._intensity_at = intensity_at
         self._pages: dict[int, dict[str, _Page]] = {}
+        self.has_families = False
+        """Whether a meter that contains others was met: its readings need theirs, as far back as they reach."""
 
     def add_reading(self, reading: EnergyReading, profile: HostProfile, log_time: UnixSeconds) -> range:
         """Enters a reading in every window it touches, and returns those."""

@@ -70,6 +70,7 @@ class Entering:
         host = batch.profile.host
         families = {device.id for device in batch.profile.devices if device.parent is not None}
         families |= {device.parent for device in batch.profile.devices if device.parent is not None}
+        self._book.has_families = self._book.has_families or bool(families)
         for i, reading in enumerate(batch.readings):
             if not self._has_sane_span(record, i, reading):
                 continue

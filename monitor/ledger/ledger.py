@@ -18,7 +18,7 @@ from monitor.core.book import Book, provisional_rows
 from monitor.core.emissions.factors import Intensity
 from monitor.core.facts import Facts
 from monitor.core.membership import Accounting
-from monitor.core.points import ENERGY, HOLE, METER, Row
+from monitor.core.points import ENERGY, HOLE, METER, RESTATEMENT, Row
 from monitor.core.readings import PARENT_REACH_SECONDS, Told
 from monitor.core.usage import Usage
 from monitor.core.window import grid_starts, window_at, window_start
@@ -146,13 +146,20 @@ class Ledger:
             )
 
     def _hole_before(self, beginning: tuple[UnixSeconds, bool] | None) -> Hole | None:
-        """Nobody has committed, but the store holds books that end before this log begins: it was made anew."""
-        ends = [at for host, at in self._store.last_times(METER, "host").items() if self._owns(host)]
+        """Nobody has committed, but the store holds books that were final before this log begins: it was made anew.
+
+        Not so where a reader of this log stored its first final or restated windows and died before its first commit.
+        """
+        ends, marks = (
+            [at for host, at in self._store.last_times(each, "host").items() if self._owns(host)]
+            for each in (METER, RESTATEMENT)
+        )
         if beginning is None or not ends:
             return None
         start = max(ends) + self._terms.window_seconds
         why = "the log begins anew behind the end of the books, with no committed position"
-        return Hole(start=start, end=beginning[0], why=why) if start < beginning[0] else None
+        made_before = max([start + self._terms.horizon_seconds, *marks]) <= beginning[0]
+        return Hole(start=start, end=beginning[0], why=why) if made_before else None
 
     def _name_hole(self, hole: Hole, watermark: UnixSeconds) -> None:
         """What the log lost is missing: its windows are not made of what is left of them, and the books say so."""
@@ -295,8 +302,8 @@ class Ledger:
 
     def _commit(self) -> None:
         """Claims what is stored, and names where a new reader has to begin: one horizon before what it needs first."""
-        reach = int(PARENT_REACH_SECONDS // self._terms.window_seconds) + 1
-        first = round(self._final_end / self._terms.window_seconds) - reach
+        reach = PARENT_REACH_SECONDS if self._book.has_families else 0.0
+        first = round(self._final_end / self._terms.window_seconds) - int(reach // self._terms.window_seconds) - 1
         self._book.forget_before(first)
         self._dirty = {page for page in self._dirty if page[0] > first}
         needed = min(self._book.needed_since(first), self._log_time, self._mark)
