@@ -29,9 +29,13 @@ _MINUS_INFINITY: Final = float("-inf")
 
 
 class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The metadata of a commit, as JSON; None is -infinity. Well below the 4 096 bytes that a broker takes."""
+    """The metadata of a commit, as JSON; None is -infinity. Well below the 4 096 bytes that a broker takes.
+
+    Each of a pair says the positions of both: of a pair that was torn apart the higher one is whole by itself.
+    """
 
     n: int
+    positions: dict[str, int]
     watermark: UnixSeconds | None = None
     mark: UnixSeconds | None = None
     log_time: UnixSeconds | None = None
@@ -140,23 +144,21 @@ class KafkaPartition:
 
     def hole(self) -> Hole | None:
         """What the newest commit needs and a topic no longer has: cut off by its retention, or made anew."""
-        claims = self._claims()
-        known = {stream: claim for stream, claim in claims.items() if claim is not None}
-        if not known:
+        claim, silent = self._claim()
+        if claim is None:
             return None
-        since = min(_or_minus_infinity(claim.log_time) for _, claim in known.values())
+        since = _or_minus_infinity(claim.log_time)
         beginnings, ends = (ask(self._parts.values()) for ask in (self._feed.beginnings, self._feed.ends))
         lost: dict[str, UnixSeconds] = {}
         for stream, part in self._parts.items():
-            found, claim = self._feed.first_from(part, _MINUS_INFINITY), claims[stream]
+            found, position = self._feed.first_from(part, _MINUS_INFINITY), claim.positions[stream]
             first = self._clock.now() if found is None else found[1]
-            if claim is None:
-                if first > since and found is not None:
-                    lost[f"{part.topic} was made anew"] = first
-            elif claim[0] > ends[part]:
+            # A deleted topic took its commit along; that of a new one is missing where the first pair was torn.
+            moved = stream in silent and (self._feed.first_from(part, since) or (ends[part],))[0] != position
+            if position > ends[part] or moved:
                 lost[f"{part.topic} was made anew"] = first
-            elif claim[0] < beginnings[part]:
-                lost[f"retention of {part.topic} passed the committed offset {claim[0]}"] = first
+            elif position < beginnings[part]:
+                lost[f"retention of {part.topic} passed the committed offset {position}"] = first
         if not lost:
             return None
         why = f"partition {self._number}: {'; '.join(sorted(lost))}"
@@ -166,6 +168,7 @@ class KafkaPartition:
         """Commits both streams' offsets, with what is claimed in their metadata."""
         claim = Claim(
             n=self._partitions,
+            positions={stream: commit.positions[stream] for stream in _STREAMS},
             watermark=_or_none(commit.watermark),
             mark=_or_none(commit.mark),
             log_time=_or_none(commit.log_time),
@@ -175,29 +178,21 @@ class KafkaPartition:
         self._commits.commit({self._parts[stream]: (commit.positions[stream], metadata) for stream in _STREAMS})
 
     def committed(self) -> Commit | None:
-        """What is claimed. Of two commits that were torn apart the higher claims hold: only what is stored is claimed.
+        """What is claimed. Of two commits that were torn apart the higher one holds: only what is stored is claimed.
 
         Raises LogUnavailable where it was made with another number of partitions.
         """
-        claims = {stream: claim for stream, claim in self._claims().items() if claim is not None}
-        if not claims:
+        claim, _ = self._claim()
+        if claim is None:
             return None
-        said = [claim for _, claim in claims.values()]
-        for claim in said:
-            if claim.n != self._partitions:
-                raise LogUnavailable(
-                    f"{self._kafka.topics.readings} and {self._kafka.topics.usage} have {self._partitions} partitions,"
-                    f" but the books were kept with {claim.n}: hosts have moved between partitions, so this partition"
-                    " is refused; docs/fleet.md, 'More partitions', has the procedure"
-                )
-        for stream, (_, claim) in claims.items():
-            self._floors[stream] = _or_minus_infinity(claim.log_time)
+        log_time = _or_minus_infinity(claim.log_time)
+        self._floors = dict.fromkeys(_STREAMS, log_time)
         return Commit(
-            positions={stream: claims[stream][0] if stream in claims else 0 for stream in _STREAMS},
-            watermark=max(_or_minus_infinity(claim.watermark) for claim in said),
-            mark=max(_or_minus_infinity(claim.mark) for claim in said),
-            log_time=min(_or_minus_infinity(claim.log_time) for claim in said),
-            beginning=max(_or_minus_infinity(claim.beginning) for claim in said),
+            positions=claim.positions,
+            watermark=_or_minus_infinity(claim.watermark),
+            mark=_or_minus_infinity(claim.mark),
+            log_time=log_time,
+            beginning=_or_minus_infinity(claim.beginning),
             partitions=self._partitions,
         )
 
@@ -250,22 +245,33 @@ class KafkaPartition:
         other: Stream = "usage" if first == "readings" else "readings"
         return other if heads[other] is not None and reached[other] <= reached[first] else None
 
-    def _claims(self) -> dict[Stream, tuple[int, Claim] | None]:
+    def _claim(self) -> tuple[Claim | None, set[Stream]]:
+        """The highest claim, and the streams that have none. LogUnavailable for one of another number of partitions."""
         committed = self._commits.committed(list(self._parts.values()))
-        return {stream: _claim(committed[part], part) for stream, part in self._parts.items()}
+        claims = [_claim(found[1], part) for part in self._parts.values() if (found := committed[part]) is not None]
+        for claim in claims:
+            if claim.n != self._partitions:
+                raise LogUnavailable(
+                    f"{self._kafka.topics.readings} and {self._kafka.topics.usage} have {self._partitions} partitions,"
+                    f" but the books were kept with {claim.n}: hosts have moved between partitions, so this partition"
+                    " is refused; docs/fleet.md, 'More partitions', has the procedure"
+                )
+        highest = max(claims, key=_height, default=None)
+        return highest, {stream for stream, part in self._parts.items() if committed[part] is None}
 
 
-def _claim(committed: tuple[int, str] | None, part: TopicPartition) -> tuple[int, Claim] | None:
-    if committed is None:
-        return None
-    offset, metadata = committed
+def _claim(metadata: str, part: TopicPartition) -> Claim:
     try:
-        return offset, msgspec.json.decode(metadata, type=Claim)
+        return msgspec.json.decode(metadata, type=Claim)
     except msgspec.DecodeError as error:
         raise LogUnavailable(
             f"{part.topic}, partition {part.partition}: the group's commit holds {metadata[:80]!r}, which is none of"
             " an aggregator's; give the aggregators a [kafka] group of their own"
         ) from error
+
+
+def _height(claim: Claim) -> tuple[UnixSeconds, ...]:
+    return tuple(map(_or_minus_infinity, (claim.watermark, claim.mark, claim.log_time)))
 
 
 def _or_none(moment: UnixSeconds) -> UnixSeconds | None:

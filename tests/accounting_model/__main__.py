@@ -7,6 +7,8 @@ import time
 
 import structlog
 
+from accounting_model.kafka import MemoryKafka
+from accounting_model.partition import MemoryLog
 from accounting_model.plain import plain_arithmetic
 from accounting_model.storm import Weather
 from accounting_model.verdict import judge
@@ -17,15 +19,17 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="accounting_model", description=__doc__)
     parser.add_argument("first", type=int)
     parser.add_argument("count", type=int, nargs="?", default=1)
+    parser.add_argument("--kafka", action="store_true", help="over the real KafkaPartition")
     for name in Weather.__dataclass_fields__:
         parser.add_argument(f"--{name.replace('_', '-')}", type=float, help="instead of the seed's own weather")
     options = parser.parse_args(arguments)
     rates = {name: rate for name in Weather.__dataclass_fields__ if (rate := getattr(options, name)) is not None}
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    log_of = MemoryKafka if options.kafka else MemoryLog
     begun, failed = time.perf_counter(), []
     with plain_arithmetic():
         for seed in range(options.first, options.first + options.count):
-            verdict = judge(seed, weather=Weather(**rates) if rates else None)
+            verdict = judge(seed, weather=Weather(**rates) if rates else None, log_of=log_of)
             if verdict.differences:
                 failed.append(seed)
                 told = verdict.told() if options.count == 1 else f"seed {seed}: {verdict.differences[0]}"

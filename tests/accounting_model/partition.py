@@ -47,8 +47,10 @@ class Partition:
         self.topics: dict[Stream, Topic] = {stream: Topic(stream) for stream in (*PARTS, "facts")}
         self.commits: dict[Stream, Commit] = {}
         self.floors: dict[Stream, float] = {}
+        self.claims: dict[Stream, tuple[int, str]] = {}
         self.letters: dict[tuple[str, str], DeadLetter] = {}
         self.generation = 0
+        self.torn: Stream | None = None
 
     def append(self, records: Sequence[Append], now: float) -> None:
         """All of them or none, each behind its stream."""
@@ -57,6 +59,17 @@ class Partition:
                 self.topics[record.stream].append(record, now)
         else:
             raise ValueError("a record's stamp is not finite")
+
+    def keep(self, letters: Sequence[DeadLetter]) -> None:
+        """The first of an identity stays."""
+        for letter in letters:
+            self.letters.setdefault((letter.source, letter.position), letter)
+
+    def lets(self, generation: int) -> Sequence[Stream]:
+        """Which streams a member may commit now. LogUnavailable for one of an older generation, as in a real group."""
+        if generation != self.generation:
+            raise LogUnavailable("the partition is another member's by now")
+        return PARTS if self.torn is None else (self.torn,)
 
 
 class MemoryLog:
@@ -138,13 +151,11 @@ class MemoryLog:
         return 0
 
     def commit(self, commit: Commit) -> None:
-        """To both streams; refused from a member of an older generation, as the group's coordinator does."""
-        self.commit_streams(commit, PARTS)
+        """To both streams, or to one where the pair is torn."""
+        self.commit_streams(commit, self._partition.lets(self._generation))
 
     def commit_streams(self, commit: Commit, streams: Sequence[Stream]) -> None:
-        """To these streams only: a pair may be torn."""
-        if self._generation != self._partition.generation:
-            raise LogUnavailable("the partition is another member's by now")
+        """To these."""
         for stream in streams:
             self._partition.commits[stream] = commit
             self._partition.floors[stream] = commit.log_time
@@ -160,8 +171,7 @@ class MemoryLog:
 
     def reject(self, letters: Sequence[DeadLetter]) -> None:
         """The first of an identity stays."""
-        for letter in letters:
-            self._partition.letters.setdefault((letter.source, letter.position), letter)
+        self._partition.keep(letters)
 
     def rejected(self) -> dict[str, int]:
         """Counts by reason."""

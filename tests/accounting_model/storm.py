@@ -14,7 +14,7 @@ from accounting_model.content import FACTS, Content
 from accounting_model.partition import PARTS, MemoryLog, Partition
 from accounting_model.tables import MemoryStore, Tables
 from monitor.ledger.ledger import Ledger
-from monitor.log.protocol import Commit, LogUnavailable
+from monitor.log.protocol import Commit, LogUnavailable, PartitionLog
 from monitor.store.protocol import StoreUnavailable
 
 DEEPEST = 2
@@ -64,7 +64,7 @@ class Storm:
     random: Random
     weather: Weather
     ledger_of: Callable[..., Ledger] = Ledger
-    log_of: Callable[[Partition], MemoryLog] = MemoryLog
+    log_of: Callable[[Partition], PartitionLog] = MemoryLog
     partition: Partition = field(default_factory=Partition)
     tables: Tables = field(default_factory=Tables)
     trace: list[str] = field(default_factory=list)
@@ -224,9 +224,12 @@ class Storm:
         if chance < self.weather.lose_commit:
             raise LogUnavailable("commit lost")
         if chance < self.weather.lose_commit + self.weather.tear_commit:
-            one = self.random.choice(PARTS)
-            self._note(f"{member.name} commits {one} alone")
-            function.__self__.commit_streams(commit, [one])  # type: ignore[attr-defined]
+            self.partition.torn = self.random.choice(PARTS)
+            self._note(f"{member.name} commits {self.partition.torn} alone")
+            try:
+                function(commit)
+            finally:
+                self.partition.torn = None
             raise LogUnavailable("commit torn")
         function(commit)
 

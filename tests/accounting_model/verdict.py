@@ -8,10 +8,11 @@ from accounting_model.content import Content, content_of
 from accounting_model.partition import MemoryLog, Partition
 from accounting_model.storm import CALM, Storm, Weather, weather_of
 from accounting_model.tables import Tables
-from monitor.core.points import BOOKS, MEASUREMENTS, REQUEST_ENERGY, RESTATEMENT, TOO_LATE, FieldValue
+from monitor.core.points import BOOKS, HOLE, MEASUREMENTS, REQUEST_ENERGY, RESTATEMENT, TOO_LATE, FieldValue
 from monitor.ledger.ledger import Ledger
+from monitor.log.protocol import PartitionLog
 
-FINAL = tuple(measurement.name for measurement in (*BOOKS, REQUEST_ENERGY, RESTATEMENT, TOO_LATE))
+FINAL = tuple(measurement.name for measurement in (*BOOKS, REQUEST_ENERGY, RESTATEMENT, TOO_LATE, HOLE))
 Books = dict[tuple[object, ...], tuple[FieldValue, ...]]
 
 
@@ -33,7 +34,7 @@ def judge(
     seed: int,
     *,
     ledger_of: Callable[..., Ledger] = Ledger,
-    log_of: Callable[[Partition], MemoryLog] = MemoryLog,
+    log_of: Callable[[Partition], PartitionLog] = MemoryLog,
     weather: Weather | None = None,
 ) -> Verdict:
     """The schedule of this seed, by the given rules in the storm and by the Ledger's own in calm."""

@@ -4,18 +4,22 @@ More of them: WATTRIBUTE_SCHEDULES=20000, or `python -m accounting_model` in the
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from accounting_model import mutants
+from accounting_model.kafka import MemoryKafka
+from accounting_model.partition import MemoryLog, Partition
 from accounting_model.plain import plain_arithmetic
 from accounting_model.storm import Weather
 from accounting_model.verdict import Verdict, judge
 from structlog.testing import capture_logs
 
-SCHEDULES = int(os.environ.get("WATTRIBUTE_SCHEDULES", "180"))
-PIECES = 6
+from monitor.log.protocol import PartitionLog
+
+SCHEDULES = int(os.environ.get("WATTRIBUTE_SCHEDULES", "120"))
+PIECES = 3
 KILLS = Weather(kill=0.02)
 
 
@@ -32,16 +36,20 @@ def first_failure(seeds: range, **rules: Any) -> Verdict | None:
 
 
 @pytest.mark.usefixtures("_plainly")
+@pytest.mark.parametrize("log_of", [MemoryLog, MemoryKafka], ids=["log", "kafka"])
 @pytest.mark.parametrize("piece", range(PIECES))
-def test_no_misfortune_changes_the_books(piece: int) -> None:
-    """Kills, zombies, torn and lost commits; writes that fail, that only seem to, that land long after newer ones."""
-    failed = first_failure(range(piece, SCHEDULES, PIECES))
+def test_no_misfortune_changes_the_books(piece: int, log_of: Callable[[Partition], PartitionLog]) -> None:
+    """Kills, zombies, torn and lost commits; writes that fail, that only seem to, that land long after newer ones.
+
+    Over a log of the model's own, and over the real KafkaPartition with feed and commits in memory.
+    """
+    failed = first_failure(range(piece, SCHEDULES, PIECES), log_of=log_of)
     assert failed is None, failed.told()
 
 
 def test_it_holds_with_the_whole_arithmetic() -> None:
     """A few schedules with the virtual-energy integral instead of the plain account."""
-    failed = first_failure(range(1_000, 1_000 + SCHEDULES // 20))
+    failed = first_failure(range(1_000, 1_000 + SCHEDULES // 12))
     assert failed is None, failed.told()
 
 
