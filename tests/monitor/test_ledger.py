@@ -12,6 +12,7 @@ from monitor.core.facts import Facts
 from monitor.core.membership import Accounting
 from monitor.core.points import (
     ENERGY,
+    HOLE,
     METER,
     PROVISIONAL_ENERGY,
     PROVISIONAL_METER,
@@ -276,6 +277,23 @@ def test_a_log_cut_off_at_its_start_makes_nothing_final_before_it(books: Books) 
     books.take(tick(2_000))
     assert books.rows(METER) == [*before, *[row for row in books.rows(METER) if row.time == 1_010.0]]
     assert books.field(METER, "energy_joules")[-1] == (1_010.0, 3.0)
+
+
+def test_a_death_before_the_first_commit_makes_no_hole(books: Books) -> None:
+    """The log begins at 1 000 s with readings of before: the first life stores [500, 510) and is gone."""
+    books.log.append([read(1_000, 500, 7), read(1_000, 700, 9), tick(1_410)], 0.0)
+    books.log.commit = _killed  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        books.ledger.step()
+    del books.log.commit  # type: ignore[method-assign]
+    books.begin()
+    books.take(tick(1_610))
+    assert books.field(METER, "energy_joules") == [(500.0, 7.0), (700.0, 9.0)]
+    assert books.rows(HOLE) == []
+
+
+def _killed(_commit: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_a_new_life_reads_little_again_and_writes_the_same(books: Books, tmp_path: Path) -> None:
