@@ -94,7 +94,8 @@ class Writer:
             status = cast("int | None", error.status)
             if not status:  # TLS: the client tells it so
                 where = f"{self._server.url}: cannot write to bucket {bucket!r}"
-                raise StoreUnavailable(f"{where}: {error.reason}; see [influxdb] url and ca_file") from error
+                why = " ".join(str(error.reason).split())
+                raise StoreUnavailable(f"{where}: {why}; name the authority in [influxdb] ca_file") from error
             headers: Mapping[str, str] = error.headers or {}
             raise Refused(status, reason_in(error.body or error.reason or ""), retry_after(headers)) from error
 

@@ -9,9 +9,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from books_rows import energy, meter
 from daemon_process import wait_for
+from servers.certificates import Authority
 from servers.http_front import Answer, fronted
 from servers.influxd import ORG, TOKEN, InfluxServer
 from servers.toxiproxy import Toxiproxy
@@ -202,6 +204,24 @@ def test_a_server_that_refuses_every_line_is_to_blame_itself(server: InfluxServe
         assert left_out == []
 
 
+def test_a_certificate_of_another_authority_is_named(server: InfluxServer, tmp_path: Path) -> None:
+    """By TLS with the authority in ca_file rows are stored and read; without it the message says where to put it."""
+    authority = Authority(tmp_path)
+    with fronted(server.port, authority.issue("store")) as front:
+        made = Opened(server.settings(tmp_path.name))
+        strange = InfluxStore(_at(made.settings, front.url), quarantine=lambda line, reason: None)
+        with pytest.raises(StoreUnavailable, match=r"cannot write to bucket .*CERTIFICATE_VERIFY_FAILED.*ca_file"):
+            strange.write(ROWS[:10])
+        with pytest.raises(StoreUnavailable, match=r"cannot read bucket .*CERTIFICATE_VERIFY_FAILED.*ca_file"):
+            strange.read(METER, *EVER)
+        strange.close()
+        trusted = InfluxStore(_at(made.settings, front.url, authority.ca_file), quarantine=lambda line, reason: None)
+        trusted.write(ROWS)
+        assert list(trusted.dump(BOOKS)) == undisturbed(tmp_path, ROWS)
+        trusted.close()
+        made.store.close()
+
+
 @pytest.mark.usefixtures("quick")
 def test_an_answer_that_is_lost_after_the_write_does_no_harm(
     server: InfluxServer, opened: Opened, toxiproxy: Toxiproxy, tmp_path: Path
@@ -335,8 +355,8 @@ def _drop(server: InfluxServer, bucket: str) -> None:
     server.ask("DELETE", f"/api/v2/buckets/{number}")
 
 
-def _at(settings: InfluxDb, url: str) -> InfluxDb:
-    return InfluxDb(**{name: getattr(settings, name) for name in settings.__struct_fields__} | {"url": url})
+def _at(settings: InfluxDb, url: str, ca_file: Path | None = None) -> InfluxDb:
+    return msgspec.structs.replace(settings, url=url, ca_file=ca_file)
 
 
 def _written(store: InfluxStore, rows: Sequence[Row]) -> bool:

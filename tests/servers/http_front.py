@@ -1,11 +1,13 @@
 """A door in front of a server that answers by itself what a test asks for: statuses that a real server seldom gives."""
 
 import http.client
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 Answer = tuple[int, Mapping[str, str], bytes]
 
@@ -21,8 +23,8 @@ class Front:
 
 
 @contextmanager
-def fronted(port: int) -> Iterator[Front]:
-    """The door on a free port, before the server at `port` of 127.0.0.1."""
+def fronted(port: int, certificate: tuple[Path, Path] | None = None) -> Iterator[Front]:
+    """The door on a free port, before the server at `port` of 127.0.0.1; by TLS with this certificate and key."""
     front = Front()
 
     class Handler(BaseHTTPRequestHandler):
@@ -53,9 +55,19 @@ def fronted(port: int) -> Iterator[Front]:
         def log_message(self, *_arguments: object) -> None:
             """A test's output is its own."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    front.url = f"http://127.0.0.1:{server.server_address[1]}"
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, *_arguments: object) -> None:
+            """A client that hangs up is what some tests are about."""
+
+    server = Server(("127.0.0.1", 0), Handler)
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    scheme = "http" if certificate is None else "https"
+    front.url = f"{scheme}://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:
