@@ -7,6 +7,7 @@ At least once: offsets are committed when what they stand for is acknowledged, s
 what comes twice counts once. A message that cannot be used is a dead letter, and never stops its partition.
 """
 
+import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -31,6 +32,7 @@ from monitor.selfmetrics import SourceSnapshot
 GROUP_SUFFIX: Final = "-ingest"
 GATHER_SECONDS: Final = 0.2
 """Between polls while little comes: one record of 200 requests costs what a record of one does."""
+CLOSE_SECONDS: Final = 5.0
 _MANY: Final = 2_000
 
 logger = structlog.get_logger()
@@ -60,6 +62,8 @@ class KafkaIngest:
         self._reader = TopicReader(config.kafka, self._topics, config.kafka.group + GROUP_SUFFIX)
         self.counts = IngestCounts()
         self._waiting: Counter[str] = Counter()
+        self._in_step = threading.Lock()
+        self._closed = False
 
     @property
     def lost_messages(self) -> int:
@@ -89,6 +93,18 @@ class KafkaIngest:
 
     def step(self) -> float:
         """Reads, places, stores and commits what has come; returns the seconds to wait before the next time."""
+        with self._in_step:
+            return CLOSE_SECONDS if self._closed else self._step()
+
+    def close(self) -> None:
+        """Leaves the group and lets go of the connections; the writer is its maker's. From any thread."""
+        self._closed = True
+        if self._in_step.acquire(timeout=CLOSE_SECONDS):  # else the brokers do not answer, and the process ends anyway
+            self._reader.close()
+            self._facts_log.close()
+            self._in_step.release()
+
+    def _step(self) -> float:
         found = self._reader.poll()
         if not found:
             return 0.0
@@ -102,12 +118,7 @@ class KafkaIngest:
         for part in self.lag():
             waiting[self._topics[part.topic].source] += part.messages
         self._waiting = waiting
-        return 0.0 if taken >= _MANY else GATHER_SECONDS
-
-    def close(self) -> None:
-        """Leaves the group and lets go of the connections; the writer is its maker's."""
-        self._reader.close()
-        self._facts_log.close()
+        return 0.0 if taken >= _MANY or self._reader.has_more else GATHER_SECONDS
 
     def _take(self, found: Mapping[Any, Sequence[Any]]) -> int:
         placer = Placer(self._facts(), self._this_host)

@@ -83,8 +83,9 @@ class TopicReader:
         consumer = self._opened()
         try:
             self._pause_who_holds()
-            found = consumer.poll(timeout_ms, max_records=_ALL_THERE_IS)
-            self._take(found)
+            limit = self._limit()
+            ready = any(state.held[0].timestamp <= limit for state in self._holding())
+            self._take(consumer.poll(0 if ready else timeout_ms, max_records=_ALL_THERE_IS))
             return self._give()
         except kafka_errors.NoOffsetForPartitionError as error:
             self._begin_at_the_oldest(dict.fromkeys(error.args[0]))
@@ -93,6 +94,11 @@ class TopicReader:
         except kafka_errors.KafkaError as error:
             raise self._unavailable("cannot read", error) from error
         return {}
+
+    @property
+    def has_more(self) -> bool:
+        """Whether messages are here already that the next poll may give."""
+        return bool(self._holding())
 
     def log_time(self, part: TopicPartition) -> UnixSeconds:
         """The running maximum of the timestamps of the partition's messages that are dealt with."""
@@ -177,7 +183,7 @@ class TopicReader:
             state.moved_at = monotonic()
 
     def _give(self) -> Mapping[TopicPartition, Sequence[Any]]:
-        limit_ms = (self._slowest() + AHEAD_SECONDS) * 1_000
+        limit_ms = self._limit()
         given: dict[TopicPartition, Sequence[Any]] = {}
         for part, state in list(self._parts.items()):
             if not state.held:
@@ -189,6 +195,13 @@ class TopicReader:
                 state.given, state.held = state.held[:count], state.held[count:]
                 given[part] = state.given
         return given
+
+    def _holding(self) -> list[_Part]:
+        return [state for state in list(self._parts.values()) if state.held]
+
+    def _limit(self) -> float:
+        """The timestamp, in ms, up to which messages are handed on."""
+        return (self._slowest() + AHEAD_SECONDS) * 1_000
 
     def _slowest(self) -> UnixSeconds:
         """The least time at which a partition stands that has more to give, here or at its broker."""

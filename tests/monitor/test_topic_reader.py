@@ -1,0 +1,94 @@
+"""The reader of gateways' topics: in step by timestamps, whatever the partitions hold, and nothing lost on the way."""
+
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+from kafka import KafkaProducer
+from servers.kafka import KafkaServer
+
+from monitor.config.output_sections import Kafka
+from monitor.roles.topic_reader import AHEAD_SECONDS, TopicReader
+
+NOON = 1_780_000_000.0
+
+
+@pytest.fixture
+def topic(kafka: KafkaServer) -> str:
+    return kafka.create_topic(f"step-{uuid4().hex[:8]}", 4, message_timestamp_type="CreateTime", retention_ms=-1)
+
+
+@pytest.fixture
+def reader(kafka: KafkaServer, topic: str) -> Iterator[TopicReader]:
+    reader = TopicReader(Kafka(bootstrap_servers=(kafka.bootstrap,)), [topic], topic)
+    yield reader
+    reader.close()
+
+
+def put(kafka: KafkaServer, topic: str, moments: dict[int, list[float]]) -> None:
+    """Messages of 200 bytes that compress to nothing, stamped at these moments, by partition."""
+    producer = KafkaProducer(bootstrap_servers=kafka.bootstrap, linger_ms=20, batch_size=2**16, compression_type="lz4")
+    for part, times in moments.items():
+        for moment in times:
+            producer.send(topic, b"x" * 200, partition=part, timestamp_ms=round((NOON + moment) * 1_000))
+    producer.flush()
+    producer.close()
+
+
+def test_partitions_are_handed_on_in_step(kafka: KafkaServer, topic: str, reader: TopicReader) -> None:
+    """Six hours in four partitions of unlike density: no message is a minute ahead of one that is still to come."""
+    hours = 21_600
+    moments = {
+        0: [float(second) for second in range(0, hours, 1)],
+        1: [float(second) for second in range(0, hours, 7)],
+        2: [float(second) for second in range(hours // 2, hours, 2)],
+        3: [],
+    }
+    put(kafka, topic, moments)
+    given: list[tuple[int, int, float]] = []
+    polls: list[list[float]] = []
+    while len(given) < sum(map(len, moments.values())):
+        found = reader.poll()
+        now = [message.timestamp / 1_000 - NOON for messages in found.values() for message in messages]
+        given += [(part.partition, message.offset, 0.0) for part, messages in found.items() for message in messages]
+        if now:
+            polls.append(now)
+        reader.settle()
+    assert sorted(given) == sorted((part, offset, 0.0) for part, all_ in moments.items() for offset in range(len(all_)))
+    newest = float("-inf")
+    for now in polls:
+        assert newest <= min(now) + AHEAD_SECONDS + 1.0
+        newest = max(newest, *now)
+    assert [lag.messages for lag in reader.lag()] == [0, 0, 0, 0]
+
+
+def test_again_after_a_rewind(kafka: KafkaServer, topic: str, reader: TopicReader) -> None:
+    """What was not dealt with comes again, first and in order, before anything newer."""
+    put(kafka, topic, {0: [float(second) for second in range(100)]})
+    first: list[int] = []
+    while not first:
+        first = [message.offset for messages in reader.poll().values() for message in messages]
+        reader.rewind()
+    taken: list[int] = []
+    while len(taken) < 100:
+        taken += [message.offset for messages in reader.poll().values() for message in messages]
+        reader.settle()
+    assert taken == list(range(100))
+
+
+def test_a_new_member_begins_where_the_group_stopped(kafka: KafkaServer, topic: str, reader: TopicReader) -> None:
+    """Settled messages never come to the next member."""
+    put(kafka, topic, {0: [0.0, 1.0]})
+    count = 0
+    while count < 2:
+        count += sum(map(len, reader.poll().values()))
+        reader.settle()
+    reader.close()
+    put(kafka, topic, {0: [2.0]})
+    other = TopicReader(Kafka(bootstrap_servers=(kafka.bootstrap,)), [topic], topic)
+    offsets: list[int] = []
+    while not offsets:
+        offsets = [message.offset for messages in other.poll().values() for message in messages]
+        other.settle()
+    other.close()
+    assert offsets == [2]
