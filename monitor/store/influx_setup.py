@@ -139,7 +139,12 @@ class _Buckets:
         except Refused as refused:
             if refused.reason.startswith("bucket"):
                 return None
-            raise self._server.unavailable("find", f"bucket {name!r}", refused) from refused
+            if "organization" in refused.reason:
+                raise self._server.unavailable("find", f"bucket {name!r}", refused) from refused
+            raise StoreUnavailable(
+                f'{self._server.url}: this server has no /api/v2/buckets. InfluxDB 1.x: set [influxdb] api = "v1".'
+                f" InfluxDB 3: make {name!r} and its siblings as databases with its own tools, retentions as in [store]"
+            ) from refused
         return found["buckets"][0] if found["buckets"] else None
 
     def _id(self, name: str) -> str:

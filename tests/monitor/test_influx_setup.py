@@ -3,14 +3,19 @@
 from pathlib import Path
 
 import pytest
+from books_rows import meter
 from click.testing import CliRunner, Result
+from conftest import served
 from servers.influxd import InfluxServer
+from servers.influxdb1 import InfluxServer1
 
+from collectors.clock import SystemClock
 from monitor.cli.main import cli
 from monitor.config.output_sections import InfluxDb
-from monitor.core.points import BOOKS, MEASUREMENTS, REQUEST_ENERGY
+from monitor.core.points import BOOKS, MEASUREMENTS, METER, REQUEST_ENERGY
 from monitor.store.influx import InfluxStore
 from monitor.store.influx_setup import Setup
+from monitor.store.protocol import StoreUnavailable
 from monitor.store.quarantine import Quarantine
 from monitor.store.sqlite import SqliteStore
 
@@ -85,6 +90,29 @@ def test_a_server_that_is_not_there_is_named(influxd: InfluxServer, tmp_path: Pa
     told = run("store", "setup", "--config", wrong)
     assert told.exit_code == 3
     assert "nobody's" in told.output
+
+
+def test_a_server_of_1_x_knows_its_users(influxdb1: InfluxServer1, tmp_path: Path) -> None:
+    """ "user:password" is the token. A wrong password is named with its file; the 2.x interface is not there."""
+    for server in served(lambda folder: InfluxServer1(folder, users=True), tmp_path / "influxdb1"):
+        server.ask("POST", "/query?q=CREATE%20USER%20tests%20WITH%20PASSWORD%20%27any%27%20WITH%20ALL%20PRIVILEGES")
+        file = configured(tmp_path, server.settings("books"))
+        assert run("store", "setup", "--config", file).exit_code == 0
+        store = InfluxStore(server.settings("books"), quarantine=Quarantine())
+        row = meter(float(int(SystemClock().now())), 1.0)
+        store.write([row])
+        server.token_file.write_text("tests:another")
+        stranger = InfluxStore(server.settings("books"), quarantine=Quarantine())
+        why = rf"401 authorization failed.*valid token into {server.token_file}"
+        with pytest.raises(StoreUnavailable, match=why):
+            stranger.write([row])
+        with pytest.raises(StoreUnavailable, match=why):
+            stranger.read(METER, 0.0, row.time)
+        assert store.read(METER, 0.0, row.time + 1.0) == [row]
+        for each in (store, stranger):
+            each.close()
+    told = run("store", "setup", "--config", configured(tmp_path, influxdb1.settings("books", api="v2")))
+    assert (told.exit_code, 'set [influxdb] api = "v1"' in told.output) == (3, True)
 
 
 def test_a_bucket_may_have_a_mapping_of_its_own(influxd: InfluxServer, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A real InfluxDB 1.x, as Debian packages it, in a folder. It knows no users: any token is good."""
+"""A real InfluxDB 1.x, as Debian packages it, in a folder. It knows no users, unless told to: any token is good."""
 
 from pathlib import Path
 
@@ -17,6 +17,7 @@ bind-address = "127.0.0.1:{rpc}"
 [http]
   bind-address = "127.0.0.1:{port}"
   log-enabled = false
+  auth-enabled = {users}
 [monitor]
   store-enabled = false
 """
@@ -27,11 +28,16 @@ class InfluxServer1(InfluxServer):
 
     api = "v1"
 
+    def __init__(self, folder: Path, *, users: bool = False) -> None:
+        self._users = users
+        super().__init__(folder)
+
     def _command(self, folder: Path) -> list[str | Path]:
         binary = program("influxdb 1", cache_folder() / "influxd-v1")
         folder.mkdir(parents=True, exist_ok=True)
         config = folder / "influxdb.conf"
-        config.write_text(_CONFIG.format(folder=folder, rpc=server_port(), port=self.port))
+        users = str(self._users).lower()
+        config.write_text(_CONFIG.format(folder=folder, rpc=server_port(), port=self.port, users=users))
         return [binary, "-config", config]
 
     def start(self, wait: bool = True) -> None:
