@@ -5,7 +5,7 @@
 It has no state of its own that a crash could lose: killed anywhere and started again, it writes the same rows.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import nextafter
 
 import msgspec
@@ -13,6 +13,7 @@ import structlog
 
 from collectors.readings import EnergyReading
 from collectors.units import SECONDS_PER_DAY, SECONDS_PER_HOUR, UnixSeconds
+from monitor.core.account import RequestsAs
 from monitor.core.allocation import window_sums
 from monitor.core.book import Book, provisional_rows
 from monitor.core.emissions.factors import Intensity
@@ -20,9 +21,11 @@ from monitor.core.facts import Facts
 from monitor.core.membership import Accounting
 from monitor.core.points import ENERGY, HOLE, METER, RESTATEMENT, Row
 from monitor.core.readings import PARENT_REACH_SECONDS, Told
+from monitor.core.request_energy import RequestEnergy
 from monitor.core.usage import Usage
 from monitor.core.window import grid_starts, window_at, window_start
 from monitor.ledger.entering import Entering, Touch
+from monitor.ledger.finishing import Finishing
 from monitor.ledger.late import Late
 from monitor.ledger.mending import Restatements
 from monitor.ledger.restating import STREAMS, Source, restate, restated_anew
@@ -32,6 +35,7 @@ from monitor.store.protocol import Store
 from monitor.store.rollup import write_rollups
 
 ROWS_AT_ONCE = 20_000
+PROVISIONAL_ROWS_AT_ONCE = 4_000  # they are wanted soon: a request of a store's usual size, and on with the next
 
 
 class Progress(msgspec.Struct):
@@ -63,10 +67,18 @@ class Ledger:
         *,
         show_provisional: bool = True,
         owns: Callable[[str], bool] = lambda _host: True,
+        request_rows: bool = True,
+        finished: Callable[[Sequence[RequestEnergy]], None] | None = None,
     ) -> None:
-        """`owns` tells which hosts of the store are this partition's: it rolls up theirs alone."""
+        """`owns` tells which hosts of the store are this partition's: it rolls up theirs alone.
+
+        Of each request's energy the store gets a row for each window with `request_rows`; with `finished` that gets one
+        entry for the whole request instead, at least once, before the commit that claims its last window.
+        """
         self._log, self._store, self._terms, self._read_facts = log, store, terms, facts
         self._show_provisional, self._owns = show_provisional, owns
+        self._finished = finished
+        self._requests: RequestsAs = "shares" if finished else "rows" if request_rows else "neither"
         self._facts = facts()
         self._decoder = Decoder()
         self.progress = Progress()
@@ -100,8 +112,9 @@ class Ledger:
 
     def _resume(self) -> None:
         self._torn = False
-        self._book = Book(self._terms, self._intensity_at)
+        self._book = Book(self._terms, self._intensity_at, requests=self._requests)
         self._rows: list[Row] = []
+        self._entries: list[RequestEnergy] = []
         self._letters: list[DeadLetter] = []
         self._dirty: set[tuple[int, str]] = set()
         self._shown: set[tuple[int, str]] = set()
@@ -124,7 +137,10 @@ class Ledger:
         if hole is not None:
             self._name_hole(hole, commit.watermark if commit else hole.start)
         self._late = Late(self._terms, self._mark)
-        self._restatements = Restatements(self._store, self._terms)
+        self._restatements = Restatements(self._store, self._terms, request_rows=self._requests == "rows")
+        whole_from = self._beginning if commit else self._final_end
+        first = self._next_window() if whole_from > float("-inf") and not commit else self._first_whole()
+        self._finishing = Finishing(self._terms, self._book, first) if self._finished else None
         if commit is not None:
             self._restatements.recall(commit.mark, self._owns)
         self._open_hours: set[UnixSeconds] = set()
@@ -257,7 +273,7 @@ class Ledger:
         days = {day for day in self._open_days if day + SECONDS_PER_DAY <= self._final_end}
         if hours or days:
             self._flush()
-            write_rollups(self._store, hours, days)
+            write_rollups(self._store, hours, days, owns=self._owns)
             self._open_hours -= hours
             self._open_days -= days
 
@@ -296,8 +312,8 @@ class Ledger:
         if self._letters:
             self._log.reject(self._letters)
             self._letters = []
-        for window, host in self._gone:  # behind the final rows: at no moment is neither there
-            self._store.replace_provisional(host, self._starts(window), ())
+        if self._gone:  # behind the final rows: at no moment is neither there
+            self._store.replace_provisional_pages({(host, self._starts(window)): () for window, host in self._gone})
         self._gone = []
 
     def _commit(self) -> None:
@@ -325,9 +341,15 @@ class Ledger:
         over = window_at(self._log_time, length) if self._log_time > float("-inf") else first
         due = {page for page in self._dirty if first <= page[0] < over}
         self._dirty = {page for page in self._dirty if page[0] >= over}
+        pages: dict[tuple[str, UnixSeconds], list[Row]] = {}
         for window, host in sorted(due):
             rows = self._book.account(host, window, line=float("inf")).rows
-            self._store.replace_provisional(host, self._starts(window), provisional_rows(rows))
+            pages[host, self._starts(window)] = provisional_rows(rows)
+            if sum(map(len, pages.values())) >= PROVISIONAL_ROWS_AT_ONCE:
+                self._store.replace_provisional_pages(pages)
+                pages = {}
+        if pages:
+            self._store.replace_provisional_pages(pages)
         self._shown |= due
 
     def _intensity_at(self, zone: str, at: UnixSeconds) -> Intensity | None:

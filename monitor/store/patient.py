@@ -44,6 +44,9 @@ class PatientStore:
     def replace_provisional(self, host: str, window_start: UnixSeconds, rows: Sequence[Row]) -> None:
         self._patiently(self._store.replace_provisional, host, window_start, rows)
 
+    def replace_provisional_pages(self, pages: Mapping[tuple[str, UnixSeconds], Sequence[Row]]) -> None:
+        self._patiently(self._store.replace_provisional_pages, pages)
+
     def read(
         self,
         measurement: Measurement,

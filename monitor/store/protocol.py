@@ -28,6 +28,10 @@ class Store(Protocol):
         """Makes these the only provisional rows of that host and window; none deletes them."""
         ...
 
+    def replace_provisional_pages(self, pages: Mapping[tuple[str, UnixSeconds], Sequence[Row]]) -> None:
+        """The same for many (host, window start) at once: a request to a server far away costs more than its rows."""
+        ...
+
     def read(
         self,
         measurement: Measurement,

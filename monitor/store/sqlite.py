@@ -57,11 +57,16 @@ class SqliteStore:
 
     def replace_provisional(self, host: str, window_start: UnixSeconds, rows: Sequence[Row]) -> None:
         """Makes these the only provisional rows of that host and window; none deletes them."""
+        self.replace_provisional_pages({(host, window_start): rows})
+
+    def replace_provisional_pages(self, pages: Mapping[tuple[str, UnixSeconds], Sequence[Row]]) -> None:
+        """The same for many (host, window start) at once, in one transaction."""
         with self._transaction("write"):
             for measurement in PROVISIONAL:
                 statement = self._table(measurement).delete_window()
-                self._connection.execute(statement, (window_start, host))
-            self._upsert(rows, "window")
+                self._connection.executemany(statement, [(start, host) for host, start in pages])
+            for rows in pages.values():
+                self._upsert(rows, "window")
 
     def read(
         self,

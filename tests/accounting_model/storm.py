@@ -259,5 +259,5 @@ class Hand:
 
 
 LOG_CALLS = ("read", "committed", "commit", "reject")
-STORE_CALLS = ("read", "write", "mark_rolled_up", "replace_provisional")
+STORE_CALLS = ("read", "write", "mark_rolled_up", "replace_provisional_pages")
 WRITES = ("write", "mark_rolled_up")

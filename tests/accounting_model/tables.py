@@ -39,11 +39,16 @@ class MemoryStore:
 
     def replace_provisional(self, host: str, window_start: float, rows: Sequence[Row]) -> None:
         """Makes these the only provisional rows of that host and window."""
-        for measurement in PROVISIONAL:
-            at = self._tables.rows.get((measurement.name, "window"), {}).get(window_start, {})
-            for tags in [tags for tags in at if tags[0] == host]:
-                del at[tags]
-        self._tables.put(rows, "window")
+        self.replace_provisional_pages({(host, window_start): rows})
+
+    def replace_provisional_pages(self, pages: Mapping[tuple[str, float], Sequence[Row]]) -> None:
+        """The same for many (host, window start) at once."""
+        for (host, window_start), rows in pages.items():
+            for measurement in PROVISIONAL:
+                at = self._tables.rows.get((measurement.name, "window"), {}).get(window_start, {})
+                for tags in [tags for tags in at if tags[0] == host]:
+                    del at[tags]
+            self._tables.put(rows, "window")
 
     def read(
         self,

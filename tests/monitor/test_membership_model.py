@@ -325,7 +325,7 @@ class Fuse:
 class Mortal:
     """A store or a log whose writing calls a fuse watches."""
 
-    WATCHED = ("write", "replace_provisional", "mark_rolled_up", "commit", "reject")
+    WATCHED = ("write", "replace_provisional_pages", "mark_rolled_up", "commit", "reject")
 
     def __init__(self, inner: Any, fuse: Fuse) -> None:
         self._inner, self._fuse = inner, fuse

@@ -278,6 +278,17 @@ def test_provisional_rows_of_a_window_are_replaced_together(store: Store) -> Non
     assert store.read(PROVISIONAL_METER, *EVER) == []
 
 
+def test_provisional_windows_are_replaced_together(store: Store) -> None:
+    """Three hosts' windows in one call, one of them emptied: as three calls would leave them."""
+    rows = {host: meter(10.0, 1.0, PROVISIONAL_METER, host=host) for host in ("h1", "h2", "h3")}
+    for host, row in rows.items():
+        store.replace_provisional(host, 10.0, [row])
+    newer = meter(10.0, 5.0, PROVISIONAL_METER)
+    more = meter(20.0, 6.0, PROVISIONAL_METER)
+    store.replace_provisional_pages({("h1", 10.0): [newer], ("h1", 20.0): [more], ("h2", 10.0): []})
+    assert store.read(PROVISIONAL_METER, *EVER) == [newer, rows["h3"], more]
+
+
 def test_a_write_is_whole_or_not_at_all(store: Store) -> None:
     """A row with too few fields is a mistake of ours; its neighbours are not stored without it."""
     with pytest.raises(Exception, match=r"bind|shorter"):
