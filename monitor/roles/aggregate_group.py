@@ -29,6 +29,7 @@ from monitor.log.kafka_facts import KafkaFacts
 from monitor.log.kafka_feed import KafkaFeed
 from monitor.log.kafka_group import GroupMember
 from monitor.log.kafka_partition import KafkaPartition
+from monitor.log.kafka_topics import check_topics
 from monitor.log.kafka_writer import KafkaWriter
 from monitor.log.protocol import LogUnavailable, Stream
 from monitor.roles.control import FactsReader, TermsChanged, accounting_of, agree_on_terms
@@ -126,6 +127,8 @@ class GroupAggregate:
 
     def _agreed_terms(self) -> Accounting:
         if self._terms is None:
+            if differences := check_topics(self._config):
+                raise LogUnavailable(f"the topics cannot hold the books: {'; '.join(differences)}")
             wanted = accounting_of(self._config)
             try:
                 self._terms = agree_on_terms(self._facts_log, self._writer, wanted, self._now())

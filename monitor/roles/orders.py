@@ -15,6 +15,7 @@ from monitor.log.codec import Restate, restate_record
 from monitor.log.protocol import LogWriter
 from monitor.log.sqlite import SqliteLog
 from monitor.roles.embedded import LOG_FILE, STORE_FILE
+from monitor.store.protocol import Store
 from monitor.store.sqlite import SqliteStore
 
 FOLDER = "orders"
@@ -37,18 +38,23 @@ def mistake_in(order: Restate, folder: Path, config: Config) -> str | None:
         return f"{folder} holds no books"
     store, log = SqliteStore(folder / STORE_FILE, read_only=True), SqliteLog(folder / LOG_FILE, read_only=True)
     try:
-        hosts = store.last_times(METER, "host").keys() | store.last_times(USAGE, "host").keys()
-        if order.host not in hosts:
-            return f"no host {order.host!r} in the books; there are: {', '.join(sorted(hosts)) or 'none'}"
-        here = {"host": (order.host,)}
-        if not any(store.read(each, order.start, order.end, where=here, limit=1) for each in (METER, USAGE)):
-            return f"host {order.host!r} has no final window that starts between --from and --to"
-        oldest = (log.log_time() or 0.0) - config.log.restate_within_seconds
-        if order.end <= oldest:
-            return f"too old: windows are restated up to [log] restate_within, back to {rfc3339(oldest)}"
+        return mistake_in_books(order, store, log.log_time() or 0.0, config)
     finally:
         log.close()
         store.close()
+
+
+def mistake_in_books(order: Restate, store: Store, log_time: UnixSeconds, config: Config) -> str | None:
+    """The same, of any store, at a log time."""
+    hosts = store.last_times(METER, "host").keys() | store.last_times(USAGE, "host").keys()
+    if order.host not in hosts:
+        return f"no host {order.host!r} in the books; there are: {', '.join(sorted(hosts)) or 'none'}"
+    here = {"host": (order.host,)}
+    if not any(store.read(each, order.start, order.end, where=here, limit=1) for each in (METER, USAGE)):
+        return f"host {order.host!r} has no final window that starts between --from and --to"
+    oldest = log_time - config.log.restate_within_seconds
+    if order.end <= oldest:
+        return f"too old: windows are restated up to [log] restate_within, back to {rfc3339(oldest)}"
     return None
 
 
