@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 import pytest
+from fleet_faults import FaultHouse, fault_house
 from servers.influxd import InfluxServer
 from servers.influxdb1 import InfluxServer1
 from servers.kafka import KafkaServer
@@ -67,6 +68,15 @@ def influxd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InfluxServer]:
 def influxdb1(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InfluxServer1]:
     """An InfluxDB 1.x for the session; likewise."""
     yield from served(InfluxServer1, tmp_path_factory.mktemp("influxdb1"))
+
+
+@pytest.fixture(scope="session")
+def faults(
+    tmp_path_factory: pytest.TempPathFactory, kafka: KafkaServer, influxd: InfluxServer, toxiproxy: Toxiproxy
+) -> Iterator[FaultHouse]:
+    """For whole-fleet runs with a disturbance; where `kafka` can be had, its own broker can."""
+    with fault_house(tmp_path_factory.mktemp("faults-kafka"), influxd, toxiproxy) as house:
+        yield house
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

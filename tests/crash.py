@@ -2,13 +2,14 @@
 
 Collectors, gateway, ingest and aggregators are processes; Kafka and InfluxDB are killed too. What the disturbed run
 leaves in InfluxDB has to be the undisturbed books, byte for byte, revision aside. Everything random comes from a seed.
+Beside the kills a run takes disturbances of a test's own (tests/fleet_faults.py).
 """
 
 import json
 import math
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,9 @@ EVENTS_PER_MESSAGE = 20
 class Plan:
     """One crash run. `speed`: how much faster than recorded; rates are of log time.
 
-    With `clock` "broker" it runs in real time, from `start` on: records are stamped by Kafka, aggregators tick.
+    With `clock` "broker" it runs in real time, from `start` on: records are stamped by Kafka, aggregators tick; the
+    hosts' clocks are `clocks_behind_seconds` behind the broker's. Of the requests `late_ratio` come `late_seconds`
+    after their end, where not told otherwise just behind the horizon.
     """
 
     seed: int
@@ -53,6 +56,15 @@ class Plan:
     aggregators: int = 2
     ingests: int = 2
     patience_seconds: float = 900.0
+    clocks_behind_seconds: float = 0.0
+    read_every_seconds: int = 1
+    late_ratio: float = 0.005
+    late_seconds: tuple[float, float] | None = None
+
+    @property
+    def span_seconds(self) -> float:
+        """How long it is played, in the test's own time."""
+        return self.minutes * 60 / self.speed
 
     @property
     def reread_bound_seconds(self) -> float:
@@ -80,7 +92,7 @@ class Outcome:
 
 
 def write_recording(folder: Path, plan: Plan, number: int) -> Path:
-    """A host with a GPU and a CPU package, read once a second."""
+    """A host with a GPU and a CPU package."""
     chance = random.Random(f"{plan.seed}/{number}")
     folder.mkdir(parents=True)
     host = f"host-{number:02d}"
@@ -91,20 +103,22 @@ def write_recording(folder: Path, plan: Plan, number: int) -> Path:
     )
     gpu_joules = cpu_joules = 0.0
     rows = ["time,device,power_watts,energy_joules_total"]
-    for second in range(int(plan.minutes * 60) + 1):
+    each = plan.read_every_seconds
+    for second in range(0, int(plan.minutes * 60) + 1, each):
         rows.append(f"{plan.start + second},gpu0,,{gpu_joules:.3f}")
         rows.append(f"{plan.start + second},cpu0,,{cpu_joules:.3f}")
-        gpu_joules += 150.0 + 120.0 * math.sin(second / 40.0 + number) + chance.uniform(0.0, 30.0)
-        cpu_joules += 80.0 + chance.uniform(0.0, 20.0)
+        gpu_joules += each * (150.0 + 120.0 * math.sin(second / 40.0 + number) + chance.uniform(0.0, 30.0))
+        cpu_joules += each * (80.0 + chance.uniform(0.0, 20.0))
     (folder / "readings.csv").write_text("\n".join(rows) + "\n")
     return folder
 
 
 def arrivals(plan: Plan) -> Iterator[tuple[float, int, bytes]]:
-    """(when it arrived, which host's, the event): one in 50 comes twice, one in 200 later than the horizon."""
+    """(when it arrived, which host's, the event): one in 50 comes twice, some come late."""
     chance = random.Random(f"{plan.seed}/requests")
     found: list[tuple[float, int, bytes]] = []
     start = plan.start
+    late_seconds = plan.late_seconds or (plan.horizon_seconds, 1.5 * plan.horizon_seconds)
     end = start + plan.minutes * 60 - 30.0
     for number in range(int(plan.minutes * 60 * plan.requests_per_second)):
         begin = start + 5.0 + number / plan.requests_per_second * (end - start - 5.0) / (plan.minutes * 60)
@@ -123,8 +137,8 @@ def arrivals(plan: Plan) -> Iterator[tuple[float, int, bytes]]:
         }
         raw = json.dumps(event).encode()
         delay = chance.uniform(0.05, 2.0)
-        if chance.random() < 0.005:
-            delay += plan.horizon_seconds * chance.uniform(1.0, 1.5)
+        if chance.random() < plan.late_ratio:
+            delay += chance.uniform(*late_seconds)
         found.append((ends + delay, host, raw))
         if chance.random() < 0.02:
             found.append((ends + delay + chance.uniform(0.0, 30.0), host, raw))
@@ -157,73 +171,137 @@ def recorded_joules(loaded: list[Recording]) -> float:
     return math.fsum(reading.energy_joules for recording in loaded for reading in recording.readings)
 
 
-class CrashRun:
-    """Plays one plan on servers of its own, in a folder."""
+Disturbance = tuple[float, Callable[["CrashRun"], None]]
+"""(second of the run, what happens then). Below 0 nothing but the servers runs yet; what is later than the last event
+happens behind it."""
 
-    def __init__(self, plan: Plan, folder: Path, say: Callable[[str], None] = lambda _text: None) -> None:
+
+@dataclass(kw_only=True)
+class Servers:
+    """Where a run plays: servers that go on after it, and how its processes reach them, perhaps through a proxy.
+
+    `links` maps processes by name to another address of Kafka; without `token_file` it is the server's.
+    """
+
+    kafka: KafkaServer
+    influx: InfluxServer
+    influx_url: str
+    token_file: Path | None = None
+    links: dict[str, str] = field(default_factory=dict)
+
+
+class CrashRun:
+    """Plays one plan in a folder, on servers of its own where none are given.
+
+    `books` keeps what an undisturbed run leaves, by plan, for the runs of the same plan. `last` is done when everything
+    is final, before the books are compared.
+    """
+
+    fleet: Fleet
+    recordings: list[Path]
+
+    def __init__(
+        self,
+        plan: Plan,
+        folder: Path,
+        say: Callable[[str], None] = lambda _text: None,
+        *,
+        servers: Servers | None = None,
+        disturbances: Sequence[Disturbance] = (),
+        last: Callable[["CrashRun"], None] = lambda _run: None,
+        books: dict[Plan, list[str]] | None = None,
+    ) -> None:
         self.plan, self.folder, self._say = plan, folder, say
         self._chance = random.Random(plan.seed)
-        self.kafka, self.influx = KafkaServer(folder / "kafka"), InfluxServer(folder / "influxd")
+        self._own = servers is None
+        if servers is None:
+            kafka, influx = KafkaServer(folder / "kafka"), InfluxServer(folder / "influxd")
+            servers = Servers(kafka=kafka, influx=influx, influx_url=influx.url)
+        self.servers, self.kafka, self.influx = servers, servers.kafka, servers.influx
+        self._disturbances, self._last = list(disturbances), last
+        self._books = {} if books is None else books
         self.outcome = Outcome()
 
     def run(self) -> Outcome:
         """Everything, from the servers' start to the comparison."""
         began = time.monotonic()
         plan = self.plan
-        recordings = [write_recording(self.folder / f"host-{each:02d}", plan, each) for each in range(plan.hosts)]
-        fleet = None
+        self.recordings = [write_recording(self.folder / f"host-{each:02d}", plan, each) for each in range(plan.hosts)]
+        started = False
         try:
-            self.kafka.start()
-            self.influx.start()
-            fleet = Fleet(
-                folder=self.folder / "fleet",
-                bootstrap=self.kafka.bootstrap,
-                influx_url=self.influx.url,
-                influx_org=self.influx.settings("any").org,
-                influx_token_file=self.influx.token_file,
-                partitions=plan.partitions,
-                horizon=f"{plan.horizon_seconds:g}s",
-                mark_interval=f"{plan.mark_seconds:g}s",
-                session="6s",
-                clock=plan.clock,
-            )
+            if self._own:
+                self.kafka.start()
+                self.influx.start()
+            self.fleet = self._make_fleet()
+            started = True
             self.kafka.create_topic(
-                fleet.gateway_topic, plan.partitions, message_timestamp_type="CreateTime", retention_ms=-1
+                self.fleet.gateway_topic, plan.partitions, message_timestamp_type="CreateTime", retention_ms=-1
             )
-            fleet.make_places()
-            self._play(fleet, recordings)
-            self._finish(fleet)
-            self._compare(fleet, recordings)
+            self.fleet.make_places(check=self._own)
+            self._play()
+            self._finish()
+            self._last(self)
+            self._compare()
         finally:
-            if fleet is not None:
-                fleet.stop()
-            self.influx.stop()
-            self.kafka.stop()
+            if started:
+                self.fleet.stop()
+            if self._own:
+                self.influx.stop()
+                self.kafka.stop()
         self.outcome.wall_seconds = time.monotonic() - began
         return self.outcome
 
-    def _play(self, fleet: Fleet, recordings: list[Path]) -> None:
+    def start_process(self, name: str) -> None:
+        """One of the plan's processes, by its name: aggregate-0, ingest-1, collect-2."""
+        kind, _, number = name.partition("-")
+        if kind == "collect":
+            self.fleet.start_collector(name, self.recordings[int(number)], self.plan.speed)
+        else:
+            self.fleet.start(name, kind)
+
+    def named(self, kind: str) -> list[str]:
+        """The processes of one role."""
         plan = self.plan
-        for number in range(plan.aggregators):
-            fleet.start(f"aggregate-{number}", "aggregate")
-        for number in range(plan.ingests):
-            fleet.start(f"ingest-{number}", "ingest")
-        for number, recording in enumerate(recordings):
-            fleet.start_collector(f"collect-{number}", recording, plan.speed)
-        gateway = Gateway(fleet.config.kafka, fleet.gateway_topic, plan.partitions)
-        began, span_seconds = time.monotonic(), plan.minutes * 60 / plan.speed
+        counts = {"collect": plan.hosts, "ingest": plan.ingests, "aggregate": plan.aggregators}
+        return [f"{kind}-{number}" for number in range(counts[kind])]
+
+    def _make_fleet(self) -> Fleet:
+        plan = self.plan
+        return Fleet(
+            folder=self.folder / "fleet",
+            bootstrap=self.kafka.bootstrap,
+            influx_url=self.servers.influx_url,
+            influx_org=self.influx.settings("any").org,
+            influx_token_file=self.servers.token_file or self.influx.token_file,
+            partitions=plan.partitions,
+            horizon=f"{plan.horizon_seconds:g}s",
+            mark_interval=f"{plan.mark_seconds:g}s",
+            session="6s",
+            clock=plan.clock,
+            links=self.servers.links,
+        )
+
+    def _play(self) -> None:
+        plan = self.plan
+        for _, disturb in [each for each in self._disturbances if each[0] < 0]:
+            disturb(self)
+        for kind in ("aggregate", "ingest", "collect"):
+            for name in self.named(kind):
+                self.start_process(name)
+        gateway = Gateway(self.fleet.config.kafka, self.fleet.gateway_topic, plan.partitions)
+        began = time.monotonic()
         if plan.clock == "broker":
-            began += plan.start - time.time()
-        victims = self._victims(span_seconds)
-        due, waiting = next(victims, None), [[] for _ in range(plan.hosts)]
+            began += plan.start + plan.clocks_behind_seconds - time.time()
+        happenings = iter(self._happenings())
+        due, waiting = next(happenings, None), [[] for _ in range(plan.hosts)]
         for arrived, host, raw in arrivals(plan):
-            elapsed = (arrived - plan.start) / plan.speed
+            elapsed = min((arrived - plan.start) / plan.speed, plan.span_seconds)  # hours late need no hours here
             while (now := time.monotonic() - began) < elapsed or (due is not None and due[0] <= now):
                 if due is not None and due[0] <= now:
-                    self._kill(fleet, due[1], recordings)
-                    due = next(victims, None)
+                    due[1](self)
+                    due = next(happenings, None)
                 else:
-                    time.sleep(min(0.02, elapsed - now))
+                    time.sleep(max(0.0, min(0.02, elapsed - now)))
             waiting[host].append(raw)
             if len(waiting[host]) >= EVENTS_PER_MESSAGE:
                 gateway.send(arrived, waiting[host])
@@ -235,8 +313,18 @@ class CrashRun:
         self.outcome.events = gateway.events
         while due is not None:  # the last ones fall while the end is caught up
             time.sleep(max(0.0, due[0] - (time.monotonic() - began)))
-            self._kill(fleet, due[1], recordings)
-            due = next(victims, None)
+            due[1](self)
+            due = next(happenings, None)
+
+    def _happenings(self) -> list[Disturbance]:
+        """Kills and disturbances in their order."""
+
+        def killing(name: str) -> Callable[[CrashRun], None]:
+            return lambda run: run._kill(name)
+
+        kills: list[Disturbance] = [(at, killing(name)) for at, name in self._victims(self.plan.span_seconds)]
+        given = [each for each in self._disturbances if each[0] >= 0]
+        return sorted([*kills, *given], key=lambda each: each[0])
 
     def _victims(self, span_seconds: float) -> Iterator[tuple[float, str]]:
         """(second of the run, what is killed): collectors, ingests and aggregators alike, and now and then a server."""
@@ -249,8 +337,9 @@ class CrashRun:
             at = (number + 0.5 + self._chance.uniform(-0.4, 0.4)) * span_seconds / len(kinds)
             yield at, kind if kind not in counts else f"{kind}-{self._chance.randrange(counts[kind])}"
 
-    def _kill(self, fleet: Fleet, name: str, recordings: list[Path]) -> None:
-        kind, _, number = name.partition("-")
+    def _kill(self, name: str) -> None:
+        fleet = self.fleet
+        kind = name.partition("-")[0]
         if kind in ("kafka", "influxd"):
             server = self.kafka if kind == "kafka" else self.influx
             server.kill()
@@ -259,48 +348,55 @@ class CrashRun:
             if kind == "collect" and fleet.processes[name].poll() == 0:
                 busy = [each for each, process in fleet.processes.items() if process.poll() is None]
                 name = self._chance.choice([each for each in busy if not each.startswith("collect")] or busy)
-                kind, _, number = name.partition("-")
+                kind = name.partition("-")[0]
             assert fleet.processes[name].poll() is None, f"{name} had ended by itself:\n{fleet.said(name)[-3000:]}"
             fleet.kill(name)
-            if kind == "collect":
-                fleet.start_collector(name, recordings[int(number)], self.plan.speed)
-            else:
-                fleet.start(name, kind)
+            self.start_process(name)
         self.outcome.kills[kind] = self.outcome.kills.get(kind, 0) + 1
 
-    def _finish(self, fleet: Fleet) -> None:
-        plan = self.plan
-        for number in range(plan.hosts):
-            name = f"collect-{number}"
+    def _finish(self) -> None:
+        plan, fleet = self.plan, self.fleet
+        for name in self.named("collect"):
             assert fleet.processes[name].wait(plan.patience_seconds) == 0, fleet.said(name)[-3000:]
-        self._wait_for("ingest", lambda: fleet.ingest_lag() == 0)
-        settled = self._settled()
-        if plan.clock == "records":
-            fleet.tick_all(settled)
-        end = plan.start + plan.minutes * 60
-        held = {partition_of(f"host-{number:02d}", plan.partitions) for number in range(plan.hosts)}
-        self._wait_for("the aggregators", lambda: _all_final(fleet, held, end, settled))
+        self.wait_for("ingest to read everything", lambda: fleet.ingest_lag() == 0)
+        self.settle(self.settled())
         self._say(f"everything is final; {sum(self.outcome.kills.values())} kills")
 
-    def _settled(self) -> float:
+    def settle(self, log_time: float) -> None:
+        """Returns when everything before is final, and the marks up to that log time are carried out."""
+        plan = self.plan
+        if plan.clock == "records":
+            self.fleet.tick_all(log_time)
+        end = plan.start + plan.minutes * 60
+        held = {partition_of(f"host-{number:02d}", plan.partitions) for number in range(plan.hosts)}
+        self.wait_for("everything to be final", lambda: _all_final(self.fleet, held, end, log_time))
+
+    def settled(self) -> float:
         """A log time behind every horizon, and behind the mark that restates the last that came late."""
         plan = self.plan
-        end = time.time() if plan.clock == "broker" else plan.start + plan.minutes * 60 + 4 * plan.horizon_seconds
+        latest = max(4 * plan.horizon_seconds, plan.late_seconds[1] if plan.late_seconds else 0.0)
+        end = time.time() if plan.clock == "broker" else plan.start + plan.minutes * 60 + latest
         return (end // plan.mark_seconds + 2) * plan.mark_seconds
 
-    def _wait_for(self, who: str, done: Callable[[], bool]) -> None:
+    def wait_for(self, what: str, done: Callable[[], bool]) -> None:
+        """Returns once it is so; AssertionError where the plan's patience ends before."""
         deadline = time.monotonic() + self.plan.patience_seconds
         while not done():
-            assert time.monotonic() < deadline, f"{who} did not come to the end"
-            time.sleep(0.5)
+            assert time.monotonic() < deadline, f"waited in vain for {what}"
+            time.sleep(0.2)
 
-    def _compare(self, fleet: Fleet, recordings: list[Path]) -> None:
-        wanted = undisturbed(self.folder / "undisturbed", recordings, self.plan, fleet.config)
+    def _compare(self) -> None:
+        fleet, recordings = self.fleet, self.recordings
+        if self.plan not in self._books:
+            self._books[self.plan] = undisturbed(self.folder / "undisturbed", recordings, self.plan, fleet.config)
+        wanted = self._books[self.plan]
         found = fleet.books()
         outcome = self.outcome
         outcome.lines = len(wanted)
         outcome.missing = sorted(set(wanted) - set(found))
         outcome.surplus = sorted(set(found) - set(wanted))
+        for name in ("missing", "surplus"):
+            (self.folder / f"{name}.txt").write_text("\n".join(getattr(outcome, name)))
         store = open_store(fleet.config, self.folder / "none")
         ever = (float("-inf"), float("inf"))
         outcome.restatements = len(store.read(RESTATEMENT, *ever))

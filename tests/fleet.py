@@ -37,7 +37,10 @@ STEP_SECONDS: Final = 1.0
 
 @dataclass(kw_only=True)
 class Fleet:
-    """`kafka` and `influx` are addresses as [kafka] and [influxdb] name them; `more` is TOML that is laid over it."""
+    """`kafka` and `influx` are addresses as [kafka] and [influxdb] name them; `more` is TOML that is laid over it.
+
+    `links` maps processes by name to another address of Kafka, as one behind a proxy.
+    """
 
     folder: Path
     bootstrap: str
@@ -51,6 +54,7 @@ class Fleet:
     clock: str = "records"
     more: str = ""
     tag: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
+    links: dict[str, str] = field(default_factory=dict)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -68,10 +72,11 @@ class Fleet:
         """As the processes read it."""
         return load_config(self.config_file, environ={})
 
-    def make_places(self) -> None:
+    def make_places(self, *, check: bool = True) -> None:
         """Topics and buckets, by the commands that an operator gives."""
         for command in (["topics", "create"], ["topics", "check"], ["store", "setup"], ["store", "check"]):
-            self.run(*command)
+            if check or command[1] != "check":
+                self.run(*command)
 
     def run(self, *arguments: str) -> str:
         """A command with the fleet's configuration; what it prints. AssertionError where it fails."""
@@ -83,6 +88,9 @@ class Fleet:
 
     def start(self, name: str, role: str, *, config: Path | None = None) -> subprocess.Popen[bytes]:
         """A process of one role, with a data folder that outlives it."""
+        if config is None and name in self.links:
+            config = self.folder / f"{name}.toml"
+            config.write_text(self._toml(bootstrap=self.links[name]))
         command = [WATTRIBUTE, "run", "--config", str(config or self.config_file), "--roles", role]
         command += ["--data", str(self.folder / name), "--metrics", f"127.0.0.1:{server_port()}"]
         with (self.folder / f"{name}.log").open("ab") as out:
@@ -94,7 +102,7 @@ class Fleet:
         config = self.folder / f"{name}.toml"
         source = f'[[sources]]\nname = "{name}"\nkind = "recording"\npath = "{recording}"\n'
         source += f"speed = {speed}\n" if speed else 'speed = "max"\n'
-        config.write_text(self._toml(gateway=False) + source)
+        config.write_text(self._toml(gateway=False, bootstrap=self.links.get(name)) + source)
         return self.start(name, "collect", config=config)
 
     def kill(self, name: str) -> None:
@@ -167,7 +175,7 @@ class Fleet:
         finally:
             store.close()
 
-    def _toml(self, *, gateway: bool = True) -> str:
+    def _toml(self, *, gateway: bool = True, bootstrap: str | None = None) -> str:
         sources = f'[[sources]]\nname = "gateway"\nkind = "kafka"\ntopics = ["{self.gateway_topic}"]\n'
         return f"""
 [accounting]
@@ -184,7 +192,7 @@ provisional_retention = "3650d"
 hours_retention = "3650d"
 days_retention = "3660d"
 [kafka]
-bootstrap_servers = ["{self.bootstrap}"]
+bootstrap_servers = ["{bootstrap or self.bootstrap}"]
 group = "{self.tag}"
 session = "{self.session}"
 clock = "{self.clock}"

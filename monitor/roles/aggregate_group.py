@@ -3,7 +3,7 @@
 GroupMember: which partitions --> Ledger for each --> PatientStore --> store
 KafkaFeed: readings, usage -----> KafkaPartition --^
 KafkaFacts: terms, intensities --------------------^
-KafkaWriter <-- ticks where a partition is quiet, dead letters
+KafkaWriter <-- ticks where a partition is quiet, dead letters, the energy of finished requests
 
 It keeps nothing: killed anywhere and started elsewhere, the same rows are written again. One thread steps it; another
 one keeps its place in the group.
@@ -33,6 +33,7 @@ from monitor.log.kafka_topics import check_topics
 from monitor.log.kafka_writer import KafkaWriter
 from monitor.log.protocol import LogUnavailable, Stream
 from monitor.roles.control import FactsReader, TermsChanged, accounting_of, agree_on_terms
+from monitor.roles.request_energy import RequestEnergySink, wants_requests
 from monitor.store.patient import NotOurs, PatientStore
 from monitor.store.protocol import Store
 
@@ -121,6 +122,8 @@ class GroupAggregate:
         if not self._ledgers:
             return IDLE_SECONDS
         self._feed.fill(FILL_SECONDS)
+        if self._kafka.clock == "records":  # log time runs as fast as it is read, and passes a fact within the second
+            self._facts.expire()
         taken = sum(self._step_one(number, ledger) for number, ledger in sorted(self._ledgers.items()))
         self._tick()
         return 0.0 if taken or self._feed.lag() else FILL_SECONDS
@@ -166,7 +169,13 @@ class GroupAggregate:
         )
         try:
             self._ledgers[number] = Ledger(
-                log, store, terms, self._facts, owns=lambda host: partition_of(host, count) == number
+                log,
+                store,
+                terms,
+                self._facts,
+                owns=lambda host: partition_of(host, count) == number,
+                request_rows=False,
+                finished=RequestEnergySink(self._config, self._writer, store) if wants_requests(self._config) else None,
             )
         except (LogUnavailable, NotOurs) as error:
             self._put_aside(number, str(error))
@@ -234,6 +243,10 @@ class _FreshFacts:
     def __init__(self, read: FactsReader) -> None:
         self._read = read
         self._facts: Facts | None = None
+        self._read_at = float("-inf")
+
+    def expire(self) -> None:
+        """The next look reads them to their end."""
         self._read_at = float("-inf")
 
     def __call__(self) -> Facts:

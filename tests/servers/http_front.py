@@ -41,6 +41,15 @@ def fronted(port: int, certificate: tuple[Path, Path] | None = None) -> Iterator
             self.end_headers()
             self.wfile.write(text)
 
+        def do_GET(self) -> None:
+            self.do_POST()
+
+        def do_PATCH(self) -> None:
+            self.do_POST()
+
+        def do_DELETE(self) -> None:
+            self.do_POST()
+
         def _through(self, body: bytes) -> Answer:
             front.bodies.append(len(body))
             passed = {name: value for name, value in self.headers.items() if name.lower() != "host"}
