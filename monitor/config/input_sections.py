@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 from msgspec import Meta
 
 from monitor.config.problems import KeyPath
-from monitor.config.section import Address, Name, OptionalPath, Positive, Section, Size, Speed
+from monitor.config.section import Address, Duration, Name, OptionalPath, Positive, Section, Size, Speed
 
 SourceKind = Literal["recording", "file", "http", "kafka"]
 _NEEDS: Final[Mapping[SourceKind, tuple[str, ...]]] = {
@@ -19,9 +19,9 @@ _ALSO_TAKES: Final[Mapping[SourceKind, tuple[str, ...]]] = {
     "recording": ("speed",),
     "file": ("format",),
     "http": ("format",),
-    "kafka": ("format",),
+    "kafka": ("format", "part"),
 }
-_OF_SOME_KINDS: Final = ("path", "speed", "listen", "topics", "format")
+_OF_SOME_KINDS: Final = ("path", "speed", "listen", "topics", "format", "part")
 
 
 class Requests(Section, frozen=True, kw_only=True):
@@ -29,6 +29,7 @@ class Requests(Section, frozen=True, kw_only=True):
 
     trust_team: bool = True
     max_event_size_bytes: Size = 2**20
+    join_wait_seconds: Duration = 60.0
 
 
 class Source(Section, frozen=True, kw_only=True):
@@ -45,6 +46,7 @@ class Source(Section, frozen=True, kw_only=True):
     listen: Address | None = None
     topics: tuple[Name, ...] = ()
     format: Literal["auto", "native"] | None = None
+    part: Literal["gateway", "engine"] | None = None
 
     def faults(self) -> Iterator[tuple[KeyPath, str]]:
         for key in _NEEDS[self.kind]:

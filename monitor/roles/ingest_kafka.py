@@ -15,6 +15,7 @@ from typing import Any, Final
 import structlog
 
 from collectors.clock import Clock
+from collectors.requests.event import RequestEvent
 from collectors.units import UnixSeconds
 from monitor.config.sections import Config
 from monitor.core.usage import Usage
@@ -23,8 +24,9 @@ from monitor.log.kafka_writer import KafkaWriter
 from monitor.log.protocol import LogUnavailable
 from monitor.roles.control import FactsReader
 from monitor.roles.ingest_counts import IngestCounts
+from monitor.roles.join_kafka import KafkaJoin
 from monitor.roles.placement import Placer
-from monitor.roles.topic_events import Refusals, SourceTopic
+from monitor.roles.topic_events import AsTheyAre, Refusals, SourceTopic
 from monitor.roles.topic_reader import PartitionLag, TopicReader
 from monitor.roles.usage_batches import usage_batches
 from monitor.selfmetrics import SourceSnapshot
@@ -60,6 +62,8 @@ class KafkaIngest:
         self._facts_log = KafkaFacts(config.kafka)
         self._facts = FactsReader(self._facts_log)
         self._reader = TopicReader(config.kafka, self._topics, config.kafka.group + GROUP_SUFFIX)
+        joins = any(topic.part is not None for topic in self._topics.values())
+        self._join = KafkaJoin(config, writer, clock=clock) if joins else None
         self.counts = IngestCounts()
         self._waiting: Counter[str] = Counter()
         self._in_step = threading.Lock()
@@ -101,10 +105,19 @@ class KafkaIngest:
         self._closed = True
         if self._in_step.acquire(timeout=CLOSE_SECONDS):  # else the brokers do not answer, and the process ends anyway
             self._reader.close()
+            if self._join is not None:
+                self._join.close()
             self._facts_log.close()
             self._in_step.release()
 
+    @property
+    def unjoined(self) -> int:
+        """Halves that came when their request had gone alone."""
+        return 0 if self._join is None else self._join.unjoined
+
     def _step(self) -> float:
+        if self._join is not None:
+            self.counts.passed_by("joined", self._join.step(Placer(self._facts(), self._this_host)))
         found = self._reader.poll()
         if not found:
             return 0.0
@@ -130,7 +143,13 @@ class KafkaIngest:
             topic, refused = self._topics[part.topic], Refusals()
             time = max(self._reader.log_time(part), max(message.timestamp for message in messages) / 1_000)
             log_time = max(log_time, time)
-            count = topic.read(messages, placer, time if self._by_records else now, placed, refused)
+            came_at = time if self._by_records else now
+            if topic.part is not None and self._join is not None:
+                halves: list[RequestEvent] = []
+                count = topic.read(messages, AsTheyAre(), came_at, halves, refused)
+                self._join.send(halves, topic.part, time)
+            else:
+                count = topic.read(messages, placer, came_at, placed, refused)
             came.append((topic.source, count, refused))
         for _, _, refused in came:
             self._writer.send_letters(refused.letters, refused.bodies)

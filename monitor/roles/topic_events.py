@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeVar
 
 from collectors.errors import Rejected
 from collectors.requests.decoders.native import FUTURE_SECONDS, check_not_future
@@ -12,18 +12,35 @@ from collectors.requests.event import RequestEvent
 from collectors.units import UnixSeconds
 from monitor.config.input_sections import Source
 from monitor.config.sections import Config
-from monitor.core.usage import Usage
 from monitor.log.protocol import DeadLetter
-from monitor.roles.placement import Placer
+from monitor.roles.placement import with_unknown_team
 
 _ARRAY: Final = ord("[")
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Places(Protocol[T_co]):
+    """A Placer, or who wants the events as they are."""
+
+    def place(self, event: RequestEvent, *, trust_team: bool) -> Sequence[T_co]:
+        """What is made of an event; raises Rejected."""
+        ...
+
+
+class AsTheyAre:
+    """Places nothing: hands on the events, of a source that is not believed in its teams without them."""
+
+    def place(self, event: RequestEvent, *, trust_team: bool) -> Sequence[RequestEvent]:
+        """The event."""
+        return (event if trust_team else with_unknown_team(event),)
 
 
 class SourceTopic:
     """What holds for the messages of a topic: who sends them, how they are read, and what of them is believed."""
 
     def __init__(self, source: Source, config: Config) -> None:
-        self.source = source.name
+        self.source, self.part = source.name, source.part
         self._trust_team = config.requests.trust_team if source.trust_team is None else source.trust_team
         self._most_bytes = config.requests.max_event_size_bytes
         self._decoder: EventDecoder = decoder_of(
@@ -34,9 +51,9 @@ class SourceTopic:
         )
 
     def read(
-        self, messages: Sequence[Any], placer: Placer, came_at: UnixSeconds, placed: list[Usage], refused: "Refusals"
+        self, messages: Sequence[Any], placer: Places[T], came_at: UnixSeconds, placed: list[T], refused: "Refusals"
     ) -> int:
-        """Appends what the messages hold to the two, and returns how many events were taken.
+        """Appends what the messages hold, as `placer` places it, to the two; returns how many events were taken.
 
         `messages` are Kafka's; `came_at` is the time at which they came, against which an event is of the future.
         """
@@ -58,7 +75,7 @@ class SourceTopic:
         return events - (len(refused.letters) - before)
 
     def _read_one(
-        self, message: Any, placer: Placer, came_at: UnixSeconds, placed: list[Usage], refused: "Refusals"
+        self, message: Any, placer: Places[T], came_at: UnixSeconds, placed: list[T], refused: "Refusals"
     ) -> int:
         """Whatever the message is; returns how many events it holds, those refused included."""
         if message.value is None:
@@ -72,8 +89,8 @@ class SourceTopic:
                 refused.add(message, f"/{index}" if len(parts) > 1 else "", rejected, raw, came_at)
         return len(parts)
 
-    def usages(self, raw: bytes, placer: Placer, came_at: UnixSeconds) -> Sequence[Usage]:
-        """The event's part on each host; raises Rejected, as `Unplaced` where it was read and nothing places it."""
+    def usages(self, raw: bytes, placer: Places[T], came_at: UnixSeconds) -> Sequence[T]:
+        """What `placer` makes of the event; raises Rejected, as `Unplaced` where it was read and nothing places it."""
         event = self.event(raw, came_at)
         try:
             return placer.place(event, trust_team=self._trust_team)

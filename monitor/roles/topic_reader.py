@@ -32,6 +32,9 @@ _ALL_THERE_IS: Final = sys.maxsize
 only a part of its messages was given (tried: three of eight partitions stood still for ever)."""
 POLL_MS: Final = 500
 ANSWER_MS: Final = 10_000
+GROUP_SECONDS: Final = 2.0
+GROUP_MS: Final = 100
+"""At least every two seconds a poll waits so long: the group is joined, and its rebalances are followed, in these."""
 AHEAD_SECONDS: Final = 60.0
 """So far ahead of the slowest that has more to give may the messages be that a partition hands on."""
 _OBJECTS_BETWEEN_LOOKS: Final = 50_000
@@ -76,6 +79,7 @@ class TopicReader:
         self._topics, self._group = sorted(set(topics)), group
         self._consumer: Any = None
         self._parts: dict[TopicPartition, _Part] = {}
+        self._waited_at = float("-inf")
         self.lost_messages = 0
 
     def poll(self, timeout_ms: int = POLL_MS) -> Mapping[TopicPartition, Sequence[Any]]:
@@ -85,7 +89,7 @@ class TopicReader:
             self._pause_who_holds()
             limit = self._limit()
             ready = any(state.held[0].timestamp <= limit for state in self._holding())
-            self._take(consumer.poll(0 if ready else timeout_ms, max_records=_ALL_THERE_IS))
+            self._take(consumer.poll(self._patience_ms(timeout_ms, ready=ready), max_records=_ALL_THERE_IS))
             return self._give()
         except kafka_errors.NoOffsetForPartitionError as error:
             self._begin_at_the_oldest(dict.fromkeys(error.args[0]))
@@ -107,15 +111,36 @@ class TopicReader:
 
     def settle(self) -> None:
         """What the last poll gave is dealt with: commits it."""
-        offsets = {}
+        self.commit({part: (offset, "") for part, offset in self.deal().items()})
+
+    def deal(self) -> Mapping[TopicPartition, int]:
+        """What the last poll gave is dealt with, and not committed; returns the offsets behind it."""
+        offsets: dict[TopicPartition, int] = {}
         for part, state in list(self._parts.items()):
             if state.given:
                 state.settled = state.given[-1].offset + 1
                 state.log_time = max(state.log_time, max(message.timestamp for message in state.given) / 1_000)
                 state.given = []
-                offsets[part] = OffsetAndMetadata(state.settled, "", -1)
-        if not offsets:
+                offsets[part] = state.settled
+        return offsets
+
+    def committed_word(self, part: TopicPartition) -> str:
+        """What stands beside the partition's committed offset; "" where nothing does. Raises LogUnavailable."""
+        try:
+            committed = self._consumer.committed(part, metadata=True, timeout_ms=ANSWER_MS)
+        except kafka_errors.KafkaError as error:
+            raise self._unavailable("cannot ask how far the group is in", error) from error
+        return committed.metadata if committed is not None else ""
+
+    def tenure(self, part: TopicPartition) -> object:
+        """The same object as long as the partition stays with this member; None when it does not."""
+        return self._parts.get(part)
+
+    def commit(self, words: Mapping[TopicPartition, tuple[int, str]]) -> None:
+        """Stores an offset of each partition and a word beside it. What fails is said: a later commit covers it."""
+        if not words:
             return
+        offsets = {part: OffsetAndMetadata(offset, word, -1) for part, (offset, word) in words.items()}
         try:
             self._consumer.commit(offsets, timeout_ms=ANSWER_MS)
         except kafka_errors.CommitFailedError:  # the group went on without us: others read these messages again
@@ -195,6 +220,13 @@ class TopicReader:
                 state.given, state.held = state.held[:count], state.held[count:]
                 given[part] = state.given
         return given
+
+    def _patience_ms(self, timeout_ms: int, *, ready: bool) -> int:
+        """None where messages are here already; but kafka-python joins its group again only in a poll that waits."""
+        if ready and monotonic() - self._waited_at < GROUP_SECONDS:
+            return 0
+        self._waited_at = monotonic()
+        return max(timeout_ms, GROUP_MS)
 
     def _holding(self) -> list[_Part]:
         return [state for state in list(self._parts.values()) if state.held]

@@ -40,7 +40,7 @@ def test_sample_examples_are_right(tmp_path: Path) -> None:
     (tmp_path / "webhook-url").write_text("https://hooks.example/1")
     text = EXAMPLE_LINE.sub("", sample_text()).replace("/etc/wattribute", str(tmp_path))
     config = load(tmp_path, text)
-    assert [source.kind for source in config.sources] == ["recording", "file", "http", "kafka"]
+    assert [source.kind for source in config.sources] == ["recording", "file", "http", "kafka", "kafka"]
     assert config.sources[0].path == tmp_path / "recordings/a100"
     assert [alert.for_seconds for alert in config.alerts] == [1800.0]
     assert config.idle.owners == {"gpu-01": "search", "gpu-02/GPU-5c7f7b0e": "platform"}
