@@ -87,13 +87,24 @@ class KafkaIngest:
                 name=name,
                 kind="kafka",
                 state="ok" if counts.accepted[name] else "waiting",
-                detail=f"{waiting} messages wait" if (waiting := self._waiting[name]) else "",
+                detail=self._detail(name),
                 accepted=counts.accepted[name],
                 rejected={reason: count for (source, reason), count in list(counts.rejected.items()) if source == name},
                 last_event_at=counts.last_at.get(name),
             )
             for name in names
         )
+
+    def _detail(self, source: str) -> str:
+        """What waits, what was lost or came too late, in words; "" where nothing is."""
+        unplaced = sum(count for (name, _), count in list(self.counts.unplaced_tokens.items()) if name == source)
+        told = (
+            (self._waiting[source], "messages wait"),
+            (self.lost_messages, "messages were gone before they were read"),
+            (self.unjoined, "halves of requests came too late to be joined"),
+            (unplaced, "tokens are of requests that nothing places"),
+        )
+        return "; ".join(f"{count} {what}" for count, what in told if count)
 
     def step(self) -> float:
         """Reads, places, stores and commits what has come; returns the seconds to wait before the next time."""
