@@ -1,6 +1,6 @@
 """The log and the store of one data folder, for all roles in one process.
 
-data folder --> log.db (SqliteLog), store.db (SqliteStore) --> Query
+data folder --> log.db (SqliteLog), store.db or what [store] names --> Query
 """
 
 from pathlib import Path
@@ -11,8 +11,8 @@ from monitor.config.sections import Config
 from monitor.core.questions import Principal
 from monitor.log.sqlite import SqliteLog
 from monitor.query import Query
-from monitor.store.retention import retention_of
-from monitor.store.sqlite import SqliteStore
+from monitor.store.open import open_store
+from monitor.store.protocol import Store
 
 LOG_FILE: Final = "log.db"
 STORE_FILE: Final = "store.db"
@@ -30,7 +30,7 @@ class Embedded:
         self.folder = folder
         self.store_path = folder / STORE_FILE
         self.log = SqliteLog(folder / LOG_FILE)
-        self.store = SqliteStore(self.store_path, retention=retention_of(config))
+        self.store: Store = open_store(config, self.store_path)
 
     def __enter__(self) -> Self:
         return self

@@ -13,7 +13,7 @@ from monitor.log.codec import tick_record
 from monitor.log.sqlite import SqliteLog
 from monitor.roles.control import state_intensities
 from monitor.roles.schedule import Schedule
-from monitor.store.sqlite import SqliteStore
+from monitor.store.protocol import Store
 
 logger = structlog.get_logger()
 
@@ -21,7 +21,7 @@ logger = structlog.get_logger()
 class Jobs:
     """Started once, stopped once. A job that fails is told and runs again at its next time."""
 
-    def __init__(self, log: SqliteLog, store: SqliteStore, config: Config, *, host: str, clock: Clock) -> None:
+    def __init__(self, log: SqliteLog, store: Store, config: Config, *, host: str, clock: Clock) -> None:
         self._log, self._store, self._config, self._host, self._clock = log, store, config, host, clock
         self._schedule = Schedule({"default": 2})
         self._schedule.every(TICK_SECONDS, self.tick)

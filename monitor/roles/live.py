@@ -74,9 +74,9 @@ class LiveRoles(RunningRoles):
 
     def _add_alerts(self) -> None:
         from monitor.roles.alerting import Alerting, AlertingRole
-        from monitor.store.sqlite import SqliteStore
+        from monitor.store.open import open_store
 
-        store = SqliteStore(self._house.store_path, read_only=True)
+        store = open_store(self.config, self._house.store_path, read_only=True)
         self.alerting = Alerting(store, self.config, folder=self._house.folder, host=self.host, clock=self._clock)
         self._parts.append(AlertingRole(self.alerting, store))
 
