@@ -51,6 +51,7 @@ class Kafka(Section, frozen=True, kw_only=True):
     password_file: SecretFile = None
     clock: Literal["broker", "records"] = "broker"
     dead_letter_bodies: bool = False
+    request_energy: bool = True
     topics: KafkaTopics = KafkaTopics()
 
     def faults(self) -> Iterator[tuple[KeyPath, str]]:

@@ -7,7 +7,10 @@ Pure: the same records give the same bits, whoever computes. Sums run in a fixed
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from math import fsum
+from operator import attrgetter
+from typing import Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -28,13 +31,36 @@ from monitor.core.usage import Usage, canonical_labels
 IntensityAt = Callable[[str, UnixSeconds], Intensity | None]
 Key = tuple[str, str, str, str]
 """model, team, deployment, labels"""
+RequestsAs = Literal["rows", "shares", "neither"]
+"""What an account makes of each request's own energy: rows of the window, shares to be summed, or nothing."""
+
+
+class Share(NamedTuple):
+    """What one request used in one window, over all devices of the host.
+
+    Where no meter of its devices told anything it is not `measured`: the joules are not known, and stand at 0.
+    """
+
+    usage: Usage
+    energy_joules: float
+    marginal_joules: float
+    metered_joules: float
+    recovered_joules: float
+    exact_joules: float
+    location_grams: float | None
+    factor: str
+    measured: bool
 
 
 class Account(msgspec.Struct, frozen=True):
-    """The rows of a host's window, and readings that overlap others and were left out."""
+    """The rows of a host's window, and readings that overlap others and were left out.
+
+    `shares` in the order (start, end, identity), where they were asked for.
+    """
 
     rows: list[Row]
     overlaps: list[Told]
+    shares: list[Share]
 
 
 class _Terms(msgspec.Struct, frozen=True):
@@ -65,17 +91,18 @@ def account(
     nearby: Nearby,
     intensity_at: IntensityAt,
     revision: int,
+    requests: RequestsAs = "rows",
 ) -> Account:
     """The books of `host` in the window [start, end). `readings`, `usages` and
     `activities` are those that touch it, in any order.
     """
-    ordered = sorted(usages, key=lambda usage: (usage.start, usage.end, usage.identity, msgspec.msgpack.encode(usage)))
+    ordered = _in_order(usages)
     demand = demand_of(ordered, start)
     keys = [(usage.model, usage.team, usage.deployment, canonical_labels(usage.labels)) for usage in ordered]
     by_device: dict[str, list[Told]] = {}
     for told in readings:
         by_device.setdefault(told.reading.device, []).append(told)
-    shares = _RequestShares(len(ordered))
+    shares = None if requests == "neither" else _RequestShares(len(ordered))
     rows: list[Row] = []
     overlaps: list[Told] = []
     if by_device:
@@ -93,8 +120,22 @@ def account(
             rows.append(_meter_row(terms, device, _meter_of(device.id, family, own)))
             rows += work.rows(terms, device, own[device.id])
     rows += _usage_rows(host, (start, end), ordered, keys, revision)
-    rows += shares.rows(host, start, demand, keys, revision)
-    return Account(rows, overlaps)
+    each = shares.each(ordered) if shares else []
+    if requests == "rows":
+        rows += _request_rows(host, start, each, keys, revision)
+        each = []
+    return Account(rows, overlaps, each)
+
+
+def _in_order(usages: Iterable[Usage]) -> list[Usage]:
+    """By start, end, identity and content; the costly rest is asked only of those that start and end together."""
+    when = attrgetter("start", "end")
+    ordered = sorted(usages, key=when)
+    found: list[Usage] = []
+    for _, together in groupby(ordered, key=when):
+        run = list(together)
+        found += run if len(run) == 1 else sorted(run, key=lambda each: (each.identity, msgspec.msgpack.encode(each)))
+    return found
 
 
 def _terms(host: str, start: UnixSeconds, revision: int, profile: HostProfile, intensity: Intensity | None) -> _Terms:
@@ -110,7 +151,7 @@ class _Work:
     keys: Sequence[Key]
     length_seconds: float
     family: Family
-    shares: "_RequestShares"
+    shares: "_RequestShares | None"
     activities: Sequence[ActivityReading]
 
     def rows(self, terms: _Terms, device: Device, pieces: Sequence[Piece]) -> list[Row]:
@@ -126,7 +167,8 @@ class _Work:
             elsewhere=self.demand.elsewhere() if device.kind == "gpu" else (np.empty(0), np.empty(0)),
             foreign=self._foreign(device, terms.start),
         )
-        self.shares.add(chosen, shared, terms)
+        if self.shares is not None:
+            self.shares.add(chosen, shared, terms, measured=bool(pieces))
         return [
             *_attributed_rows(terms, device, [self.keys[i] for i in chosen], shared),
             _idle_row(terms, device, shared.idle, idle_source, _resident(self.family.profile, device)),
@@ -255,9 +297,11 @@ class _RequestShares:
         self._sums = np.zeros((5, requests))
         self._grams: list[float | None] = [0.0] * requests
         self._labels: list[str] = [""] * requests
+        self._measured = np.zeros(requests, dtype=np.bool_)
 
-    def add(self, chosen: Index, shared: Split, terms: _Terms) -> None:
-        """Adds one device's split."""
+    def add(self, chosen: Index, shared: Split, terms: _Terms, *, measured: bool) -> None:
+        """Adds one device's split; `measured` tells whether a meter of it was read in this window."""
+        self._measured[chosen] |= measured
         for total, values in zip(
             self._sums, (shared.energy, shared.marginal, shared.metered, shared.recovered, shared.exact), strict=True
         ):
@@ -267,25 +311,34 @@ class _RequestShares:
             self._grams[i] = None if so_far is None or more is None else so_far + more
             self._labels[i] = terms.label
 
-    def rows(self, host: str, start: UnixSeconds, demand: Demand, keys: Sequence[Key], revision: int) -> list[Row]:
-        """One row for each request that touches the window, also where it used nothing that was measured."""
-        rows = []
-        for i, (usage, key, sums) in enumerate(zip(demand.usages, keys, self._sums.T.tolist(), strict=True)):
-            tags = (host, usage.namespace, usage.request_id, str(usage.attempt), *key)
-            facts = (
-                usage.start,
-                usage.first_token,
-                usage.end,
-                usage.input_tokens,
-                usage.cached_input_tokens,
-                usage.output_tokens,
-                usage.work.unit if usage.work else None,
-                usage.work.amount if usage.work else None,
-                usage.weight,
-                usage.status,
-                self._labels[i],
-                revision,
-            )
-            grams = self._grams[i] if self._labels[i] else None  # no meter, or no factor: not known, which is not 0
-            rows.append(Row(points.REQUEST_ENERGY.name, start, tags, (*sums, grams, *facts)))
-        return rows
+    def each(self, usages: Sequence[Usage]) -> list[Share]:
+        """One share for each request that touches the window, also where it used nothing that was measured."""
+        # no meter, or no factor: not known, which is not 0
+        grams = (known if label else None for known, label in zip(self._grams, self._labels, strict=True))
+        columns = (*self._sums.tolist(), grams, self._labels, self._measured.tolist())
+        return [Share(*each) for each in zip(usages, *columns, strict=True)]
+
+
+def _request_rows(
+    host: str, start: UnixSeconds, shares: Sequence[Share], keys: Sequence[Key], revision: int
+) -> list[Row]:
+    rows = []
+    for share, key in zip(shares, keys, strict=True):
+        usage = share.usage
+        tags = (host, usage.namespace, usage.request_id, str(usage.attempt), *key)
+        facts = (
+            usage.start,
+            usage.first_token,
+            usage.end,
+            usage.input_tokens,
+            usage.cached_input_tokens,
+            usage.output_tokens,
+            usage.work.unit if usage.work else None,
+            usage.work.amount if usage.work else None,
+            usage.weight,
+            usage.status,
+            share.factor,
+            revision,
+        )
+        rows.append(Row(points.REQUEST_ENERGY.name, start, tags, (*share[1:7], *facts)))
+    return rows

@@ -5,13 +5,13 @@ one counts; a conflict is not in the book at all.
 """
 
 from collections.abc import Callable, Hashable, Iterator
+from math import inf, nextafter
 
 import msgspec
-import numpy as np
 
 from collectors.readings import ActivityReading, EnergyReading, HostProfile
 from collectors.units import UnixSeconds
-from monitor.core.account import Account, IntensityAt, account
+from monitor.core.account import Account, IntensityAt, RequestsAs, account
 from monitor.core.membership import Accounting
 from monitor.core.points import (
     ENERGY,
@@ -25,7 +25,7 @@ from monitor.core.points import (
 )
 from monitor.core.readings import Told
 from monitor.core.usage import Usage
-from monitor.core.window import window_start, windows_of
+from monitor.core.window import window_at, window_start, windows_of
 
 _PROVISIONAL = {"energy": PROVISIONAL_ENERGY.name, "meter": PROVISIONAL_METER.name, "usage": PROVISIONAL_USAGE.name}
 
@@ -45,10 +45,16 @@ class Book:
     """The open windows of one partition. Not thread-safe; one reader keeps it."""
 
     def __init__(
-        self, terms: Accounting, intensity_at: IntensityAt, *, keep: Callable[[int], bool] | None = None
+        self,
+        terms: Accounting,
+        intensity_at: IntensityAt,
+        *,
+        keep: Callable[[int], bool] | None = None,
+        requests: RequestsAs = "rows",
     ) -> None:
         """`keep` tells which windows to hold; None: all from `forget_before` on."""
         self._terms = terms
+        self._requests: RequestsAs = requests
         self._keep = keep
         self._oldest: float = float("-inf")
         self._intensity_at = intensity_at
@@ -65,11 +71,10 @@ class Book:
         return touched
 
     def add_usage(self, usage: Usage, digest: bytes, log_time: UnixSeconds) -> range:
-        """Enters a request in every window it touches (its end's too), and returns those."""
-        touched = windows_of(usage.start, np.nextafter(usage.end, np.inf), self._terms.window_seconds)
-        content = (usage.identity, digest)
+        """Enters a request in every window it touches (its end's too), and returns those. `digest` is its content's."""
+        touched = windows_of(usage.start, nextafter(usage.end, inf), self._terms.window_seconds)
         for window in self._held(touched):
-            self._page(window, usage.host, log_time).usages.setdefault(content, (log_time, usage))
+            self._page(window, usage.host, log_time).usages.setdefault(digest, (log_time, usage))
         return touched
 
     def add_activity(self, host: str, activity: ActivityReading, log_time: UnixSeconds) -> None:
@@ -101,6 +106,25 @@ class Book:
             nearby=nearby,
             intensity_at=self._intensity_at,
             revision=revision,
+            requests=self._requests,
+        )
+
+    def usages(self, host: str, window: int) -> list[tuple[UnixSeconds, Usage]]:
+        """The requests that touch a window, each with its log time. One request is one object in all its windows."""
+        page = self._pages.get(window, {}).get(host)
+        return list(page.usages.values()) if page else []
+
+    def in_flight_since(self, window: int) -> int:
+        """The first window of any request that goes on in `window` and was known before its first one was final."""
+        begin, length = window_start(window, self._terms.window_seconds), self._terms.window_seconds
+        return min(
+            (
+                first
+                for page in self._pages.get(window, {}).values()
+                for at, usage in page.usages.values()
+                if usage.start < begin and not self._terms.is_final(first := window_at(usage.start, length), at)
+            ),
+            default=window,
         )
 
     def needed_since(self, first: int) -> UnixSeconds:

@@ -17,6 +17,8 @@ class LateOnHost:
     controls: int = 0
     energy_joules: ExactSum = field(default_factory=ExactSum)
     reasons: set[str] = field(default_factory=set)
+    finishing: dict[int, UnixSeconds] = field(default_factory=dict)
+    """Last windows of requests that get their entry at this mark, with the log time of the first of them."""
 
     def why(self) -> str:
         """One line for the restatement record."""
@@ -42,12 +44,31 @@ class Late:
         mark = self._terms.mark_after(log_time)
         if last < windows.start or mark <= self._carried_out:
             return None
-        entry = self._marks.setdefault(mark, {}).setdefault(host, LateOnHost())
+        entry = self._entry(mark, host)
         entry.windows.update(range(windows.start, last + 1))
         return entry
+
+    def finishes(self, host: str, windows: range, log_time: UnixSeconds) -> None:
+        """Notes a request that was not known before its first window was final: a mark gives it its entry."""
+        mark = finishing_mark(self._terms, windows, log_time)
+        if self._terms.is_final(windows.start, log_time) and mark > self._carried_out:
+            self._entry(mark, host).finishing.setdefault(windows[-1], log_time)
+
+    def finishing_since(self) -> UnixSeconds:
+        """The earliest log time of a request whose entry is still to come with a mark; infinity for none."""
+        entries = (entry for hosts in self._marks.values() for entry in hosts.values())
+        return min((at for entry in entries for at in entry.finishing.values()), default=float("inf"))
 
     def due(self, log_time: UnixSeconds) -> list[tuple[UnixSeconds, dict[str, LateOnHost]]]:
         """The marks to carry out at this log time, the oldest first; they are forgotten here."""
         marks = sorted(mark for mark in self._marks if mark <= log_time)
         self._carried_out = max(self._carried_out, self._terms.mark_before(log_time))
         return [(mark, self._marks.pop(mark)) for mark in marks]
+
+    def _entry(self, mark: UnixSeconds, host: str) -> LateOnHost:
+        return self._marks.setdefault(mark, {}).setdefault(host, LateOnHost())
+
+
+def finishing_mark(terms: Accounting, windows: range, log_time: UnixSeconds) -> UnixSeconds:
+    """The mark that gives a late request of these windows its entry: they are all final then, and it is in them."""
+    return max(terms.mark_after(log_time), terms.mark_after(terms.final_line(windows[-1])))

@@ -138,8 +138,10 @@ class Ledger:
             self._name_hole(hole, commit.watermark if commit else hole.start)
         self._late = Late(self._terms, self._mark)
         self._restatements = Restatements(self._store, self._terms, request_rows=self._requests == "rows")
-        whole_from = self._beginning if commit else self._final_end
-        first = self._next_window() if whole_from > float("-inf") and not commit else self._first_whole()
+        cut = self._beginning > float("-inf")
+        first = (
+            window_at(self._beginning, self._terms.window_seconds) + 1 if cut else 0 if commit else self._next_window()
+        )
         self._finishing = Finishing(self._terms, self._book, first) if self._finished else None
         if commit is not None:
             self._restatements.recall(commit.mark, self._owns)
@@ -220,6 +222,8 @@ class Ledger:
             else:
                 late.controls += 1
                 late.reasons.add(touch.entered.reason)
+        if self._finishing and isinstance(touch.entered, Usage):
+            self._late.finishes(touch.host, touch.windows, log_time)
         if self._show_provisional:
             self._dirty.update((window, touch.host) for window in touch.windows)
 
@@ -236,12 +240,14 @@ class Ledger:
                 self._check(account.rows)
             self._rows += account.rows
             self._letters += map(_overlap, account.overlaps)
+            if self._finishing:
+                self._entries += self._finishing.final(host, window, account)
             self.progress.finals += 1
             self._open(window)
             if (window, host) in self._shown or (self._show_provisional and self._starts(window) <= self._shown_until):
                 self._shown.discard((window, host))
                 self._gone.append((window, host))
-            if len(self._rows) >= ROWS_AT_ONCE:
+            if len(self._rows) + len(self._entries) >= ROWS_AT_ONCE:
                 self._flush()
         self._carry_out_marks(log_time)
         self._settle(self._starts(last + 1))
@@ -280,12 +286,13 @@ class Ledger:
     def _carry_out_marks(self, log_time: UnixSeconds) -> None:
         if (newest := self._terms.mark_before(log_time)) <= self._mark:
             return
-        source = Source(self._log, self._terms, self._intensity_at, self._decoder, self._beginning)
+        source = Source(self._log, self._terms, self._intensity_at, self._decoder, self._beginning, self._requests)
         self._mend(source, newest)
         for mark, late in self._late.due(log_time):
             restated = restate(source, mark, late)
             self._rows += restated.rows
             self._letters += map(_overlap, restated.overlaps)
+            self._entries += restated.entries
             self.progress.restated += len(restated.pages)
             self._restatements.noted(mark, restated.pages)
             self._open(*{window for window, _ in restated.pages})
@@ -309,6 +316,9 @@ class Ledger:
         if self._rows:
             self._store.write(self._rows)
             self._rows = []
+        if self._entries and self._finished:
+            self._finished(self._entries)
+        self._entries = []
         if self._letters:
             self._log.reject(self._letters)
             self._letters = []
@@ -319,10 +329,15 @@ class Ledger:
     def _commit(self) -> None:
         """Claims what is stored, and names where a new reader has to begin: one horizon before what it needs first."""
         reach = PARENT_REACH_SECONDS if self._book.has_families else 0.0
-        first = round(self._final_end / self._terms.window_seconds) - int(reach // self._terms.window_seconds) - 1
+        open_since = round(self._final_end / self._terms.window_seconds)
+        if self._finishing:  # the windows of a request that goes on are summed when its last one is final
+            open_since = self._book.in_flight_since(open_since)
+        first = open_since - int(reach // self._terms.window_seconds) - 1
         self._book.forget_before(first)
+        if self._finishing:
+            self._finishing.forget_before(first)
         self._dirty = {page for page in self._dirty if page[0] > first}
-        needed = min(self._book.needed_since(first), self._log_time, self._mark)
+        needed = min(self._book.needed_since(first), self._late.finishing_since(), self._log_time, self._mark)
         since = needed - self._terms.horizon_seconds
         self._log.commit(
             Commit(

@@ -35,8 +35,10 @@ class Stale(msgspec.Struct, frozen=True, kw_only=True):
 class Restatements:
     """What was restated within the last day, by host and window."""
 
-    def __init__(self, store: Store, terms: Accounting) -> None:
+    def __init__(self, store: Store, terms: Accounting, *, request_rows: bool = True) -> None:
+        """`request_rows`: whether the store has a row of each request for each of its windows."""
         self._store, self._terms = store, terms
+        self._kinds = (*BOOKS, REQUEST_ENERGY) if request_rows else BOOKS
         self._marks: dict[str, dict[int, UnixSeconds]] = {}
 
     def recall(self, mark: UnixSeconds, owns: Callable[[str], bool]) -> None:
@@ -110,7 +112,7 @@ class Restatements:
 
     def _read(self, host: str, start: UnixSeconds, end: UnixSeconds, resolution: Resolution) -> list[Row]:
         where = {"host": (host,)}
-        kinds = BOOKS if resolution in _ROLLUPS else (*BOOKS, REQUEST_ENERGY)
+        kinds = BOOKS if resolution in _ROLLUPS else self._kinds
         return [row for each in kinds for row in self._store.read(each, start, end, where=where, resolution=resolution)]
 
 

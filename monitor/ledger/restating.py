@@ -10,13 +10,15 @@ from math import fsum
 import msgspec
 
 from collectors.units import UnixSeconds
-from monitor.core.account import Account, IntensityAt
+from monitor.core.account import Account, IntensityAt, RequestsAs
 from monitor.core.book import Book, restated_rows
 from monitor.core.membership import FUTURE_LIMIT_SECONDS, Accounting
 from monitor.core.points import ATTRIBUTED, ENERGY, RESTATEMENT, TOO_LATE, Row
 from monitor.core.readings import PARENT_REACH_SECONDS, Told
+from monitor.core.request_energy import RequestEnergy
 from monitor.core.window import window_start
 from monitor.ledger.entering import Entering
+from monitor.ledger.finishing import MarkedRequests, near
 from monitor.ledger.late import LateOnHost
 from monitor.log.codec import Decoder
 from monitor.log.protocol import PartitionLog, Stream
@@ -36,35 +38,50 @@ class Source(msgspec.Struct, frozen=True):
     intensity_at: IntensityAt
     decoder: Decoder
     beginning: UnixSeconds
+    requests: RequestsAs
 
 
 class Restated(msgspec.Struct, frozen=True):
-    """The rows of one mark, and the (window, host) that they belong to."""
+    """The rows of one mark, the (window, host) that they belong to, and new entries of requests if they are wanted."""
 
     rows: list[Row]
     pages: frozenset[tuple[int, str]]
     overlaps: list[Told]
+    entries: list[RequestEnergy]
 
 
 def restate(source: Source, mark: UnixSeconds, late: Mapping[str, LateOnHost]) -> Restated:
     """What the mark writes: restated windows with why and by how much, and what came too late for it."""
     terms = source.terms
     in_time = {host: _recomputable(source, mark, entry.windows) for host, entry in late.items()}
-    wanted = {(window, host) for host, windows in in_time.items() for window in windows}
-    book = _read_again(source, mark, {window for window, _ in wanted})
+    finishing = {host: _recomputable(source, mark, entry.finishing) for host, entry in late.items()}
+    held = set[int]().union(*in_time.values())
+    if source.requests == "shares":
+        held = near(terms, held.union(*finishing.values()))
+    book = _read_again(source, mark, held)
     rows: list[Row] = []
-    changed: set[tuple[int, str]] = set()
+    changed: dict[str, set[int]] = {}
     overlaps: list[Told] = []
     for host in sorted(late):
         entry, windows = late[host], sorted(in_time[host])
         pairs = _accounts(book, (host, windows), terms, mark, always=entry.controls > 0)
         if pairs:
-            changed |= {(window, host) for window in pairs}
+            changed[host] = set(pairs)
             overlaps += [told for _, now in pairs.values() for told in now.overlaps]
             rows += _restated_host(host, pairs, entry, terms, mark)
         if len(windows) < len(entry.windows):
             rows.append(_too_late(terms, mark, host, sorted(entry.windows - set(windows)), entry))
-    return Restated(rows, frozenset(changed), overlaps)
+    entries: list[RequestEnergy] = []
+    if source.requests == "shares":
+        requests = MarkedRequests(
+            terms,
+            mark,
+            whole=lambda windows: _recomputable(source, mark, windows),
+            read=lambda windows: _read_again(source, mark, windows),
+        )
+        entries = requests.entries(book, held, changed, finishing)
+    pages = frozenset((window, host) for host, windows in changed.items() for window in windows)
+    return Restated(rows, pages, overlaps, entries)
 
 
 def restated_anew(source: Source, mark: UnixSeconds, stored: Mapping[tuple[str, int], list[Row]]) -> list[Row]:
@@ -106,7 +123,9 @@ def _read_again(source: Source, mark: UnixSeconds, windows: Collection[int]) -> 
     log, terms = source.log, source.terms
     reach = int(PARENT_REACH_SECONDS // terms.window_seconds) + 1
     keep = {near for window in windows for near in range(window - reach, window + reach + 1)}
-    book = Book(terms, source.intensity_at, keep=keep.__contains__)
+    # Whether a window has changed must not depend on what is wanted of requests.
+    requests: RequestsAs = "shares" if source.requests == "neither" else source.requests
+    book = Book(terms, source.intensity_at, keep=keep.__contains__, requests=requests)
     if not windows:
         return book
     entering = Entering(terms, book, reject=lambda _letter: None, decoder=source.decoder)

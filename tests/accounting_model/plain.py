@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 from collectors.readings import HostProfile
 from monitor.core import book
-from monitor.core.account import Account
+from monitor.core.account import Account, RequestsAs, Share
 from monitor.core.points import ENERGY, METER, REQUEST_ENERGY, USAGE, Row
 from monitor.core.readings import Nearby, Told, disjoint, energy_within
 from monitor.core.usage import Usage
@@ -34,6 +34,7 @@ def plain_account(
     usages: Iterable[Usage],
     nearby: Nearby,
     revision: int,
+    requests: RequestsAs = "rows",
     **_others: Any,
 ) -> Account:
     """Meter, attributed and idle rows, requests that ended, and each request's part; pure, as the real one is."""
@@ -66,12 +67,22 @@ def plain_account(
         idle = 0.0 if weights else rest
         rows.append(Row(ENERGY.name, start, (*tags, "idle", "", "", "", ""), (idle, 0.0, *zeros, "", "", "", revision)))
     rows += _usage_rows(host, start, end, ordered, revision)
-    for usage in ordered:
-        request = host, usage.namespace, usage.request_id, str(usage.attempt), usage.model, usage.team, "", ""
-        sums = (whole * usage.weight / total, usage.weight, 0.0, 0.0, 0.0, None)
-        facts = (usage.start, None, usage.end, usage.input_tokens, None, usage.output_tokens, None, None)
-        rows.append(Row(REQUEST_ENERGY.name, start, request, (*sums, *facts, usage.weight, usage.status, "", revision)))
-    return Account(rows, overlaps)
+    measured = bool(by_device)
+    shares = [
+        Share(usage, whole * usage.weight / total, usage.weight, 0.0, 0.0, 0.0, None, "", measured) for usage in ordered
+    ]
+    if requests == "rows":
+        rows += [_request_row(host, start, share, revision) for share in shares]
+    return Account(rows, overlaps, shares if requests == "shares" else [])
+
+
+def _request_row(host: str, start: float, share: Share, revision: int) -> Row:
+    usage = share.usage
+    request = host, usage.namespace, usage.request_id, str(usage.attempt), usage.model, usage.team, "", ""
+    facts = (usage.start, None, usage.end, usage.input_tokens, None, usage.output_tokens, None, None)
+    return Row(
+        REQUEST_ENERGY.name, start, request, (*share[1:7], *facts, usage.weight, usage.status, share.factor, revision)
+    )
 
 
 def _of_children(profile: HostProfile, device: str, kept: list[Told], nearby: Nearby) -> float:

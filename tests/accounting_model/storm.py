@@ -10,9 +10,12 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+import msgspec
+
 from accounting_model.content import FACTS, Content
 from accounting_model.partition import PARTS, MemoryLog, Partition
 from accounting_model.tables import MemoryStore, Tables
+from monitor.core.request_energy import RequestEnergy
 from monitor.ledger.ledger import Ledger
 from monitor.log.protocol import Commit, LogUnavailable, PartitionLog
 from monitor.store.protocol import StoreUnavailable
@@ -69,6 +72,8 @@ class Storm:
     tables: Tables = field(default_factory=Tables)
     trace: list[str] = field(default_factory=list)
     show_provisional: bool = False
+    whole_requests: bool = False
+    entries: set[bytes] = field(default_factory=set)
     _sent: int = 0
     _lives: int = 0
     _depth: int = 0
@@ -154,8 +159,15 @@ class Storm:
             if member.ledger is None:
                 log = Hand(self, member, self.log_of(self.partition), LOG_CALLS)
                 store = Hand(self, member, MemoryStore(self.tables), STORE_CALLS)
-                show = self.show_provisional
-                member.ledger = self.ledger_of(log, store, self.content.terms, lambda: FACTS, show_provisional=show)
+                hand = Hand(self, member, self, ("finished",))
+                member.ledger = self.ledger_of(
+                    log,
+                    store,
+                    self.content.terms,
+                    lambda: FACTS,
+                    show_provisional=self.show_provisional,
+                    finished=hand.finished if self.whole_requests else None,
+                )
             count: int = member.ledger.step(limit)
         except Killed:
             self._note(f"{member.name} is killed")
@@ -175,6 +187,10 @@ class Storm:
             self._member = None
         if member in self._zombies:
             self._zombies.remove(member)
+
+    def finished(self, entries: Sequence[RequestEnergy]) -> None:
+        """What was said of whole requests."""
+        self.entries.update(map(msgspec.json.encode, entries))
 
     def call(self, member: Member, name: str, function: Callable[..., Any], *args: Any, **named: Any) -> Any:
         """A member's call on its log or store, with what befalls it."""
@@ -260,4 +276,4 @@ class Hand:
 
 LOG_CALLS = ("read", "committed", "commit", "reject")
 STORE_CALLS = ("read", "write", "mark_rolled_up", "replace_provisional_pages")
-WRITES = ("write", "mark_rolled_up")
+WRITES = ("write", "mark_rolled_up", "finished")

@@ -2,13 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import fsum
 from random import Random
+
+import msgspec
 
 from accounting_model.content import Content, content_of
 from accounting_model.partition import MemoryLog, Partition
 from accounting_model.storm import CALM, Storm, Weather, weather_of
 from accounting_model.tables import Tables
 from monitor.core.points import BOOKS, HOLE, MEASUREMENTS, REQUEST_ENERGY, RESTATEMENT, TOO_LATE, FieldValue
+from monitor.core.request_energy import RequestEnergy
 from monitor.ledger.ledger import Ledger
 from monitor.log.protocol import PartitionLog
 
@@ -42,13 +46,16 @@ def judge(
     content = content_of(random)
     storm = Storm(content, random, weather or weather_of(random), ledger_of, log_of)
     storm.show_provisional = seed % 16 == 0
+    storm.whole_requests = seed % 2 == 0
     storm.play()
-    return Verdict(seed, _differences(undisturbed(content), storm), storm.trace)
+    calm = undisturbed(content, whole_requests=storm.whole_requests)
+    return Verdict(seed, _differences(calm, storm), storm.trace)
 
 
-def undisturbed(content: Content) -> Storm:
+def undisturbed(content: Content, *, whole_requests: bool = False) -> Storm:
     """One member that reads the whole log and nothing happens to it."""
     calm = Storm(content, Random(0), CALM)
+    calm.whole_requests = whole_requests
     calm.settle()
     return calm
 
@@ -67,6 +74,27 @@ def books_of(tables: Tables) -> Books:
     return found
 
 
+def entries_of(storm: Storm) -> list[RequestEnergy]:
+    """What was said of whole requests."""
+    return [msgspec.json.decode(each, type=RequestEnergy) for each in sorted(storm.entries)]
+
+
+def window_sums(tables: Tables) -> dict[tuple[str, str, float, float], float]:
+    """The joules of each request, over the rows of its windows: by host, id, start and end."""
+    id_at, start_at, end_at = (
+        REQUEST_ENERGY.tags.index("request_id"),
+        REQUEST_ENERGY.fields.index("start"),
+        REQUEST_ENERGY.fields.index("end"),
+    )
+    found: dict[tuple[str, str, float, float], list[float]] = {}
+    for rows in tables.rows.get((REQUEST_ENERGY.name, "window"), {}).values():
+        for tags, row in rows.items():
+            start, end, joules = (float(row.fields[place] or 0.0) for place in (start_at, end_at, 0))
+            if len(tags[id_at]) > 1:
+                found.setdefault((tags[0], tags[id_at], start, end), []).append(joules)
+    return {key: fsum(joules) for key, joules in found.items()}
+
+
 def _differences(calm: Storm, storm: Storm) -> list[str]:
     expected, found = books_of(calm.tables), books_of(storm.tables)
     lines = [
@@ -74,6 +102,7 @@ def _differences(calm: Storm, storm: Storm) -> list[str]:
         for key in sorted(expected.keys() | found.keys(), key=str)
         if expected.get(key) != found.get(key)
     ]
+    lines += [f"entry {each.decode()}" for each in sorted(calm.entries ^ storm.entries)]
     letters = {letter: each.reason for letter, each in calm.partition.letters.items()}
     others = {letter: each.reason for letter, each in storm.partition.letters.items()}
     return lines + [f"letter {each}" for each in sorted(set(letters.items()) ^ set(others.items()))]

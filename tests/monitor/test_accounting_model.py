@@ -5,15 +5,17 @@ More of them: WATTRIBUTE_SCHEDULES=20000, or `python -m accounting_model` in the
 
 import os
 from collections.abc import Callable, Iterator
+from random import Random
 from typing import Any
 
 import pytest
 from accounting_model import mutants
+from accounting_model.content import content_of
 from accounting_model.kafka import MemoryKafka
 from accounting_model.partition import MemoryLog, Partition
 from accounting_model.plain import plain_arithmetic
 from accounting_model.storm import Weather
-from accounting_model.verdict import Verdict, judge
+from accounting_model.verdict import Verdict, entries_of, judge, undisturbed, window_sums
 from structlog.testing import capture_logs
 
 from monitor.log.protocol import PartitionLog
@@ -45,6 +47,25 @@ def test_no_misfortune_changes_the_books(piece: int, log_of: Callable[[Partition
     """
     failed = first_failure(range(piece, SCHEDULES, PIECES), log_of=log_of)
     assert failed is None, failed.told()
+
+
+@pytest.mark.usefixtures("_plainly")
+def test_an_entry_of_a_request_is_the_sum_of_its_windows() -> None:
+    """Late, restated, longer than the horizon: the newest entry holds what the rows of its windows hold."""
+    told = 0
+    for seed in range(SCHEDULES):
+        content = content_of(Random(seed))
+        if content.terms.restate_seconds < 3_600.0:
+            continue  # some windows are too old for their mark
+        sums = window_sums(undisturbed(content).tables)
+        newest = {
+            (entry.host, entry.request_id, entry.start, entry.end): entry.energy_joules
+            for entry in sorted(entries_of(undisturbed(content, whole_requests=True)), key=lambda each: each.revision)
+            if len(entry.request_id) > 1  # ids of one letter are used again, and two requests may share a row
+        }
+        assert {key: energy or 0.0 for key, energy in newest.items()} == sums
+        told += len(newest)
+    assert told > SCHEDULES // 2
 
 
 def test_it_holds_with_the_whole_arithmetic() -> None:

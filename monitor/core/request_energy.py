@@ -1,0 +1,124 @@
+"""What a finished request used on one host, summed over the windows it touched. Pure."""
+
+from collections.abc import Sequence
+from math import fsum
+
+import msgspec
+
+from collectors.requests.event import Work
+from collectors.units import UnixSeconds
+from monitor.core.account import Share
+from monitor.core.points import REQUEST_ENERGY, Row
+from monitor.core.usage import Usage, canonical_labels
+
+
+class RequestEnergy(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A request's entry. It is (namespace, request_id, attempt, start, host); of several the highest revision counts.
+
+    Joules are None where no window of it was measured on its devices; `measured_windows` of its `windows` were.
+    `revision` is 0 for the first entry, made when the request's last window was final, else the mark (unix seconds)
+    that made or restated it. A request with `weight` below 1 may have run on other hosts as well.
+    """
+
+    namespace: str
+    request_id: str
+    attempt: int
+    host: str
+    model: str
+    team: str
+    deployment: str
+    labels: dict[str, str]
+    status: str
+    weight: float
+    start: UnixSeconds
+    first_token: UnixSeconds | None
+    end: UnixSeconds
+    input_tokens: int | None
+    cached_input_tokens: int | None
+    output_tokens: int | None
+    work: Work | None
+    energy_joules: float | None
+    marginal_joules: float | None
+    metered_joules: float | None
+    recovered_joules: float | None
+    exact_joules: float | None
+    location_grams: float | None
+    measured_ratio: float | None
+    exact_ratio: float | None
+    factor: str
+    windows: int
+    measured_windows: int
+    revision: int
+
+
+def request_energy(usage: Usage, shares: Sequence[Share], windows: int, revision: int) -> RequestEnergy:
+    """The entry of a request that touched so many windows, from its share in each that is accounted, in their order.
+
+    3 J in one window and 4 J in the next are 7 J.
+    """
+    measured = [share for share in shares if share.measured]
+    energy = fsum(share.energy_joules for share in measured) if measured else None
+    metered = fsum(share.metered_joules for share in measured) if measured else None
+    exact = fsum(share.exact_joules for share in measured) if measured else None
+    grams = [share.location_grams for share in measured if share.location_grams is not None]
+    return RequestEnergy(
+        namespace=usage.namespace,
+        request_id=usage.request_id,
+        attempt=usage.attempt,
+        host=usage.host,
+        model=usage.model,
+        team=usage.team,
+        deployment=usage.deployment,
+        labels=usage.labels,
+        status=usage.status,
+        weight=usage.weight,
+        start=usage.start,
+        first_token=usage.first_token,
+        end=usage.end,
+        input_tokens=usage.input_tokens,
+        cached_input_tokens=usage.cached_input_tokens,
+        output_tokens=usage.output_tokens,
+        work=usage.work,
+        energy_joules=energy,
+        marginal_joules=fsum(share.marginal_joules for share in measured) if measured else None,
+        metered_joules=metered,
+        recovered_joules=fsum(share.recovered_joules for share in measured) if measured else None,
+        exact_joules=exact,
+        location_grams=fsum(grams) if measured and len(grams) == len(measured) else None,
+        measured_ratio=metered / energy if energy and metered is not None else None,
+        exact_ratio=exact / energy if energy and exact is not None else None,
+        factor=measured[-1].factor if measured else "",
+        windows=windows,
+        measured_windows=len(measured),
+        revision=revision,
+    )
+
+
+def request_row(entry: RequestEnergy) -> Row:
+    """The entry as one row, at the request's end."""
+    key = (entry.model, entry.team, entry.deployment, canonical_labels(entry.labels))
+    return Row(
+        REQUEST_ENERGY.name,
+        entry.end,
+        (entry.host, entry.namespace, entry.request_id, str(entry.attempt), *key),
+        (
+            entry.energy_joules,
+            entry.marginal_joules,
+            entry.metered_joules,
+            entry.recovered_joules,
+            entry.exact_joules,
+            entry.location_grams,
+            entry.start,
+            entry.first_token,
+            entry.end,
+            entry.input_tokens,
+            entry.cached_input_tokens,
+            entry.output_tokens,
+            entry.work.unit if entry.work else None,
+            entry.work.amount if entry.work else None,
+            entry.weight,
+            entry.status,
+            entry.factor,
+            entry.revision,
+        ),
+    )
