@@ -18,7 +18,7 @@ from kafka.structs import OffsetAndMetadata
 
 from collectors.clock import monotonic
 from monitor.config.output_sections import Kafka
-from monitor.log.kafka_client import client_settings, told, unavailable
+from monitor.log.kafka_client import client_settings, told, trouble_of, unavailable
 from monitor.log.protocol import LogUnavailable
 
 LEASE_RATIO: Final = 0.6
@@ -61,6 +61,11 @@ class GroupMember:
     def partitions(self) -> frozenset[int]:
         """Numbers of the partitions that are ours, of all topics alike; none without a lease."""
         return self._assigned if self.lease_seconds() > 0 else frozenset()
+
+    @property
+    def waits_for(self) -> str:
+        """What keeps it from being a member, and what to do; "" while nothing is known to."""
+        return self.trouble or trouble_of(self._settings) or ""
 
     def lease_seconds(self) -> float:
         """How long what is ours surely stays ours, counted from the last answered heartbeat; 0 or less: stop writing.

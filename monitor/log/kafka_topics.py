@@ -102,12 +102,16 @@ def _create(config: Config, client: KafkaAdminClient, topics: Sequence[Topic]) -
     refused = [answer for answer in answers if _error(answer) not in (None, kafka_errors.TopicAlreadyExistsError)]
     if refused:
         brokers = ", ".join(config.kafka.bootstrap_servers)
-        raise LogUnavailable(f"Kafka at {brokers}: {'; '.join(_refusal(config, answer) for answer in refused)}")
+        whys: dict[str, list[str]] = {}
+        for answer in refused:
+            whys.setdefault(_refusal(config, answer), []).append(answer["name"])
+        told = "; ".join(f"topic {', '.join(names)} cannot be made: {why}" for why, names in whys.items())
+        raise LogUnavailable(f"Kafka at {brokers}: {told}")
     client.wait_for_topics([topic.name for topic in topics], timeout_ms=_CREATION_MS)
 
 
 def _refusal(config: Config, answer: Mapping[str, Any]) -> str:
-    said = f"topic {answer['name']} cannot be made: {answer['error_message']}"
+    said = str(answer["error_message"]).rstrip(".")
     match _error(answer):
         case kafka_errors.InvalidReplicationFactorError:
             return f"{said}; start the other brokers, or set [kafka.topics] replication to how many there are"

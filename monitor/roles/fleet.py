@@ -102,7 +102,7 @@ class FleetRoles(RunningRoles):
 
         leader = Leader(self.config.kafka)
         self._parts.append(leader)
-        control = FleetControl(self.config, self._house.log, leader.leads, clock=self._clock)
+        control = FleetControl(self.config, self._house.log, leader, clock=self._clock)
         self._add_loop("control", control.step)
         if self.config.alerts:
             from monitor.roles.alerting import Alerting, AlertingRole

@@ -3,7 +3,6 @@
 config, carbon/mixes --> FleetControl --> facts topic
 """
 
-from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -12,8 +11,10 @@ from collectors.clock import Clock
 from monitor.config.sections import Config
 from monitor.log.kafka_facts import KafkaFacts
 from monitor.log.kafka_writer import KafkaWriter
+from monitor.log.protocol import LogUnavailable
 from monitor.roles.control import FactsReader
 from monitor.roles.deployments import state_deployments
+from monitor.roles.leader import Leader
 
 PAUSE_SECONDS: Final = 15.0
 logger = structlog.get_logger()
@@ -22,13 +23,15 @@ logger = structlog.get_logger()
 class FleetControl:
     """`step` for a Loop; raises LogUnavailable. Who does not lead states nothing."""
 
-    def __init__(self, config: Config, writer: KafkaWriter, leads: Callable[[], bool], *, clock: Clock) -> None:
-        self._config, self._writer, self._leads, self._clock = config, writer, leads, clock
+    def __init__(self, config: Config, writer: KafkaWriter, leader: Leader, *, clock: Clock) -> None:
+        self._config, self._writer, self._leader, self._clock = config, writer, leader, clock
         self._facts = FactsReader(KafkaFacts(config.kafka))
 
     def step(self) -> float:
         """States what is new; returns how long to wait before the next look."""
-        if not self._leads():
+        if not self._leader.leads():
+            if why := self._leader.waits_for:
+                raise LogUnavailable(f"cannot stand for election: {why}")
             return 1.0
         changed = state_deployments(self._facts(), self._writer, self._config.deployments, self._clock.now())
         if changed:

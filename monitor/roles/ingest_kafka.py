@@ -80,14 +80,14 @@ class KafkaIngest:
 
     def snapshots(self) -> tuple[SourceSnapshot, ...]:
         """What came from each source since the start, and how much of its topics waits."""
-        counts = self.counts
+        counts, trouble = self.counts, self._reader.trouble
         names = dict.fromkeys(topic.source for topic in self._topics.values())
         return tuple(
             SourceSnapshot(
                 name=name,
                 kind="kafka",
-                state="ok" if counts.accepted[name] else "waiting",
-                detail=self._detail(name),
+                state="retrying" if trouble else "ok" if counts.accepted[name] else "waiting",
+                detail=trouble or self._detail(name),
                 accepted=counts.accepted[name],
                 rejected={reason: count for (source, reason), count in list(counts.rejected.items()) if source == name},
                 last_event_at=counts.last_at.get(name),

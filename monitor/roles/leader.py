@@ -20,6 +20,11 @@ class Leader:
         """Hands over."""
         self._member.stop()
 
+    @property
+    def waits_for(self) -> str:
+        """Why it cannot be elected, and what to do; "" while nothing is known."""
+        return self._member.waits_for
+
     def leads(self) -> bool:
         """Whether this process is the leader now."""
         return _PARTITION in self._member.partitions

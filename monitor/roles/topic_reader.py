@@ -21,7 +21,7 @@ from kafka.structs import OffsetAndMetadata
 from collectors.clock import monotonic
 from collectors.units import UnixSeconds
 from monitor.config.output_sections import Kafka
-from monitor.log.kafka_client import client_settings, unavailable
+from monitor.log.kafka_client import client_settings, trouble_of, unavailable
 from monitor.log.protocol import LogUnavailable
 
 _PARTITION_BYTES: Final = 2**19
@@ -81,6 +81,17 @@ class TopicReader:
         self._parts: dict[TopicPartition, _Part] = {}
         self._waited_at = float("-inf")
         self.lost_messages = 0
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing comes, and what to do; "" while nothing is known. Asks no broker; from any thread."""
+        if reason := trouble_of(self._settings):
+            return reason
+        cluster = None if self._consumer is None else self._consumer._cluster  # its public way asks, and waits
+        if cluster is None or not cluster._last_successful_refresh_ms:
+            return ""
+        missing = [topic for topic in self._topics if not cluster.partitions_for_topic(topic)]
+        return f"there is no topic {', '.join(missing)}: make it, or correct its name in [[sources]]" if missing else ""
 
     def poll(self, timeout_ms: int = POLL_MS) -> Mapping[TopicPartition, Sequence[Any]]:
         """The next messages by partition, oldest first, possibly none: Kafka's ConsumerRecords, bytes as they are."""

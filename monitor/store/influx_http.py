@@ -104,6 +104,8 @@ class Server:
             return StoreUnavailable(f"{text}; put a valid token into {self._token_place()}: it is read again")
         if refused.status == FORBIDDEN:
             return StoreUnavailable(f"{text}; the token in {self._token_place()} needs the right to {doing} it")
+        if refused.status == NOT_FOUND and "organization" in refused.reason:
+            return StoreUnavailable(f"{text}; correct [influxdb] org")
         if refused.status == NOT_FOUND:
             return StoreUnavailable(f"{text}; run `wattribute store setup`, or correct [influxdb] org and bucket")
         return StoreUnavailable(text)

@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 from kafka import KafkaProducer
 from kafka_house import kafka_house
 from servers.kafka import KafkaServer
+from servers.server_process import server_port
 
 from monitor.cli.main import cli
 from monitor.config.output_sections import Kafka
@@ -89,7 +90,7 @@ def test_decode_a_missing_topic(house: Kafka, tmp_path: Path) -> None:
     """It is named, and nothing is made."""
     shown = wattribute("decode", "--topic", "nowhere", "--config", configured(tmp_path, house))
     assert shown.exit_code == 3
-    assert "there is no topic nowhere" in shown.stderr
+    assert "there is no topic nowhere; correct its name" in shown.stderr
 
 
 def test_rejected_lists_the_dead_letter_topic(house: Kafka, tmp_path: Path) -> None:
@@ -105,3 +106,13 @@ def test_rejected_lists_the_dead_letter_topic(house: Kafka, tmp_path: Path) -> N
     told = json.loads(shown.stdout)
     assert told["rejected"] == {"empty": 2, "future": 1}
     assert [entry["position"] for entry in told["entries"]] == ["0/2", "0/1", "0/0"]
+
+
+def test_without_a_broker_nobody_waits_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The address is named, and the command ends."""
+    monkeypatch.setattr("monitor.log.kafka_client.PATIENCE_SECONDS", 1.0)
+    nowhere = Kafka(bootstrap_servers=(f"127.0.0.1:{server_port()}",))
+    for command in (("decode", "--topic", "llm"), ("rejected",)):
+        shown = wattribute(*command, "--config", configured(tmp_path, nowhere))
+        assert shown.exit_code == 3
+        assert f"Kafka at {nowhere.bootstrap_servers[0]}: no broker can be reached" in shown.stderr

@@ -4,10 +4,18 @@ from collections.abc import Iterator
 from uuid import uuid4
 
 import pytest
+from daemon_process import wait_for
 from kafka import KafkaProducer
 from servers.kafka import KafkaServer
+from servers.server_process import server_port
 
+from collectors.clock import SystemClock
 from monitor.config.output_sections import Kafka
+from monitor.config.sections import Config
+from monitor.log.kafka_writer import KafkaWriter
+from monitor.log.protocol import LogUnavailable
+from monitor.roles.fleet_control import FleetControl
+from monitor.roles.leader import Leader
 from monitor.roles.topic_reader import AHEAD_SECONDS, TopicReader
 
 NOON = 1_780_000_000.0
@@ -92,3 +100,36 @@ def test_a_new_member_begins_where_the_group_stopped(kafka: KafkaServer, topic: 
         other.settle()
     other.close()
     assert offsets == [2]
+
+
+def test_why_nothing_comes_is_said(kafka: KafkaServer) -> None:
+    """A topic that is not there, and a broker that is not; "" once the topic is made."""
+    name, nowhere = f"later-{uuid4().hex[:8]}", f"127.0.0.1:{server_port()}"
+    cases = {kafka.bootstrap: f"there is no topic {name}: make it", nowhere: f"{nowhere}: "}
+    for bootstrap, words in cases.items():
+        reader = TopicReader(Kafka(bootstrap_servers=(bootstrap,)), [name], name)
+        try:
+            assert reader.trouble == ""
+            wait_for(words, lambda reader=reader: reader.poll() or reader.trouble)  # type: ignore[misc]
+            assert reader.trouble.startswith(words)
+            if bootstrap == kafka.bootstrap:
+                kafka.create_topic(name)
+                wait_for("the topic", lambda reader=reader: not reader.poll() and not reader.trouble)  # type: ignore[misc]
+        finally:
+            reader.close()
+
+
+def test_who_cannot_be_elected_says_why() -> None:
+    """Without a broker nobody leads, and role control names the address."""
+    nowhere = Kafka(bootstrap_servers=(f"127.0.0.1:{server_port()}",))
+    leader, writer = Leader(nowhere), KafkaWriter(nowhere)
+    control = FleetControl(Config(kafka=nowhere), writer, leader, clock=SystemClock())
+    assert control.step() == 1.0
+    leader.start()
+    try:
+        wait_for("a reason", lambda: leader.waits_for)
+        with pytest.raises(LogUnavailable, match=f"cannot stand for election: {nowhere.bootstrap_servers[0]}"):
+            control.step()
+    finally:
+        leader.stop()
+        writer.close()
