@@ -4,7 +4,7 @@ Both accounts are made from the log alone, never from what a store holds, so a r
 simply done again and gives the same rows.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from math import fsum
 
 import msgspec
@@ -52,9 +52,9 @@ class Restated(msgspec.Struct, frozen=True):
 
 def restate(source: Source, mark: UnixSeconds, late: Mapping[str, LateOnHost]) -> Restated:
     """What the mark writes: restated windows with why and by how much, and what came too late for it."""
-    terms = source.terms
-    in_time = {host: _recomputable(source, mark, entry.windows) for host, entry in late.items()}
-    finishing = {host: _recomputable(source, mark, entry.finishing) for host, entry in late.items()}
+    terms, whole = source.terms, _recomputable(source, mark)
+    in_time = {host: whole(entry.windows) for host, entry in late.items()}
+    finishing = {host: whole(entry.finishing) for host, entry in late.items()}
     held = set[int]().union(*in_time.values())
     if source.requests == "shares":
         held = near(terms, held.union(*finishing.values()))
@@ -76,7 +76,7 @@ def restate(source: Source, mark: UnixSeconds, late: Mapping[str, LateOnHost]) -
         requests = MarkedRequests(
             terms,
             mark,
-            whole=lambda windows: _recomputable(source, mark, windows),
+            whole=whole,
             read=lambda windows: _read_again(source, mark, windows),
         )
         entries = requests.entries(book, held, changed, finishing)
@@ -87,7 +87,7 @@ def restate(source: Source, mark: UnixSeconds, late: Mapping[str, LateOnHost]) -
 def restated_anew(source: Source, mark: UnixSeconds, stored: Mapping[tuple[str, int], list[Row]]) -> list[Row]:
     """The rows that a mark wrote of these (host, window), and zeros for what else is `stored` of them in the books."""
     windows = {window for _, window in stored}
-    whole = _recomputable(source, mark, windows)
+    whole = _recomputable(source, mark)(windows)
     book = _read_again(source, mark, windows & whole)
     return [
         row
@@ -105,17 +105,23 @@ def _earliest(terms: Accounting, window: int) -> UnixSeconds:
     return start - FUTURE_LIMIT_SECONDS - PARENT_REACH_SECONDS - terms.horizon_seconds
 
 
-def _recomputable(source: Source, mark: UnixSeconds, windows: Collection[int]) -> frozenset[int]:
-    """Those windows that are young enough, and of which the log still holds all."""
-    beginning, terms = source.log.start(), source.terms
-    oldest = beginning[0] if beginning is not None and beginning[1] else float("-inf")
-    oldest = max(oldest, source.beginning)
-    return frozenset(
-        window
-        for window in windows
-        if window_start(window + 1, terms.window_seconds) >= mark - terms.restate_seconds
-        and _earliest(terms, window) >= oldest
-    )
+def _recomputable(source: Source, mark: UnixSeconds) -> Callable[[Collection[int]], frozenset[int]]:
+    """Tells of windows those that are young enough, and of which the log still holds all.
+
+    The log is asked once for its beginning: Kafka takes a while to answer, and a mark has many requests.
+    """
+    terms, beginning = source.terms, source.log.start()
+    oldest = max(source.beginning, beginning[0] if beginning is not None and beginning[1] else float("-inf"))
+
+    def whole(windows: Collection[int]) -> frozenset[int]:
+        return frozenset(
+            window
+            for window in windows
+            if window_start(window + 1, terms.window_seconds) >= mark - terms.restate_seconds
+            and _earliest(terms, window) >= oldest
+        )
+
+    return whole
 
 
 def _read_again(source: Source, mark: UnixSeconds, windows: Collection[int]) -> Book:
