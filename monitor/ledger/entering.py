@@ -6,7 +6,7 @@ from hashlib import blake2b, sha256
 import msgspec
 
 from collectors.errors import Rejected
-from collectors.readings import EnergyReading
+from collectors.readings import ActivityReading, EnergyReading
 from collectors.units import SECONDS_PER_DAY, UnixSeconds
 from monitor.core.book import Book
 from monitor.core.membership import FUTURE_LIMIT_SECONDS, Accounting, Identities
@@ -16,7 +16,7 @@ from monitor.core.window import windows_of
 from monitor.log.codec import Decoder, ReadingBatch, Restate, UsageBatch
 from monitor.log.protocol import DeadLetter, LogRecord
 
-Entered = EnergyReading | Usage | Restate
+Entered = EnergyReading | ActivityReading | Usage | Restate
 
 LENGTH_LIMIT_SECONDS = 7 * SECONDS_PER_DAY
 """A longer reading, request or order is refused: one wrong clock must not touch every window since 1970."""
@@ -91,6 +91,7 @@ class Entering:
                 and activity.end - activity.start <= LENGTH_LIMIT_SECONDS
             ):
                 self._book.add_activity(host, activity, record.stamp)
+                yield Touch(host, windows_of(activity.start, activity.end, self._terms.window_seconds), activity)
 
     def _enter_usages(self, record: LogRecord, batch: UsageBatch) -> Iterator[Touch]:
         for i, usage in enumerate(batch.usages):

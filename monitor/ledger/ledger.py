@@ -11,7 +11,7 @@ from math import nextafter
 import msgspec
 import structlog
 
-from collectors.readings import EnergyReading
+from collectors.readings import ActivityReading, EnergyReading
 from collectors.units import SECONDS_PER_DAY, SECONDS_PER_HOUR, UnixSeconds
 from monitor.core.account import RequestsAs
 from monitor.core.allocation import window_sums
@@ -213,6 +213,10 @@ class Ledger:
         self.progress.reread_records += record.stamp <= self._reread_until
 
     def _note(self, touch: Touch, log_time: UnixSeconds) -> None:
+        if self._show_provisional:
+            self._dirty.update((window, touch.host) for window in touch.windows)
+        if isinstance(touch.entered, ActivityReading):
+            return  # alone it makes no window worth restating
         if late := self._late.touched(touch.host, touch.windows, log_time):
             if isinstance(touch.entered, EnergyReading):
                 late.readings += 1
@@ -224,8 +228,6 @@ class Ledger:
                 late.reasons.add(touch.entered.reason)
         if self._finishing and isinstance(touch.entered, Usage):
             self._late.finishes(touch.host, touch.windows, log_time)
-        if self._show_provisional:
-            self._dirty.update((window, touch.host) for window in touch.windows)
 
     def _advance(self, log_time: UnixSeconds) -> None:
         """Log time moves on: windows behind the horizon become final, marks that lie behind are carried out."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from collectors.readings import Device, EnergyReading, HostProfile
+from collectors.readings import ActivityReading, Device, EnergyReading, HostProfile
 from collectors.units import SECONDS_PER_DAY, SECONDS_PER_HOUR
 from monitor.core.facts import Facts
 from monitor.core.membership import Accounting
@@ -379,6 +379,28 @@ def test_a_day_is_rolled_up_though_its_last_hours_are_empty(books: Books) -> Non
     """A host that is off in the evening: the day has its row once it is over."""
     books.take(read(10, 0, 100), *(tick(at) for at in range(3_600, 26 * 3_600, 3_600)))
     assert [row.fields[0] for row in books.store.read(METER, T, T + 1, resolution="day")] == [100.0]
+
+
+def test_who_else_was_busy_changes_what_is_shown(books: Books) -> None:
+    """300 W, 100 W idle: told later that others were busy for three quarters, the request's 2 000 J become 500."""
+    cpu = Device(id="c0", kind="cpu", idle_watts=100.0)
+    profile = HostProfile(host="h", devices=(cpu,))
+    energy = EnergyReading(device="c0", start=T, end=T + 10, energy_joules=3_000.0, method="counter")
+    books.take(
+        readings_record(ReadingBatch(profile=profile, readings=(energy,)), stamp=T + 11),
+        asked(12, "a", 0, 10),
+    )
+    attributed = [row for row in books.rows(PROVISIONAL_ENERGY) if "attributed" in row.tags]
+    assert [row.fields[0] for row in attributed] == [pytest.approx(2_000.0)]
+    busy = tuple(
+        ActivityReading(device="c0", start=T, end=T + 10, consumer=consumer, busy_seconds=seconds)
+        for consumer, seconds in (("other", 30.0), ("server:vllm", 10.0))
+    )
+    books.take(readings_record(ReadingBatch(profile=profile, readings=(), activities=busy), stamp=T + 21))
+    attributed = [row for row in books.rows(PROVISIONAL_ENERGY) if "attributed" in row.tags]
+    assert [row.fields[0] for row in attributed] == [pytest.approx(500.0)]
+    books.take(tick(1_000))
+    assert [(at, joules) for at, joules, _ in books.attributed()] == [(0.0, pytest.approx(500.0))]
 
 
 def test_provisional_rows_appear_and_go(books: Books) -> None:
