@@ -147,6 +147,8 @@ def _ledger(ledger: LedgerSnapshot) -> Iterator[Metric]:
     yield _gauge("log_time_timestamp_seconds", "How far the log is.", (), log_time)
     windows = [((), ledger.windows_final)]
     yield _counter("ledger_windows_final_total", "Windows of a host that were made final.", (), windows)
+    lost = [((), sum(hole.end - hole.start for hole in ledger.holes))]
+    yield _gauge("books_missing_seconds", "Of all hosts, what the log lost before it was accounted.", (), lost)
     worst = [((), ledger.worst_imbalance_ratio)]
     yield _gauge(
         "books_worst_imbalance_ratio", "The largest |imbalance| / measured of a window since the start.", (), worst

@@ -17,6 +17,7 @@ from collectors.units import UnixSeconds
 from monitor.core.allocation import Allocator, window_sums
 from monitor.core.allocation_lines import AllocationLine, AllocationRules, ShareIdle, is_dimension
 from monitor.core.points import (
+    HOLE,
     MEASUREMENTS,
     METER,
     PROVISIONAL_METER,
@@ -34,6 +35,7 @@ from monitor.core.questions import (
     Denied,
     MetersPage,
     MeterWindow,
+    Missing,
     Principal,
     RequestsPage,
     RequestsQuery,
@@ -159,6 +161,7 @@ class Query:
             rejected=None if hidden else dict(self._rejected()),
             restatements=None if hidden else self._corrections(RESTATEMENT, Restatement, since),
             too_late=None if hidden else self._corrections(TOO_LATE, TooLate, since),
+            holes=holes_of(self._store),
         )
 
     def _corrections(self, measurement: Measurement, kind: type[_T], since: UnixSeconds) -> tuple[_T, ...]:
@@ -166,6 +169,21 @@ class Query:
         rows = self._store.read(measurement, since, math.inf)
         values = (dict(zip(names, (*row.tags, *row.fields), strict=True)) | {"mark": row.time} for row in rows)
         return tuple(msgspec.convert(each, kind) for each in values)
+
+
+def holes_of(store: Store) -> tuple[Missing, ...]:
+    """What is missing in these books. Raises StoreUnavailable."""
+    length, why = HOLE.fields.index("missing_seconds"), HOLE.fields.index("reason")
+    found = [
+        Missing(
+            host=row.tags[0],
+            start=row.time,
+            end=row.time + float(row.fields[length] or 0.0),
+            reason=str(row.fields[why] or ""),
+        )
+        for row in store.read(HOLE, -math.inf, math.inf)
+    ]
+    return tuple(sorted(found, key=lambda each: (each.start, each.host)))
 
 
 def whole_allocation(query: Query, principal: Principal, allocation: AllocationQuery) -> AllocationPage:

@@ -88,16 +88,27 @@ class SourceSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     last_event_at: UnixSeconds | None = None
 
 
+class HoleSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """Windows of a host in [start, end) that the log lost before they were accounted."""
+
+    host: str
+    start: UnixSeconds
+    end: UnixSeconds
+    reason: str
+
+
 class LedgerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """How far the books are. `final_until` is the end of the newest window that is final on every host.
 
     `log_time` is how far the log is. `worst_imbalance_ratio` is the largest of any window made final by this process.
+    `holes` are all that the books have, of every process of the fleet.
     """
 
     final_until: UnixSeconds | None = None
     log_time: UnixSeconds | None = None
     windows_final: int = 0
     worst_imbalance_ratio: float | None = None
+    holes: tuple[HoleSnapshot, ...] = ()
 
 
 class AlertInstance(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,6 +4,8 @@ import os
 from importlib.metadata import version
 from typing import Final
 
+import msgspec
+
 from collectors.clock import Clock, monotonic
 from collectors.meter import DeviceHealth
 from collectors.units import UnixSeconds
@@ -13,6 +15,7 @@ from monitor.selfcost import agent_cost
 from monitor.selfmetrics import (
     DaemonSnapshot,
     DeviceSnapshot,
+    HoleSnapshot,
     LedgerSnapshot,
     MeterSnapshot,
     PartState,
@@ -171,4 +174,5 @@ def _ledger(roles: RunningRoles) -> LedgerSnapshot | None:
         log_time=roles.log_time(),
         windows_final=roles.aggregate.progress.finals,
         worst_imbalance_ratio=roles.aggregate.progress.worst_imbalance_ratio,
+        holes=tuple(HoleSnapshot(**msgspec.structs.asdict(each)) for each in roles.aggregate.holes),
     )

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from monitor.core.points import ENERGY, METER, REQUEST_ENERGY, USAGE, Measurement, Row
+from monitor.core.points import ENERGY, HOLE, METER, REQUEST_ENERGY, USAGE, Measurement, Row
 
 
 def made(measurement: Measurement, time: float, tags: dict[str, str], fields: dict[str, Any]) -> Row:
@@ -40,6 +40,13 @@ def usage(time: float, requests: float, measurement: Measurement = USAGE, **name
     tags = {"host": "h1", "status": "ok"} | {name: named.pop(name) for name in list(named) if name in measurement.tags}
     fields = {"requests": requests, "input_tokens": 10 * requests, "output_tokens": 5 * requests, "revision": 0}
     return made(measurement, time, tags, {"cached_input_tokens": 0.0, "untold_requests": 0.0, **fields, **named})
+
+
+def hole(time: float, missing_seconds: float, host: str = "h1") -> Row:
+    """What a log lost of a host, from then on."""
+    last = time + missing_seconds - 10.0
+    facts = {"missing_seconds": missing_seconds, "reason": "usage was made anew", "first_window": time}
+    return made(HOLE, time, {"host": host}, {**facts, "last_window": last, "revision": 0})
 
 
 def request(time: float, request_id: str, joules: float, **named: Any) -> Row:

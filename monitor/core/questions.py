@@ -184,8 +184,20 @@ class TooLate(msgspec.Struct, frozen=True, kw_only=True):
     last_window: float | None
 
 
+class Missing(msgspec.Struct, frozen=True, kw_only=True):
+    """Windows of a host in [start, end) that are not in the books: the log lost their records before that."""
+
+    host: str
+    start: UnixSeconds
+    end: UnixSeconds
+    reason: str
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """How far the books are. Times are the starts of windows, by host. None: a team is not shown what others sent."""
+    """How far the books are. Times are the starts of windows, by host. None: a team is not shown what others sent.
+
+    `holes` are all that the books have, in the order of start and host.
+    """
 
     spans: dict[str, tuple[UnixSeconds, UnixSeconds]]
     final_until: dict[str, UnixSeconds]
@@ -193,3 +205,4 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     rejected: dict[str, int] | None
     restatements: tuple[Restatement, ...] | None
     too_late: tuple[TooLate, ...] | None
+    holes: tuple[Missing, ...] = ()

@@ -30,10 +30,20 @@ only a part of its records was given (tried: three of eight partitions stood sti
 _MS: Final = 1_000
 
 
+class OffsetsGone(LogUnavailable):
+    """What was to be read next is not there any more: deleted by retention, or with a topic that was made anew."""
+
+    def __init__(self, parts: Iterable[TopicPartition], why: str) -> None:
+        self.parts = frozenset(parts)
+        named = ", ".join(f"{part.topic}[{part.partition}]" for part in sorted(self.parts))
+        super().__init__(f"{named}: {why}")
+
+
 class _Place(msgspec.Struct):
     """Where one partition is read: the next offset to fetch, log time there, and what waits to be taken."""
 
     stream: Stream
+    topic_id: str | None
     next_offset: int
     log_time: UnixSeconds
     waiting: deque[LogRecord]
@@ -51,7 +61,7 @@ class KafkaFeed:
 
     def place(self, part: TopicPartition, stream: Stream, offset: int, log_time: UnixSeconds) -> None:
         """From now on this partition is read from that offset, at which log time has come so far already."""
-        self._places[part] = _Place(stream, offset, log_time, deque())
+        self._places[part] = _Place(stream, self.topic_id(part), offset, log_time, deque())
         self._assign()
 
     def drop(self, parts: Iterable[TopicPartition]) -> None:
@@ -61,16 +71,21 @@ class KafkaFeed:
         self._assign()
 
     def fill(self, timeout_seconds: float) -> int:
-        """Fetches what there is, waiting so long for a first record; returns how many came."""
+        """Fetches what there is, waiting so long for a first record; returns how many came. Raises OffsetsGone."""
         if not self._places:
             return 0
         count = 0
         try:
             consumer = self._opened()
             found = consumer.poll(int(timeout_seconds * _MS), max_records=_ALL_THERE_IS)
+            self._refuse_other_topics()
             for part, messages in found.items():
                 count += self._take(part, messages)
             self._pause_and_resume(consumer)
+        except kafka_errors.OffsetOutOfRangeError as error:
+            raise OffsetsGone(error.args[0], "the records to be read next are deleted") from error
+        except kafka_errors.LogTruncationError as error:
+            raise OffsetsGone(error.divergent_offsets, "the log ends before what was read of it") from error
         except kafka_errors.KafkaError as error:
             raise self._unavailable("cannot read", error) from error
         return count
@@ -106,6 +121,11 @@ class KafkaFeed:
         if any(end is None for end in ends.values()):
             return None
         return sum(max(0, int(ends[part]) - place.next_offset) for part, place in self._places.items())
+
+    def topic_id(self, part: TopicPartition) -> str | None:
+        """Tells a topic from another one that is made later under its name; None while nobody knows."""
+        found = self._opened()._manager.cluster.topic_id(part.topic)  # no public name for it in kafka-python 3.0
+        return None if found is None else str(found)
 
     def beginnings(self, parts: Iterable[TopicPartition]) -> Mapping[TopicPartition, int]:
         """The first offset that each partition still has."""
@@ -175,6 +195,18 @@ class KafkaFeed:
             self._consumer.seek(part, place.next_offset)
             place.paused = False
             self._consumer.resume(part)
+
+    def _refuse_other_topics(self) -> None:
+        """Offsets mean nothing in a topic that was made later under the same name, though they may exist there too."""
+        changed = []
+        for part, place in self._places.items():
+            topic_id = self.topic_id(part)
+            if place.topic_id is None:
+                place.topic_id = topic_id
+            elif topic_id is not None and topic_id != place.topic_id:
+                changed.append(part)
+        if changed:
+            raise OffsetsGone(changed, "the topic was deleted and made anew")
 
     def _take(self, part: TopicPartition, messages: Iterable[Any]) -> int:
         place = self._places.get(part)

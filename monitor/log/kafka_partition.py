@@ -31,7 +31,8 @@ _MINUS_INFINITY: Final = float("-inf")
 class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
     """The metadata of a commit, as JSON; None is -infinity. Well below the 4 096 bytes that a broker takes.
 
-    Each of a pair says the positions of both: of a pair that was torn apart the higher one is whole by itself.
+    Each of a pair says the positions of both: of a pair that was torn apart the higher one is whole by itself. `topics`
+    are the ids of the topics that the positions are of: one that was made anew has another.
     """
 
     n: int
@@ -40,6 +41,7 @@ class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
     mark: UnixSeconds | None = None
     log_time: UnixSeconds | None = None
     beginning: UnixSeconds | None = None
+    topics: dict[str, str] = {}
 
 
 class Commits(Protocol):
@@ -149,20 +151,27 @@ class KafkaPartition:
             return None
         since = _or_minus_infinity(claim.log_time)
         beginnings, ends = (ask(self._parts.values()) for ask in (self._feed.beginnings, self._feed.ends))
-        lost: dict[str, UnixSeconds] = {}
+        lost: dict[str, UnixSeconds | None] = {}
         for stream, part in self._parts.items():
             found, position = self._feed.first_from(part, _MINUS_INFINITY), claim.positions[stream]
-            first = self._clock.now() if found is None else found[1]
+            first = None if found is None else found[1]
             # A deleted topic took its commit along; that of a new one is missing where the first pair was torn.
             moved = stream in silent and (self._feed.first_from(part, since) or (ends[part],))[0] != position
-            if position > ends[part] or moved:
+            known, now = claim.topics.get(stream), self._feed.topic_id(part)
+            if position > ends[part] or moved or (known and now and known != now):
                 lost[f"{part.topic} was made anew"] = first
             elif position < beginnings[part]:
                 lost[f"retention of {part.topic} passed the committed offset {position}"] = first
         if not lost:
             return None
         why = f"partition {self._number}: {'; '.join(sorted(lost))}"
-        return Hole(start=since, end=max(lost.values()), why=why)
+        return Hole(start=since, end=max(self._known(each, why) for each in lost.values()), why=why)
+
+    def _known(self, first: UnixSeconds | None, why: str) -> UnixSeconds:
+        """Where a stream goes on. One that holds nothing yet goes on now at the earliest, by the brokers' clock."""
+        if first is None and self._kafka.clock == "records":
+            raise LogUnavailable(f"{why}, and holds nothing: its first record will tell how far the hole reaches")
+        return self._clock.now() if first is None else first
 
     def commit(self, commit: Commit) -> None:
         """Commits both streams' offsets, with what is claimed in their metadata."""
@@ -173,6 +182,7 @@ class KafkaPartition:
             mark=_or_none(commit.mark),
             log_time=_or_none(commit.log_time),
             beginning=_or_none(commit.beginning),
+            topics={stream: found for stream, part in self._parts.items() if (found := self._feed.topic_id(part))},
         )
         metadata = msgspec.json.encode(claim).decode()
         self._commits.commit({self._parts[stream]: (commit.positions[stream], metadata) for stream in _STREAMS})

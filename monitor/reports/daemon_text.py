@@ -7,11 +7,12 @@ from typing import Final
 from collectors.clock import rfc3339
 from collectors.units import SECONDS_PER_DAY, SECONDS_PER_HOUR, UnixSeconds
 from monitor.reports.layout import columns, printable
-from monitor.selfmetrics import DaemonSnapshot, MeterSnapshot, SourceSnapshot
+from monitor.selfmetrics import DaemonSnapshot, LedgerSnapshot, MeterSnapshot, SourceSnapshot
 
 WIDTH: Final = 80
 _LONGEST_NAME: Final = 40
 _SHOWN_NAME_END: Final = 12
+_SHOWN_HOLES: Final = 5
 LOOP_LATE_SECONDS: Final = 30.0
 _MINUTE: Final = 60.0
 
@@ -145,7 +146,19 @@ def _books(snapshot: DaemonSnapshot) -> list[str]:
     return [
         f"Books final until {rfc3339(ledger.final_until)}, {_ago(snapshot.at, ledger.final_until)}",
         f"  {ledger.windows_final} windows final since the start{off}",
+        *_holes(ledger),
     ]
+
+
+def _holes(ledger: LedgerSnapshot) -> Iterator[str]:
+    """The newest; the statement of an interval lists all of it."""
+    for hole in ledger.holes[-_SHOWN_HOLES:]:
+        told = f"{hole.host} is missing from {rfc3339(hole.start)} to {rfc3339(hole.end)}: {hole.reason}"
+        yield from textwrap.wrap(
+            printable(told), WIDTH, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False
+        )
+    if len(ledger.holes) > _SHOWN_HOLES:
+        yield f"  and {len(ledger.holes) - _SHOWN_HOLES} older holes, which statements name"
 
 
 def _alerts(snapshot: DaemonSnapshot) -> list[str]:

@@ -5,7 +5,7 @@ from typing import Final
 from collectors.clock import rfc3339
 from monitor.core.allocation_lines import LABEL, NONE_KEY
 from monitor.core.points import ATTRIBUTED, METER, PROVISIONAL_METER
-from monitor.core.questions import AllocationPage, Status
+from monitor.core.questions import AllocationPage, Missing, Status
 
 _BEHIND_THE_START_SECONDS: Final = 1.0
 """An interval is half-open: it holds the newest window if it ends any time behind that window's start."""
@@ -13,7 +13,12 @@ _BEHIND_THE_START_SECONDS: Final = 1.0
 
 def hints(page: AllocationPage, status: Status) -> list[str]:
     """One sentence for each thing that looks like zero or nobody, and is not."""
-    return [*_nothing_there(page, status), *_unknown_labels(page), *_requests_without_power(page)]
+    return [
+        *_nothing_there(page, status),
+        *_holes(page, status),
+        *_unknown_labels(page),
+        *_requests_without_power(page),
+    ]
 
 
 def _nothing_there(page: AllocationPage, status: Status) -> list[str]:
@@ -31,6 +36,25 @@ def _nothing_there(page: AllocationPage, status: Status) -> list[str]:
         f"no window of the store starts in this interval; its first starts at {start}, its newest at"
         f" {rfc3339(newest)}: try --from {start} --to {end}"
     ]
+
+
+def _holes(page: AllocationPage, status: Status) -> list[str]:
+    """What the log lost is in no figure, and no zero either."""
+    asked = page.query.filters.get("host")
+    overlapping = (
+        each
+        for each in status.holes
+        if each.start < page.query.end and page.query.start < each.end and (asked is None or each.host in asked)
+    )
+    return [missing_text(each) for each in overlapping]
+
+
+def missing_text(hole: Missing) -> str:
+    """In one sentence."""
+    return (
+        f"{hole.host} is missing from {rfc3339(hole.start)} to {rfc3339(hole.end)}, which is in no figure: the log lost"
+        f" records before they were accounted ({hole.reason})"
+    )
 
 
 def _requests_without_power(page: AllocationPage) -> list[str]:

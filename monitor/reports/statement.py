@@ -14,6 +14,7 @@ from monitor.core.questions import (
     AllocationPage,
     AllocationQuery,
     Denied,
+    Missing,
     Principal,
     RequestsQuery,
     Restatement,
@@ -98,6 +99,7 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
     provisional: Provisional
     restatements: tuple[Restatement, ...]
     too_late: tuple[TooLate, ...]
+    holes: tuple[Missing, ...]
     unmetered_requests: int
 
 
@@ -146,6 +148,7 @@ def statement(query: Query, principal: Principal, start: UnixSeconds, end: UnixS
         provisional=Provisional(measured_joules=checked.provisional_joules, windows=checked.provisional_windows),
         restatements=tuple(each for each in status.restatements or () if (each.first_window or start) < end),
         too_late=tuple(each for each in status.too_late or () if (each.first_window or start) < end),
+        holes=tuple(each for each in status.holes if each.start < end and start < each.end),
         unmetered_requests=_unmetered(query, principal, start, end),
     )
 

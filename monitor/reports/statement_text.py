@@ -130,6 +130,11 @@ def _notes(statement: Statement) -> list[str]:
         f"too late at {rfc3339(each.mark)}, in no sum: {printable(each.host)}, {_count(each.windows)} windows"
         for each in statement.too_late
     ]
+    notes += [
+        f"missing, not zero: {printable(each.host)} from {rfc3339(each.start)} to {rfc3339(each.end)};"
+        f" {printable(each.reason)}"
+        for each in statement.holes
+    ]
     return [part for note in notes for part in _wrapped(note)]
 
 

@@ -10,7 +10,7 @@ one keeps its place in the group.
 """
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 import structlog
@@ -23,16 +23,18 @@ from collectors.units import UnixSeconds
 from monitor.config.sections import Config
 from monitor.core.facts import Facts
 from monitor.core.membership import Accounting
+from monitor.core.questions import Missing
 from monitor.ledger.ledger import Ledger, Progress
 from monitor.log.codec import tick_record
 from monitor.log.kafka_facts import KafkaFacts
-from monitor.log.kafka_feed import KafkaFeed
+from monitor.log.kafka_feed import KafkaFeed, OffsetsGone
 from monitor.log.kafka_group import GroupMember
 from monitor.log.kafka_partition import KafkaPartition
 from monitor.log.kafka_topics import check_topics
 from monitor.log.kafka_writer import KafkaWriter
 from monitor.log.protocol import LogUnavailable, Stream
 from monitor.roles.control import FactsReader, TermsChanged, accounting_of, agree_on_terms
+from monitor.roles.known_holes import KnownHoles
 from monitor.roles.request_energy import RequestEnergySink, wants_requests
 from monitor.store.patient import NotOurs, PatientStore
 from monitor.store.protocol import Store
@@ -73,6 +75,7 @@ class GroupAggregate:
         self._retry_at: dict[int, float] = {}
         self._ticked_at: dict[TopicPartition, float] = {}
         self._past = Progress()
+        self._known_holes = KnownHoles(store)
         self.trouble: dict[int, str] = {}
 
     def start(self) -> None:
@@ -108,6 +111,11 @@ class GroupAggregate:
         ends = [end for end in self.partitions.values() if end > float("-inf")]
         return min(ends, default=None)
 
+    @property
+    def holes(self) -> tuple[Missing, ...]:
+        """What is missing in the books, of all partitions."""
+        return self._known_holes.holes
+
     def lag(self) -> int | None:
         """Records in Kafka that are not fetched yet; None while nobody knows."""
         return self._feed.lag()
@@ -121,11 +129,15 @@ class GroupAggregate:
         self._follow_the_group(terms)
         if not self._ledgers:
             return IDLE_SECONDS
-        self._feed.fill(FILL_SECONDS)
+        try:
+            self._feed.fill(FILL_SECONDS)
+        except OffsetsGone as gone:
+            self._begin_anew({part.partition for part in gone.parts}, str(gone))
         if self._kafka.clock == "records":  # log time runs as fast as it is read, and passes a fact within the second
             self._facts.expire()
         taken = sum(self._step_one(number, ledger) for number, ledger in sorted(self._ledgers.items()))
         self._tick()
+        self._known_holes.look(self.progress.holes)
         return 0.0 if taken or self._feed.lag() else FILL_SECONDS
 
     def _agreed_terms(self) -> Accounting:
@@ -191,6 +203,13 @@ class GroupAggregate:
         except LogUnavailable as error:
             self._put_aside(number, str(error))
         return 0
+
+    def _begin_anew(self, numbers: Collection[int], why: str) -> None:
+        """At their last commit, where what is lost becomes a hole with a name."""
+        for number in self._ledgers.keys() & set(numbers):
+            logger.error("what a partition was to read next is gone", partition=number, why=why)
+            self._forget(number)
+            self._retry_at[number] = monotonic() + FILL_SECONDS
 
     def _put_aside(self, number: int, why: str) -> None:
         """Tried again from its last commit in a while; the other partitions go on."""

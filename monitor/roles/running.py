@@ -11,6 +11,7 @@ from monitor.roles.loop import Loop
 from monitor.selfmetrics import SourceSnapshot
 
 if TYPE_CHECKING:  # numpy comes with it: role collect alone does without
+    from monitor.core.questions import Missing
     from monitor.ledger.ledger import Progress
     from monitor.roles.alerting import Alerting
 
@@ -58,6 +59,9 @@ class Accounting(Protocol):
 
     @property
     def final_until(self) -> UnixSeconds | None: ...
+
+    @property
+    def holes(self) -> "tuple[Missing, ...]": ...
 
 
 class Sources(Protocol):

@@ -163,6 +163,14 @@ class CameTooLate(Answer, frozen=True, kw_only=True):
     last_window: str | None
 
 
+class MissingWindows(Answer, frozen=True, kw_only=True):
+    """Windows of a host that the log lost before they were accounted: in no sum, and not zero."""
+
+    host: str
+    window: Span
+    reason: str
+
+
 class Books(Answer, frozen=True, kw_only=True):
     """How far the books are, by host, as starts of windows; what was rejected, by reason since the beginning."""
 
@@ -172,6 +180,7 @@ class Books(Answer, frozen=True, kw_only=True):
     rejected: dict[str, int] | None
     restatements: tuple[Restated, ...] | None
     too_late: tuple[CameTooLate, ...] | None
+    holes: tuple[MissingWindows, ...]
 
 
 class StatusAnswer(Answer, frozen=True, kw_only=True):

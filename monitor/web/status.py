@@ -9,7 +9,7 @@ from collectors.clock import rfc3339
 from monitor.core.questions import Principal, Restatement, Status, TooLate
 from monitor.query import Query
 from monitor.selfmetrics import DaemonSnapshot
-from monitor.web.answers import Books, CameTooLate, Restated, StatusAnswer
+from monitor.web.answers import Books, CameTooLate, MissingWindows, Restated, StatusAnswer
 from monitor.web.parameters import Asked
 from monitor.web.times import span, with_told
 
@@ -28,6 +28,10 @@ def _books(status: Status) -> Books:
         rejected=status.rejected,
         restatements=None if status.restatements is None else tuple(Restated(**_told(e)) for e in status.restatements),
         too_late=None if status.too_late is None else tuple(CameTooLate(**_told(e)) for e in status.too_late),
+        holes=tuple(
+            MissingWindows(host=each.host, window=span(each.start, each.end), reason=each.reason)
+            for each in status.holes
+        ),
     )
 
 

@@ -90,6 +90,7 @@ def test_what_is_not_known_is_absent_and_never_zero() -> None:
     assert len(values["wattribute_device_power_watts"]) == 1
     assert "wattribute_ledger_final_until_timestamp_seconds" not in values
     assert "wattribute_ledger_windows_final_total" in values
+    assert values["wattribute_books_missing_seconds"] == {frozenset(): 0.0}
     assert "wattribute_ledger_windows_final_total" not in _values(render(daemon(ledger=None)).decode())
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from books_rows import energy, made, meter, request, usage
+from books_rows import energy, hole, made, meter, request, usage
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +14,7 @@ from monitor.core.questions import (
     AllocationQuery,
     BadQuery,
     Denied,
+    Missing,
     Principal,
     RequestsQuery,
     WindowsQuery,
@@ -273,6 +274,18 @@ def test_status_tells_how_far_the_books_are(store: SqliteStore) -> None:
     ]
     assert [(each.mark, each.late_energy_joules) for each in status.too_late] == [(1_800.0, 7.0)]
     assert _query(store).status(ADMIN, since=1_000.0).restatements == ()
+
+
+def test_status_names_what_the_log_lost(store: SqliteStore) -> None:
+    """All holes, whenever they were, in order; to a team too, whose sums lack them as well."""
+    store.write([*_window(0.0), hole(50.0, 30.0, "h2"), hole(10.0, 40.0)])
+    lost = "usage was made anew"
+    wanted = (
+        Missing(host="h1", start=10.0, end=50.0, reason=lost),
+        Missing(host="h2", start=50.0, end=80.0, reason=lost),
+    )
+    assert _query(store).status(ADMIN, since=math.inf).holes == wanted
+    assert _query(store).status(TEAM_A).holes == wanted
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from books_rows import energy, made, meter, request, usage
+from books_rows import energy, hole, made, meter, request, usage
 from click.testing import CliRunner
 
 from monitor.cli.moments import duration, moment
@@ -129,6 +129,23 @@ def test_an_interval_without_the_stores_windows_names_them(folder: Path) -> None
     assert _hints(folder, "--from", "2023-11-14", "--to", "2023-11-15T12:00:00Z") == told
     assert _hints(folder, *span.split()) == ""
     assert "measured        1077.1 J" in _run("--data", folder, *span.split())
+
+
+def test_what_the_log_lost_is_told_beside_the_figures(folder: Path, query: Query) -> None:
+    """By a report of an interval in which it is, and by the statement of it; by no other."""
+    store = SqliteStore(folder / "store.db")
+    store.write([hole(NOON + 20, 40.0)])
+    store.close()
+    told = _hints(folder, "--from", NOON, "--to", NOON + 30)
+    assert told == (
+        "report: h1 is missing from 2023-11-15T12:00:20.000Z to 2023-11-15T12:01:00.000Z, which is in no figure: the"
+        " log lost records before they were accounted (usage was made anew)\n"
+    )
+    assert _hints(folder, "--from", NOON, "--to", NOON + 20) == ""
+    text = render_text(statement(query, ADMIN, NOON, NOON + 30))
+    assert "missing, not zero: h1 from 2023-11-15T12:00:20.000Z to" in text
+    assert [each.host for each in statement(query, ADMIN, NOON, NOON + 30).holes] == ["h1"]
+    assert statement(query, ADMIN, NOON, NOON + 20).holes == ()
 
 
 def test_a_store_without_windows_says_so(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from daemon_snapshots import NOON, RAPL, daemon, healthy
 from monitor.cli.status import status
 from monitor.metrics_server import MetricsServer
 from monitor.reports.daemon_text import WIDTH, age, faults, render
-from monitor.selfmetrics import DaemonSnapshot, LedgerSnapshot, MeterSnapshot, RoleSnapshot
+from monitor.selfmetrics import DaemonSnapshot, HoleSnapshot, LedgerSnapshot, MeterSnapshot, RoleSnapshot
 
 
 def _config(folder: Path, listen: str) -> Path:
@@ -154,6 +154,18 @@ def test_the_page_keeps_to_eighty_columns_and_shows_no_control_characters() -> N
 def test_books_that_have_nothing_final_say_so() -> None:
     """And books of another process too."""
     assert "Books: nothing is final yet" in render(daemon(ledger=LedgerSnapshot(log_time=NOON)))
+
+
+def test_what_the_books_lack_is_listed() -> None:
+    """The newest five of what the log lost, on lines that fit."""
+    holes = tuple(
+        HoleSnapshot(host="gpu-1", start=NOON - 1_000 + 10 * n, end=NOON - 990 + 10 * n, reason="retention passed")
+        for n in range(7)
+    )
+    text = render(daemon(ledger=LedgerSnapshot(final_until=NOON, holes=holes)))
+    assert text.count("gpu-1 is missing from") == 5
+    assert "  and 2 older holes, which statements name\n" in text
+    assert max(map(len, text.splitlines())) <= WIDTH
     assert "Books: kept by another process." in render(daemon(ledger=None))
 
 
