@@ -199,6 +199,7 @@ class CrashRun:
 
     fleet: Fleet
     recordings: list[Path]
+    wanted: list[str]
 
     def __init__(
         self,
@@ -389,7 +390,7 @@ class CrashRun:
         fleet, recordings = self.fleet, self.recordings
         if self.plan not in self._books:
             self._books[self.plan] = undisturbed(self.folder / "undisturbed", recordings, self.plan, fleet.config)
-        wanted = self._books[self.plan]
+        wanted = self.wanted = self._books[self.plan]
         found = fleet.books()
         outcome = self.outcome
         outcome.lines = len(wanted)

@@ -56,6 +56,7 @@ class Fleet:
     tag: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
     links: dict[str, str] = field(default_factory=dict)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    metrics: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -80,11 +81,14 @@ class Fleet:
 
     def run(self, *arguments: str) -> str:
         """A command with the fleet's configuration; what it prints. AssertionError where it fails."""
-        done = subprocess.run(
-            [WATTRIBUTE, *arguments, "--config", str(self.config_file)], capture_output=True, text=True, check=False
-        )
+        done = self.ask(*arguments)
         assert done.returncode == 0, f"wattribute {' '.join(arguments)}: {done.stdout}{done.stderr}"
         return done.stdout
+
+    def ask(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """The same, however it ends."""
+        command = [WATTRIBUTE, *arguments, "--config", str(self.config_file)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
 
     def start(self, name: str, role: str, *, config: Path | None = None) -> subprocess.Popen[bytes]:
         """A process of one role, with a data folder that outlives it."""
@@ -92,7 +96,8 @@ class Fleet:
             config = self.folder / f"{name}.toml"
             config.write_text(self._toml(bootstrap=self.links[name]))
         command = [WATTRIBUTE, "run", "--config", str(config or self.config_file), "--roles", role]
-        command += ["--data", str(self.folder / name), "--metrics", f"127.0.0.1:{server_port()}"]
+        self.metrics[name] = f"127.0.0.1:{server_port()}"
+        command += ["--data", str(self.folder / name), "--metrics", self.metrics[name]]
         with (self.folder / f"{name}.log").open("ab") as out:
             self.processes[name] = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
         return self.processes[name]
