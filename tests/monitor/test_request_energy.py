@@ -4,26 +4,38 @@ The GPU draws 300 J in each window, of which a request that is alone on it pays 
 """
 
 from collections.abc import Iterator
-from math import fsum
+from math import fsum, inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from servers.influxd import InfluxServer
 
 from collectors.readings import Device, EnergyReading, HostProfile
 from collectors.units import SECONDS_PER_DAY
+from monitor.config.books_sections import Store as StoreSection
+from monitor.config.output_sections import Kafka
+from monitor.config.sections import Config
 from monitor.core.facts import Facts
 from monitor.core.membership import Accounting
 from monitor.core.points import ENERGY, METER, REQUEST_ENERGY, RESTATEMENT, USAGE
+from monitor.core.questions import Principal, RequestsQuery
 from monitor.core.request_energy import RequestEnergy, request_row
 from monitor.core.usage import Usage
 from monitor.ledger.ledger import Ledger
 from monitor.log.codec import ReadingBatch, Restate, readings_record, restate_record, tick_record, usage_record
+from monitor.log.kafka_writer import KafkaWriter
 from monitor.log.protocol import Append
 from monitor.log.sqlite import SqliteLog
-from monitor.roles.request_energy import MOST_ENTRIES, batches
+from monitor.query import Query
+from monitor.roles.request_energy import MOST_ENTRIES, RequestEnergySink, batches
+from monitor.store.influx import InfluxStore
+from monitor.store.influx_setup import Setup
+from monitor.store.quarantine import Quarantine
+from monitor.store.retention import Retention
 from monitor.store.sqlite import SqliteStore
 
 T = SECONDS_PER_DAY * 20_000.0
@@ -138,10 +150,10 @@ def test_a_life_that_ends_before_it_has_committed_says_it_again(lives: Lives) ->
     """At least once, and the same; a life after the commit says nothing."""
     lives.take(*minutes(0, 30), asked(26, "a", 5, 25))
     lives.log.append([tick(930)], 0.0)
-    lives.log.commit = _killed  # type: ignore[method-assign]
+    lives.log.commit = _killed  # type: ignore[assignment]
     with pytest.raises(KeyboardInterrupt):
         lives.ledger.step()
-    del lives.log.commit  # type: ignore[method-assign]
+    del lives.log.commit
     lives.begin()
     lives.take(tick(931))
     lives.begin()
@@ -283,10 +295,37 @@ def test_an_entry_is_a_row_at_the_end_of_its_request(lives: Lives) -> None:
     assert (named["energy_joules"], named["start"], named["end"], named["revision"]) == (600.0, T + 5, T + 25, 0)
 
 
+def test_the_bucket_holds_a_point_per_request_at_its_end(influxd: InfluxServer, tmp_path: Path) -> None:
+    """Those of one second stand beside each other, what is said again overwrites, and a query finds each once."""
+    bucket = influxd.settings(tmp_path.name, requests=True)
+    setup = Setup(bucket)
+    list(setup.mend(Retention(requests_seconds=inf)))
+    setup.close()
+    store = InfluxStore(bucket, quarantine=Quarantine())
+    config = Config(
+        influxdb=bucket, store=StoreSection(kind="influxdb"), kafka=Kafka(request_energy=False, bootstrap_servers=())
+    )
+    sink = RequestEnergySink(config, KafkaWriter(config.kafka), store)
+    entries = [_entry("h", T + each / 256.0) for each in range(512)]
+    sink(entries)
+    sink([msgspec.structs.replace(each, energy_joules=2.0, revision=int(T + 900)) for each in entries])
+    rows = store.read(REQUEST_ENERGY, T, T + 2.0)
+    assert [row.time for row in rows] == [each.end for each in entries]
+    assert {row.fields[0] for row in rows} == {2.0}
+    query = Query(store, rejected=dict)
+    page = query.requests(Principal(name="root", role="admin"), RequestsQuery(start=T + 1.0, end=T + 2.0, limit=200))
+    rest = query.requests(
+        Principal(name="root", role="admin"), RequestsQuery(start=T + 1.0, end=T + 2.0, limit=200, after=page.next)
+    )
+    found = [*page.requests, *rest.requests]
+    assert [each.request_id for each in found] == [each.request_id for each in entries[256:]]
+    store.close()
+
+
 def _entry(host: str, end: float) -> RequestEnergy:
     return RequestEnergy(
         namespace="n",
-        request_id=f"r{end:g}",
+        request_id=f"r{end!r}",
         attempt=0,
         host=host,
         model="x",
