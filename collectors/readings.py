@@ -65,7 +65,7 @@ class HostProfile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         return next((device for device in self.devices if device.id == device_id), None)
 
 
-class EnergyReading(msgspec.Struct, frozen=True, kw_only=True):
+class EnergyReading(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The energy that one device of the batch's host used in [start, end), and how it was come by.
 
     Identity is (host, device, start). `energy_joules` is finite and >= 0, end > start.
@@ -91,7 +91,7 @@ class CounterMark(msgspec.Struct, frozen=True, kw_only=True):
     boot_id: str
 
 
-class ActivityReading(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ActivityReading(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """How busy one consumer kept a device of the batch's host in [start, end): what the split needs beside joules.
 
     `consumer` is "server:NAME" (a model server), "other" (every process that is none), "instance:ID" (a MIG instance)

@@ -1,6 +1,6 @@
 """What the requests of one host ask of a device in a window, as columns. In: Usage records. Out: `Requests`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,20 +34,23 @@ class Demand:
     fresh_tokens: Column
     context_tokens: Column
     output_tokens: Column
+    placed: Mapping[str, Sequence[int]]
+    """Device id to the places of those that are on it, in order."""
+    unknown: Index
+    """The places of those of which nobody knows the device."""
 
     def on(self, device: Device) -> Index:
         """Which of them work on the device: a GPU's by placement; everything else on the host serves all of them."""
         if device.kind == "gpu":
-            ids = {device.id, *device.instances}
-            chosen = [i for i, usage in enumerate(self.usages) if usage.devices and not ids.isdisjoint(usage.devices)]
+            parts = [self.placed.get(each, ()) for each in dict.fromkeys((device.id, *device.instances))]
+            chosen = parts[0] if len(parts) == 1 else sorted({i for part in parts for i in part})
         else:
             chosen = [i for i, usage in enumerate(self.usages) if usage.devices != ()]
         return np.array(chosen, dtype=np.intp)
 
     def elsewhere(self) -> tuple[Column, Column]:
         """Starts and ends of those of which nobody knows the device."""
-        unknown = np.array([i for i, usage in enumerate(self.usages) if usage.devices is None], dtype=np.intp)
-        return self.active[unknown], self.end[unknown]
+        return self.active[self.unknown], self.end[self.unknown]
 
 
 def demand_of(usages: Sequence[Usage], window_begin: UnixSeconds) -> Demand:
@@ -57,6 +60,10 @@ def demand_of(usages: Sequence[Usage], window_begin: UnixSeconds) -> Demand:
         return np.array(values, dtype=np.float64)
 
     nan = float("nan")
+    placed: dict[str, list[int]] = {}
+    for i, usage in enumerate(usages):
+        for device in dict.fromkeys(usage.devices) if usage.devices else ():
+            placed.setdefault(device, []).append(i)
     return Demand(
         usages=usages,
         active=column([usage.active_start for usage in usages]) - window_begin,
@@ -66,6 +73,8 @@ def demand_of(usages: Sequence[Usage], window_begin: UnixSeconds) -> Demand:
         fresh_tokens=column([max((usage.input_tokens or 0) - (usage.cached_input_tokens or 0), 0) for usage in usages]),
         context_tokens=column([usage.input_tokens or 0 for usage in usages]),
         output_tokens=column([usage.output_tokens or 0 for usage in usages]),
+        placed=placed,
+        unknown=np.array([i for i, usage in enumerate(usages) if usage.devices is None], dtype=np.intp),
     )
 
 

@@ -94,8 +94,10 @@ class Entering:
                 yield Touch(host, windows_of(activity.start, activity.end, self._terms.window_seconds), activity)
 
     def _enter_usages(self, record: LogRecord, batch: UsageBatch) -> Iterator[Touch]:
+        latest = record.stamp + FUTURE_LIMIT_SECONDS
         for i, usage in enumerate(batch.usages):
-            if not self._has_sane_span(record, i, usage):
+            odd = usage.end > latest or usage.end - usage.start > LENGTH_LIMIT_SECONDS
+            if odd and not self._has_sane_span(record, i, usage):
                 continue
             digest = blake2b(self._encode(usage), digest_size=16).digest()
             if self._identities.is_conflict(usage.identity, digest, record.stamp):

@@ -56,6 +56,32 @@ def check_profile(profile: HostProfile) -> None:
 
 def check_usage(usage: Usage, key: str) -> None:
     """start <= scheduled <= first_token <= end where known, weight in (0, 1], counts sane, key is the host."""
+    if not _is_sane(usage, key):
+        _name_what_is_wrong(usage, key)
+
+
+def _is_sane(usage: Usage, key: str) -> bool:
+    """All of it at once: this is asked of every request, and nearly every one is sane."""
+    start = usage.start
+    scheduled = start if usage.scheduled is None else usage.scheduled
+    return (
+        usage.host == key
+        and -inf
+        < start
+        <= scheduled
+        <= (scheduled if usage.first_token is None else usage.first_token)
+        <= usage.end
+        < inf
+        and LEAST_WEIGHT <= usage.weight <= 1.0
+        and usage.attempt >= 0
+        and 0 <= (usage.input_tokens or 0) <= MOST_TOKENS
+        and 0 <= (usage.cached_input_tokens or 0) <= MOST_TOKENS
+        and 0 <= (usage.output_tokens or 0) <= MOST_TOKENS
+        and (usage.work is None or 0.0 <= usage.work.amount < inf)
+    )
+
+
+def _name_what_is_wrong(usage: Usage, key: str) -> None:
     _check(usage.host == key, "usage.host", "is not the record's key")
     scheduled = usage.start if usage.scheduled is None else usage.scheduled
     first_token = scheduled if usage.first_token is None else usage.first_token

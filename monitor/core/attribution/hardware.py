@@ -5,6 +5,7 @@ idle of the board as commonly seen with nothing loaded; they are a last resort a
 """
 
 import re
+from functools import lru_cache
 
 import msgspec
 
@@ -53,6 +54,7 @@ _TABLE = tuple(
 )
 
 
+@lru_cache(maxsize=1_024)
 def hardware_of(name: str) -> Hardware | None:
     """The data sheet of a board by its maker's name ("NVIDIA A100-SXM4-40GB"), or None where it is not in the table.
 

@@ -3,6 +3,8 @@
 In: columns of seconds from the window's start. Out: columns with a value for each piece, or for each interval.
 """
 
+from itertools import accumulate, pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,8 +26,8 @@ class Pieces:
         order = np.argsort(every, kind="stable")  # stable: the same bits on every processor
         place = np.empty(len(order), dtype=np.intp)
         place[order] = np.arange(len(order))
-        last_of_groups = np.cumsum([1] + [len(group) for group in groups])
-        self.places: list[Places] = np.split(place, last_of_groups)[1:-1]
+        ends = list(accumulate((len(group) for group in groups), initial=1))
+        self.places: list[Places] = [place[begin:end] for begin, end in pairwise(ends)]
         self.edges: Column = every[order]
         self.starts: Column = self.edges[:-1]
         self.seconds: Column = np.diff(self.edges)

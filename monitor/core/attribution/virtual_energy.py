@@ -257,11 +257,14 @@ class _Timeline:
 
     def quiet(self, joules: Column, pieces: Flags) -> Quiet:
         """The sum of those pieces' joules."""
+        if not pieces.any():
+            return Quiet(0.0, 0.0, 0.0)
         chosen = np.where(pieces, joules, 0.0)
+        total = float(chosen.sum())
         return Quiet(
-            float(chosen.sum()),
-            float(np.where(self.modelled, 0.0, chosen).sum()),
-            float(np.where(self.recovered, chosen, 0.0).sum()),
+            total,
+            float(np.where(self.modelled, 0.0, chosen).sum()) if self.modelled.any() else total,
+            float(np.where(self.recovered, chosen, 0.0).sum()) if self.recovered.any() else 0.0,
         )
 
 

@@ -1,0 +1,89 @@
+"""How fast one core accounts requests: usage records as they stand in Kafka, through the Ledger, to rows for no store.
+
+In seconds of CPU, so that a busy machine changes little; and where they go: the same records decoded alone, and entered
+into a book that nothing is accounted from.
+"""
+
+import time
+from collections.abc import Callable
+
+from bench._ledger_load import START, ListLog, NullStore, host_records, in_log_time
+from monitor.core.book import Book
+from monitor.core.facts import Facts
+from monitor.core.membership import Accounting
+from monitor.ledger.entering import Entering
+from monitor.ledger.ledger import Ledger
+from monitor.log.codec import Decoder
+from monitor.log.protocol import LogRecord
+
+HOSTS, GPUS, SECONDS = 4, 8, 60
+REQUESTS_PER_SECOND = 500
+"""Of each host: nodes of eight GPUs that serve a small model to many."""
+USAGES_IN_A_RECORD = 500
+TERMS = Accounting(horizon_seconds=60.0, mark_seconds=60.0)
+_ROUNDS = 2
+
+
+def run() -> list[str]:
+    """The rate of the whole, and what the stages take of it."""
+    records = [
+        record
+        for number in range(HOSTS)
+        for record in host_records(
+            f"h{number}",
+            gpus=GPUS,
+            requests_per_second=REQUESTS_PER_SECOND,
+            seconds=SECONDS,
+            batch=USAGES_IN_A_RECORD,
+            seed=number,
+        )
+    ]
+    appends = in_log_time(records, START + SECONDS + 200.0)
+    held = ListLog(appends).read({}, len(appends))
+    events = HOSTS * REQUESTS_PER_SECOND * SECONDS
+    store = NullStore()
+    whole = _best(lambda: _account(ListLog(appends), store))
+    decoded, entered = _best(lambda: _decode(held)), _best(lambda: _enter(held))
+    parts = {
+        "decoding and its checks": decoded,
+        "identities and the book": entered - decoded,
+        "accounts, to rows": whole - entered,
+    }
+    told = ", ".join(f"{name} {1e6 * seconds / events:.2f} us" for name, seconds in parts.items())
+    return [
+        f"aggregate: {events / whole:,.0f} events/s on one core, from records of {USAGES_IN_A_RECORD} usages"
+        f" ({HOSTS} hosts of {GPUS} GPUs, {REQUESTS_PER_SECOND} requests/s each) to"
+        f" {store.rows / _ROUNDS / events:.2f} rows an event; an event: {told}"
+    ]
+
+
+def _account(log: ListLog, store: NullStore) -> None:
+    ledger = Ledger(log, store, TERMS, lambda: Facts([]), show_provisional=False)
+    while ledger.step():
+        pass
+
+
+def _decode(records: list[LogRecord]) -> None:
+    decoder = Decoder()
+    for record in records:
+        decoder.decode(record)
+
+
+def _enter(records: list[LogRecord]) -> None:
+    entering = Entering(TERMS, Book(TERMS, lambda _zone, _at: None), reject=lambda _letter: None)
+    for record in records:
+        for _touch in entering.enter(record):
+            pass
+
+
+def _best(work: Callable[[], object]) -> float:
+    best = float("inf")
+    for _ in range(_ROUNDS):
+        begun = time.process_time()
+        work()
+        best = min(best, time.process_time() - begun)
+    return best
+
+
+if __name__ == "__main__":
+    print("\n".join(run()))
