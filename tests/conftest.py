@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 import pytest
-from fleet_faults import FaultHouse, fault_house
+from fleet_faults import FaultHouse
 from servers.influxd import InfluxServer
 from servers.influxdb1 import InfluxServer1
 from servers.kafka import KafkaServer
@@ -72,11 +72,10 @@ def influxdb1(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InfluxServer
 
 @pytest.fixture(scope="session")
 def faults(
-    tmp_path_factory: pytest.TempPathFactory, kafka: KafkaServer, influxd: InfluxServer, toxiproxy: Toxiproxy
+    tmp_path_factory: pytest.TempPathFactory, influxd: InfluxServer, toxiproxy: Toxiproxy
 ) -> Iterator[FaultHouse]:
-    """For whole-fleet runs with a disturbance; where `kafka` can be had, its own broker can."""
-    with fault_house(tmp_path_factory.mktemp("faults-kafka"), influxd, toxiproxy) as house:
-        yield house
+    """For runs of a whole fleet with a disturbance: a broker of their own, which they may stop."""
+    yield from served(lambda folder: FaultHouse(folder, influxd, toxiproxy), tmp_path_factory.mktemp("faults"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

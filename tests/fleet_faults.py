@@ -5,16 +5,14 @@ line; those of a plan are made once.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from crash import CrashRun, Disturbance, Outcome, Plan, Servers
 from servers.influxd import InfluxServer
 from servers.kafka import KafkaServer
-from servers.toxiproxy import Proxy, Toxiproxy
+from servers.toxiproxy import Toxiproxy
 
 SMALL = Plan(
     seed=20_261_127,
@@ -37,15 +35,23 @@ SOAK_ONLY = pytest.mark.skipif(
 )
 
 
-@dataclass(kw_only=True)
 class FaultHouse:
-    """`kafka_link` and `influx_link` are the proxies, whole before each run."""
+    """`kafka_link` and `influx_link` are the proxies, whole before each run. Raises MissingServer where it is made."""
 
-    kafka: KafkaServer
-    influx: InfluxServer
-    kafka_link: Proxy
-    influx_link: Proxy
-    books: dict[Plan, list[str]] = field(default_factory=dict)
+    def __init__(self, folder: Path, influx: InfluxServer, toxiproxy: Toxiproxy) -> None:
+        self.influx, self.influx_link = influx, toxiproxy.proxy(influx.port)
+        self.kafka = KafkaServer(folder, listeners={"LINK": "PLAINTEXT"})
+        self.kafka_link = toxiproxy.proxy(self.kafka.ports["LINK"])
+        self.kafka.advertise("LINK", self.kafka_link.port)
+        self._books: dict[Plan, list[str]] = {}
+
+    def start(self) -> None:
+        """The broker; the other servers run."""
+        self.kafka.start()
+
+    def stop(self) -> None:
+        """Likewise."""
+        self.kafka.stop()
 
     def crash_run(
         self,
@@ -69,25 +75,12 @@ class FaultHouse:
             token_file=token_file,
             links=dict.fromkeys(linked, self.kafka_link.address),
         )
-        return CrashRun(plan, folder, servers=servers, disturbances=disturbances, last=last, books=self.books)
+        return CrashRun(plan, folder, servers=servers, disturbances=disturbances, last=last, books=self._books)
 
     @property
     def linked_influx_url(self) -> str:
         """InfluxDB by the proxy."""
         return f"http://{self.influx_link.address}"
-
-
-@contextmanager
-def fault_house(folder: Path, influx: InfluxServer, toxiproxy: Toxiproxy) -> Iterator[FaultHouse]:
-    """With a broker of its own, in that folder. Raises MissingServer."""
-    kafka = KafkaServer(folder, listeners={"LINK": "PLAINTEXT"})
-    link = toxiproxy.proxy(kafka.ports["LINK"])
-    kafka.advertise("LINK", link.port)
-    kafka.start()
-    try:
-        yield FaultHouse(kafka=kafka, influx=influx, kafka_link=link, influx_link=toxiproxy.proxy(influx.port))
-    finally:
-        kafka.stop()
 
 
 class Ears:

@@ -21,8 +21,10 @@ SIX_HOURS = replace(
     read_every_seconds=10,
     speed=1_080.0,
     horizon_seconds=900.0,
-    mark_seconds=900.0,
+    mark_seconds=3_600.0,
     partitions=1,
+    late_ratio=0.0,
+    patience_seconds=600.0,
 )
 
 
@@ -89,7 +91,7 @@ def test_a_host_cut_off_for_six_hours_is_restated_to_the_joule(faults: FaultHous
 
 def test_events_that_come_hours_late_are_restated(faults: FaultHouse, tmp_path: Path) -> None:
     """F10: one in fifty comes one to three hours behind its end."""
-    late = replace(SMALL, late_ratio=0.02, late_seconds=(3_600.0, 10_800.0))
+    late = replace(SMALL, late_ratio=0.02, late_seconds=(3_600.0, 10_800.0), mark_seconds=900.0)
     outcome = faults.crash_run(late, tmp_path).run()
     assert_undisturbed(outcome)
     assert outcome.restatements > 0
