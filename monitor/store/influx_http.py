@@ -20,6 +20,8 @@ NOT_FOUND: Final = 404
 TOO_LARGE: Final = 413
 BAD_LINES: Final = (400, 422)
 BUSY: Final = (429, 503)
+_GONE: Final = "database not found"
+"""With a 500, where 2.x has only just deleted the bucket."""
 _T = TypeVar("_T")
 
 
@@ -106,7 +108,7 @@ class Server:
             return StoreUnavailable(f"{text}; the token in {self._token_place()} needs the right to {doing} it")
         if refused.status == NOT_FOUND and "organization" in refused.reason:
             return StoreUnavailable(f"{text}; correct [influxdb] org")
-        if refused.status == NOT_FOUND:
+        if refused.status == NOT_FOUND or _GONE in refused.reason:
             return StoreUnavailable(f"{text}; run `wattribute store setup`, or correct [influxdb] org and bucket")
         return StoreUnavailable(text)
 
