@@ -147,6 +147,10 @@ def _ledger(ledger: LedgerSnapshot) -> Iterator[Metric]:
     yield _gauge("log_time_timestamp_seconds", "How far the log is.", (), log_time)
     windows = [((), ledger.windows_final)]
     yield _counter("ledger_windows_final_total", "Windows of a host that were made final.", (), windows)
+    parts = [((), None if ledger.partitions is None else len(ledger.partitions))]
+    yield _gauge("log_partitions", "Partitions of the fleet's log that are accounted here.", (), parts)
+    waiting = [((), ledger.waiting_records)]
+    yield _gauge("log_waiting_records", "Records of these partitions that are not fetched yet.", (), waiting)
     lost = [((), sum(hole.end - hole.start for hole in ledger.holes))]
     yield _gauge("books_missing_seconds", "Of all hosts, what the log lost before it was accounted.", (), lost)
     worst = [((), ledger.worst_imbalance_ratio)]

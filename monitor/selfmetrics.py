@@ -101,7 +101,9 @@ class LedgerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """How far the books are. `final_until` is the end of the newest window that is final on every host.
 
     `log_time` is how far the log is. `worst_imbalance_ratio` is the largest of any window made final by this process.
-    `holes` are all that the books have, of every process of the fleet.
+    `holes` are those that the books had when this process started, and those found by it since. `partitions` are those
+    that this process has of a fleet's log, None of a log that has none; `waiting_records` stand in them and are not
+    fetched yet.
     """
 
     final_until: UnixSeconds | None = None
@@ -109,6 +111,8 @@ class LedgerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     windows_final: int = 0
     worst_imbalance_ratio: float | None = None
     holes: tuple[HoleSnapshot, ...] = ()
+    partitions: tuple[int, ...] | None = None
+    waiting_records: int | None = None
 
 
 class AlertInstance(msgspec.Struct, frozen=True, kw_only=True):

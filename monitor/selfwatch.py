@@ -175,4 +175,6 @@ def _ledger(roles: RunningRoles) -> LedgerSnapshot | None:
         windows_final=roles.aggregate.progress.finals,
         worst_imbalance_ratio=roles.aggregate.progress.worst_imbalance_ratio,
         holes=tuple(HoleSnapshot(**msgspec.structs.asdict(each)) for each in roles.aggregate.holes),
+        partitions=roles.partitions(),
+        waiting_records=roles.lag(),
     )

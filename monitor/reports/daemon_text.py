@@ -140,14 +140,27 @@ def _books(snapshot: DaemonSnapshot) -> list[str]:
     if ledger is None:
         return ["Books: kept by another process."]
     if ledger.final_until is None:
-        return ["Books: nothing is final yet; the first windows are after the horizon for late events."]
+        nothing = "the first windows are after the horizon for late events"
+        if ledger.partitions is not None:
+            nothing = "no host's records are in its partitions, or they are within the horizon"
+        return [f"Books: nothing is final yet; {nothing}.", *_partitions(ledger), *_holes(ledger)]
     imbalance = ledger.worst_imbalance_ratio
     off = "" if imbalance is None else f", off by at most {imbalance:.1e} of a window"
     return [
         f"Books final until {rfc3339(ledger.final_until)}, {_ago(snapshot.at, ledger.final_until)}",
         f"  {ledger.windows_final} windows final since the start{off}",
+        *_partitions(ledger),
         *_holes(ledger),
     ]
+
+
+def _partitions(ledger: LedgerSnapshot) -> Iterator[str]:
+    """Of a fleet: what this process accounts of it."""
+    if ledger.partitions is not None:
+        numbers = ", ".join(map(str, ledger.partitions)) or "none: other members have them, or it is not in the group"
+        waiting = "" if ledger.waiting_records is None else f"; {ledger.waiting_records} records wait in Kafka"
+        told = f"partitions {numbers}{waiting}"
+        yield from textwrap.wrap(told, WIDTH, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
 
 
 def _holes(ledger: LedgerSnapshot) -> Iterator[str]:

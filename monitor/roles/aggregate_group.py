@@ -11,6 +11,7 @@ one keeps its place in the group.
 
 import threading
 from collections.abc import Callable, Collection, Mapping
+from functools import lru_cache
 from typing import Final
 
 import structlog
@@ -44,6 +45,7 @@ IDLE_SECONDS: Final = 0.5
 FACTS_SECONDS: Final = 2.0
 """Facts are in force a minute after they stand in the log, so reading them this often misses none."""
 RETRY_SECONDS: Final = 5.0
+SHOWN_PARTITIONS: Final = 8
 STEP_RECORDS: Final = 500
 """Batches, each of up to hundreds of requests: enough at once, and the other partitions wait little."""
 logger = structlog.get_logger()
@@ -76,6 +78,7 @@ class GroupAggregate:
         self._ticked_at: dict[TopicPartition, float] = {}
         self._past = Progress()
         self._known_holes = KnownHoles(store)
+        self._lag: int | None = None
         self.trouble: dict[int, str] = {}
 
     def start(self) -> None:
@@ -116,9 +119,20 @@ class GroupAggregate:
         """What is missing in the books, of all partitions."""
         return self._known_holes.holes
 
+    @property
+    def waits_for(self) -> str:
+        """What cannot be accounted, and why; "" where nothing is known to be."""
+        whys: dict[str, list[int]] = {}
+        for number, why in sorted(dict(self.trouble).items()):
+            whys.setdefault(why, []).append(number)
+        told = [f"{_numbers(numbers)}: {why}" for why, numbers in whys.items()]
+        if not self.member.partitions and self.member.waits_for:
+            told.append(self.member.waits_for)
+        return "; ".join(told)
+
     def lag(self) -> int | None:
-        """Records in Kafka that are not fetched yet; None while nobody knows."""
-        return self._feed.lag()
+        """Records in Kafka that were not fetched yet when it last came round; None while nobody knows. Any thread's."""
+        return self._lag
 
     def step(self) -> float:
         """Accounts what has come to any of its partitions; returns how many seconds to wait before the next.
@@ -128,6 +142,7 @@ class GroupAggregate:
         terms = self._agreed_terms()
         self._follow_the_group(terms)
         if not self._ledgers:
+            self._lag = None
             return IDLE_SECONDS
         try:
             self._feed.fill(FILL_SECONDS)
@@ -138,7 +153,8 @@ class GroupAggregate:
         taken = sum(self._step_one(number, ledger) for number, ledger in sorted(self._ledgers.items()))
         self._tick()
         self._known_holes.look(self.progress.holes)
-        return 0.0 if taken or self._feed.lag() else FILL_SECONDS
+        self._lag = self._feed.lag()
+        return 0.0 if taken or self._lag else FILL_SECONDS
 
     def _agreed_terms(self) -> Accounting:
         if self._terms is None:
@@ -275,6 +291,7 @@ class _FreshFacts:
         return self._facts
 
 
+@lru_cache(maxsize=65_536)
 def partition_of(host: str, partitions: int) -> int:
     """Where Kafka's default partitioner puts a host's records."""
     return int(murmur2(host.encode()) & 0x7FFFFFFF) % partitions
@@ -292,3 +309,9 @@ def _sum(parts: list[Progress]) -> Progress:
         mended=sum(part.mended for part in parts),
         worst_imbalance_ratio=max(worst, default=None),
     )
+
+
+def _numbers(partitions: list[int]) -> str:
+    shown = ", ".join(map(str, partitions[:SHOWN_PARTITIONS]))
+    more = len(partitions) - SHOWN_PARTITIONS
+    return f"partition{'s' * (len(partitions) > 1)} {shown}" + (f" and {more} more" if more > 0 else "")

@@ -65,6 +65,7 @@ class FleetRoles(RunningRoles):
     ) -> None:
         super().__init__(config, host=host, clock=clock)
         self._house, self._snapshot = house, snapshot
+        self._group: GroupAggregate | None = None
         if self._has("aggregate"):
             self._add_aggregate()
         if self._has("control"):
@@ -82,6 +83,19 @@ class FleetRoles(RunningRoles):
         """Everything before it is final in all partitions of this process; None where something is not yet."""
         return None if self.aggregate is None else self.aggregate.final_until
 
+    def partitions(self) -> tuple[int, ...] | None:
+        return None if self._group is None else tuple(self._group.partitions)
+
+    def lag(self) -> int | None:
+        return None if self._group is None else self._group.lag()
+
+    def waits(self) -> dict[str, str]:
+        """What each role waits for; of role aggregate also the partitions that it cannot account."""
+        found = super().waits()
+        if self._group is not None and "aggregate" not in found and (why := self._group.waits_for):
+            found["aggregate"] = why
+        return found
+
     def _add_aggregate(self) -> None:
         from monitor.roles.aggregate_group import GroupAggregate
         from monitor.store.open import open_store
@@ -93,7 +107,7 @@ class FleetRoles(RunningRoles):
         )
         loop = Loop("aggregate", aggregate.step)
         told.append(loop)
-        self.aggregate = aggregate
+        self.aggregate = self._group = aggregate
         self.loops.append(loop)
         self._parts.append(_AggregatePart(aggregate, loop))
 

@@ -125,6 +125,14 @@ class RunningRoles:
         """How far the log is; None where this process does not know."""
         return None
 
+    def partitions(self) -> tuple[int, ...] | None:
+        """The partitions of a fleet's log that are accounted here; None of a log that has none."""
+        return None
+
+    def lag(self) -> int | None:
+        """Records of these that wait in Kafka; None where nobody knows."""
+        return None
+
     def missing(self) -> list[str]:
         """What there has to be before the process counts as ready: a first reading, where it meters at all."""
         if self.collect is not None and self.collect.readings == 0 and not self.collect.last_watts:

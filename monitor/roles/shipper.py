@@ -74,8 +74,9 @@ class Shipper:
 
     @property
     def waits_for(self) -> str:
-        """What keeps it from shipping; "" while nothing does."""
-        return self._loop.waits_for
+        """What keeps it from shipping, and what was lost by that; "" while nothing does, and nothing was."""
+        lost = f"{self.lost_records} records of readings were lost: the log was over [log] max_size"
+        return "; ".join([*filter(None, [self._loop.waits_for]), *([lost] if self.lost_records else [])])
 
     @property
     def shipped_until(self) -> UnixSeconds | None:
@@ -128,7 +129,7 @@ class Shipper:
                 records=dropped.records,
                 start=dropped.start,
                 end=dropped.end,
-                why=self.waits_for,
+                why=self._loop.waits_for,
             )
 
     def _stored_positions(self) -> dict[str, int]:

@@ -94,7 +94,7 @@ class Server:
                 raise
             raise self.unavailable(doing, where, refused) from refused
         except urllib3.exceptions.HTTPError as error:
-            raise StoreUnavailable(f"{self.url}: cannot {doing} {where}: {_network_text(error)}") from error
+            raise StoreUnavailable(f"{self.url}: cannot {doing} {where}: {_network_text(error, doing)}") from error
 
     def unavailable(self, doing: str, where: str, refused: Refused) -> StoreUnavailable:
         """The refusal as what the roles react to, with what mends it."""
@@ -166,11 +166,12 @@ def _read_token(settings: InfluxDb) -> str:
         raise StoreUnavailable(f"{settings.token_file}: cannot read the token of InfluxDB: {error.strerror}") from error
 
 
-def _network_text(error: urllib3.exceptions.HTTPError) -> str:
+def _network_text(error: urllib3.exceptions.HTTPError, doing: str) -> str:
     if isinstance(error, urllib3.exceptions.NewConnectionError | urllib3.exceptions.ConnectTimeoutError):
         return "nothing answers there; start the server, or correct [influxdb] url"
     if isinstance(error, urllib3.exceptions.TimeoutError):
-        return "no answer in time; what was sent may still arrive, writing it again does no harm"
+        sent = "; what was sent may still arrive, writing it again does no harm" if doing == "write to" else ""
+        return f"no answer in time{sent}"
     if isinstance(error, urllib3.exceptions.SSLError):
         return f"{error}; name the certificate's authority in [influxdb] ca_file"
     return f"the connection broke: {error}"

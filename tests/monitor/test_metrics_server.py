@@ -23,6 +23,7 @@ from monitor.selfmetrics import DaemonSnapshot, LedgerSnapshot, Spread, nested
 
 BASE_UNITS = ("seconds", "joules", "watts", "bytes", "ratio", "grams")
 NO_UNIT = {"build_info", "ready", "role_up", "meter_up", "device_up", "source_up", "alerts_firing", "alerts_missing"}
+NO_UNIT |= {"log_partitions", "log_waiting_records"}
 
 
 @contextmanager
@@ -91,6 +92,10 @@ def test_what_is_not_known_is_absent_and_never_zero() -> None:
     assert "wattribute_ledger_final_until_timestamp_seconds" not in values
     assert "wattribute_ledger_windows_final_total" in values
     assert values["wattribute_books_missing_seconds"] == {frozenset(): 0.0}
+    assert "wattribute_log_partitions" not in values
+    of_a_fleet = _values(render(daemon(ledger=LedgerSnapshot(partitions=(2, 3), waiting_records=17))).decode())
+    assert of_a_fleet["wattribute_log_partitions"] == {frozenset(): 2.0}
+    assert of_a_fleet["wattribute_log_waiting_records"] == {frozenset(): 17.0}
     assert "wattribute_ledger_windows_final_total" not in _values(render(daemon(ledger=None)).decode())
 
 

@@ -120,6 +120,7 @@ def test_over_its_size_the_oldest_are_lost_and_counted(
         shipper.step()
     writer.close()
     assert 190 <= shipper.lost_records <= 230  # 400 records of 10 kB and a little into 2 MB
+    assert shipper.waits_for == f"{shipper.lost_records} records of readings were lost: the log was over [log] max_size"
     last = log.last("readings", "gpu-1")
     assert last is not None
     assert int.from_bytes(last.body, "big") == 399

@@ -156,6 +156,15 @@ def test_books_that_have_nothing_final_say_so() -> None:
     assert "Books: nothing is final yet" in render(daemon(ledger=LedgerSnapshot(log_time=NOON)))
 
 
+def test_an_aggregator_of_a_fleet_tells_its_partitions() -> None:
+    """Which it has, and what waits in them; one that has none says so."""
+    text = render(daemon(ledger=LedgerSnapshot(final_until=NOON, partitions=(2, 3), waiting_records=17)))
+    assert "  partitions 2, 3; 17 records wait in Kafka\n" in text
+    text = render(daemon(ledger=LedgerSnapshot(partitions=())))
+    assert "Books: nothing is final yet; no host's records are in its partitions" in text
+    assert "  partitions none: other members have them, or it is not in the group\n" in text
+
+
 def test_what_the_books_lack_is_listed() -> None:
     """The newest five of what the log lost, on lines that fit."""
     holes = tuple(
