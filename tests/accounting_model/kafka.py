@@ -96,6 +96,9 @@ class _Feed:
     def at_end(self, part: TopicPartition) -> bool:
         return self._next[part] >= len(self._topic(part).records)
 
+    def topic_id(self, part: TopicPartition) -> str:
+        return part.topic
+
     def beginnings(self, parts: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         return dict.fromkeys(parts, 0)
 

@@ -6,7 +6,7 @@ from math import ceil, floor, fsum
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collectors.readings import Device, EnergyReading, HostProfile, Method, ModelFacts
@@ -345,6 +345,7 @@ def hosts(draw: st.DrawFn) -> tuple[list[Device], list[EnergyReading], list[Usag
     return devices, readings, [draw(requests_of(number)) for number in range(draw(st.integers(0, 5)))]
 
 
+@settings(deadline=None)
 @given(hosts())
 def test_the_books_close(host: tuple[list[Device], list[EnergyReading], list[Usage]]) -> None:
     """In every window: the meters that no other contains + disagreement = attributed + idle + unattributed."""
@@ -360,6 +361,7 @@ def test_the_books_close(host: tuple[list[Device], list[EnergyReading], list[Usa
         assert asked == pytest.approx(attributed, rel=1e-9, abs=1e-9)
 
 
+@settings(deadline=None)
 @given(hosts(), st.sampled_from(list(KINDS)))
 def test_the_windows_of_a_meter_hold_what_was_read(
     host: tuple[list[Device], list[EnergyReading], list[Usage]], device: str
@@ -377,6 +379,7 @@ def test_the_windows_of_a_meter_hold_what_was_read(
     assert metered == pytest.approx(fsum(each.energy_joules for each in readings if each.device == device), rel=1e-9)
 
 
+@settings(deadline=None)
 @given(readings_of("g0"), EDGES, st.floats(1e3, 1e6))
 def test_a_parent_that_is_read_throughout_holds_exactly_its_readings(
     inside: list[EnergyReading], edges: list[float], joules_read: float

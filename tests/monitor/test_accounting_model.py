@@ -93,7 +93,7 @@ def test_a_commit_may_begin_at_what_is_needed_when_it_says_the_log_time() -> Non
         ({"ledger_of": mutants.CommitsBeforeStoring}, Weather(refuse=0.02, kill=0.02)),
         ({"ledger_of": mutants.ForgetsWhatToRestate}, KILLS),
         ({"ledger_of": mutants.LooksNoHorizonBack}, KILLS),
-        ({"ledger_of": mutants.NeverLooksBack}, Weather(delay=0.4, freeze=0.1)),
+        ({"ledger_of": mutants.NeverLooksBack}, Weather(delay=0.1, freeze=0.05)),
         ({"log_of": mutants.CommitsNoLogTime}, KILLS),
         ({"log_of": mutants.ReadsOutOfStep}, Weather()),
     ],
@@ -101,4 +101,4 @@ def test_a_commit_may_begin_at_what_is_needed_when_it_says_the_log_time() -> Non
 )
 def test_wrong_rules_are_found_out(rules: dict[str, Any], weather: Weather) -> None:
     """Each of the rules that the books rest on, left out, fails some schedule."""
-    assert first_failure(range(2_000), weather=weather, **rules) is not None
+    assert first_failure(range(50, 2_000), weather=weather, **rules) is not None
