@@ -2,6 +2,9 @@
 
 A test is one run of tests/crash.py with a disturbance or two. What it has to leave is the undisturbed books, line for
 line; those of a plan are made once.
+
+`make test` runs the ones that no smaller test comes near, half a minute to a minute each; `make soak` runs all, with
+WATTRIBUTE_SOAK=1: also those marked SOAK_ONLY.
 """
 
 import os

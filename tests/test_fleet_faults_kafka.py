@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from crash import CrashRun
-from fleet_faults import AGGREGATORS, SMALL, Ears, FaultHouse, assert_undisturbed
+from crash import CrashRun, Plan
+from fleet_faults import AGGREGATORS, SMALL, SOAK_ONLY, Ears, FaultHouse, assert_undisturbed
 from kafka import KafkaConsumer, TopicPartition
 from kafka.structs import OffsetAndMetadata
 
@@ -26,6 +26,7 @@ SIX_HOURS = replace(
     late_ratio=0.0,
     patience_seconds=600.0,
 )
+ONE_HOUR = replace(SIX_HOURS, minutes=60.0, speed=180.0)
 
 
 def test_a_broker_that_is_restarted_costs_nothing(faults: FaultHouse, tmp_path: Path) -> None:
@@ -62,6 +63,7 @@ def test_an_aggregator_that_slept_longer_than_its_session(faults: FaultHouse, tm
     assert outcome.resumed > 0
 
 
+@SOAK_ONLY
 def test_an_aggregator_that_slept_with_its_write_under_way(faults: FaultHouse, tmp_path: Path) -> None:
     """F15: the store is slow, and the write of a member that was replaced long ago ends last."""
 
@@ -80,15 +82,19 @@ def test_an_aggregator_that_slept_with_its_write_under_way(faults: FaultHouse, t
     assert_undisturbed(faults.crash_run(SMALL, tmp_path, *disturbances, influx_url=faults.linked_influx_url).run())
 
 
-def test_a_host_cut_off_for_six_hours_is_restated_to_the_joule(faults: FaultHouse, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "plan", [pytest.param(ONE_HOUR, id="one hour"), pytest.param(SIX_HOURS, id="six hours", marks=SOAK_ONLY)]
+)
+def test_a_host_cut_off_for_hours_is_restated_to_the_joule(faults: FaultHouse, tmp_path: Path, plan: Plan) -> None:
     """F10: its requests keep coming through the gateway, its readings come all at once at the end."""
-    begin, end = -1.0, SIX_HOURS.span_seconds + 1.0
+    begin, end = -1.0, plan.span_seconds + 1.0
     disturbances = (begin, lambda _run: faults.kafka_link.down()), (end, lambda _run: faults.kafka_link.up())
-    outcome = faults.crash_run(SIX_HOURS, tmp_path, *disturbances, linked=["collect-0"]).run()
+    outcome = faults.crash_run(plan, tmp_path, *disturbances, linked=["collect-0"]).run()
     assert_undisturbed(outcome)
     assert outcome.restatements > 0
 
 
+@SOAK_ONLY
 def test_events_that_come_hours_late_are_restated(faults: FaultHouse, tmp_path: Path) -> None:
     """F10: one in fifty comes one to three hours behind its end."""
     late = replace(SMALL, late_ratio=0.02, late_seconds=(3_600.0, 10_800.0), mark_seconds=900.0)
@@ -112,6 +118,7 @@ def test_a_gateways_topic_that_is_read_again_counts_nothing_twice(faults: FaultH
     assert_undisturbed(outcome)
 
 
+@SOAK_ONLY
 def test_an_aggregator_of_other_terms_keeps_out(faults: FaultHouse, tmp_path: Path) -> None:
     """F15: beside those of the fleet one that was configured anew refuses, says why, and writes nothing."""
 

@@ -45,6 +45,7 @@ def test_a_store_that_is_down_for_long(faults: FaultHouse, tmp_path: Path, plan:
     assert_undisturbed(faults.crash_run(plan, tmp_path, *disturbances, influx_url=faults.linked_influx_url).run())
 
 
+@SOAK_ONLY
 def test_a_token_that_is_rotated(faults: FaultHouse, tmp_path: Path) -> None:
     """F7: the old one is refused first, and the file has the new one later; no process is started anew."""
     old, new = _new_token(faults.influx), _new_token(faults.influx)
@@ -91,6 +92,7 @@ def test_a_bucket_that_is_deleted_and_made_again(faults: FaultHouse, tmp_path: P
     assert outcome.restatements >= SMALL.hosts
 
 
+@SOAK_ONLY
 def test_one_line_that_the_store_refuses(faults: FaultHouse, tmp_path: Path) -> None:
     """F7: that row is left out, counted and told; every other one is there."""
     parts = (b"energy,", b"host=host-00", b"device=gpu0", b"model=llama-8b", b"team=search", b" 1767600060")
@@ -110,6 +112,7 @@ def test_one_line_that_the_store_refuses(faults: FaultHouse, tmp_path: Path) -> 
     assert any("the store will never take a row" in run.fleet.said(name) for name in AGGREGATORS)
 
 
+@SOAK_ONLY
 def test_answers_that_are_lost_after_the_write(faults: FaultHouse, tmp_path: Path) -> None:
     """F7: for a third of the run no answer of the store arrives whole; the same bytes are written again."""
     disturbances = (
@@ -159,6 +162,7 @@ def test_an_older_body_that_lands_after_a_newer_one(faults: FaultHouse, tmp_path
     assert_undisturbed(outcome)
 
 
+@SOAK_ONLY
 def test_a_stop_in_the_middle_of_a_write(faults: FaultHouse, tmp_path: Path) -> None:
     """F2: SIGTERM to every process while the store is slow; all end in good order, and their successors go on."""
 

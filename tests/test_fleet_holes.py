@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from crash import CrashRun
-from fleet_faults import AGGREGATORS, SMALL, Ears, FaultHouse, assert_undisturbed
+from fleet_faults import AGGREGATORS, SMALL, SOAK_ONLY, Ears, FaultHouse, assert_undisturbed
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
@@ -46,6 +46,7 @@ def test_retention_that_passed_the_committed_offset(faults: FaultHouse, tmp_path
     )
 
 
+@SOAK_ONLY
 def test_retention_that_passes_a_running_aggregator(faults: FaultHouse, tmp_path: Path) -> None:
     """It is asleep, and what it would read next is deleted meanwhile."""
 
@@ -79,6 +80,7 @@ def test_a_topic_that_is_deleted_and_made_again(faults: FaultHouse, tmp_path: Pa
     _assert_named(faults.crash_run(PUNCTUAL, tmp_path, (0.0, _ready), (22.0, make_anew), last=_told))
 
 
+@SOAK_ONLY
 def test_more_partitions_than_the_books_were_kept_with(faults: FaultHouse, tmp_path: Path) -> None:
     """Refused with the name of the procedure, as hosts have moved; what is in the books stays as it is."""
 
