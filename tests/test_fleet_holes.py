@@ -31,7 +31,7 @@ def test_retention_that_passed_the_committed_offset(faults: FaultHouse, tmp_path
     """While no aggregator ran Kafka deleted what was not accounted yet."""
 
     def stop(run: CrashRun) -> None:
-        run.wait_for("windows to be final", lambda: len(run.fleet.claims()) == PUNCTUAL.partitions)
+        _wait_for_books(run)
         for name in AGGREGATORS:
             run.fleet.processes[name].terminate()
             assert run.fleet.processes[name].wait(60) == 0
@@ -51,7 +51,7 @@ def test_retention_that_passes_a_running_aggregator(faults: FaultHouse, tmp_path
     """It is asleep, and what it would read next is deleted meanwhile."""
 
     def stop(run: CrashRun) -> None:
-        run.wait_for("windows to be final", lambda: len(run.fleet.claims()) == PUNCTUAL.partitions)
+        _wait_for_books(run)
         for name in AGGREGATORS:
             run.fleet.processes[name].send_signal(signal.SIGSTOP)
 
@@ -67,7 +67,7 @@ def test_a_topic_that_is_deleted_and_made_again(faults: FaultHouse, tmp_path: Pa
     """`usage` under everybody's feet, while it is written and read."""
 
     def make_anew(run: CrashRun) -> None:
-        run.wait_for("windows to be final", lambda: len(run.fleet.claims()) == PUNCTUAL.partitions)
+        _wait_for_books(run)
         topic = run.fleet.config.kafka.topics.usage
         admin = KafkaAdminClient(bootstrap_servers=run.fleet.bootstrap)
         try:
@@ -117,6 +117,16 @@ def _ready(run: CrashRun) -> None:
         run.wait_for("ingest to join its group", stable)
     finally:
         admin.close()
+
+
+def _wait_for_books(run: CrashRun) -> None:
+    """Each host has a final window: hosts of which the books know nothing can't be named."""
+
+    def known() -> bool:
+        claims = run.fleet.claims().values()
+        return len(claims) == run.plan.partitions and all((c.watermark or 0.0) > run.plan.start for c in claims)
+
+    run.wait_for("windows to be final", known)
 
 
 def _delete_records(run: CrashRun) -> None:

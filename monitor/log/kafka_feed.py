@@ -124,7 +124,12 @@ class KafkaFeed:
 
     def topic_id(self, part: TopicPartition) -> str | None:
         """Tells a topic from another one that is made later under its name; None while nobody knows."""
-        found = self._opened()._manager.cluster.topic_id(part.topic)  # no public name for it in kafka-python 3.0
+        consumer = self._opened()
+        try:
+            consumer.partitions_for_topic(part.topic)  # asks the brokers where the client has forgotten the topic
+        except kafka_errors.KafkaError as error:
+            raise self._unavailable("cannot ask what is known of", error) from error
+        found = consumer._manager.cluster.topic_id(part.topic)  # no public name for it in kafka-python 3.0
         return None if found is None else str(found)
 
     def beginnings(self, parts: Iterable[TopicPartition]) -> Mapping[TopicPartition, int]:
