@@ -132,6 +132,11 @@ class KafkaFeed:
         found = consumer._manager.cluster.topic_id(part.topic)  # no public name for it in kafka-python 3.0
         return None if found is None else str(found)
 
+    def placed_in(self, part: TopicPartition) -> str | None:
+        """The id of the topic that the place of this partition is in: the one of its name now may be another."""
+        place = self._places.get(part)
+        return None if place is None else place.topic_id
+
     def beginnings(self, parts: Iterable[TopicPartition]) -> Mapping[TopicPartition, int]:
         """The first offset that each partition still has."""
         found: Mapping[TopicPartition, int] = self._asked("beginning_offsets", list(parts))

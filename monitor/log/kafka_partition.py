@@ -182,7 +182,7 @@ class KafkaPartition:
             mark=_or_none(commit.mark),
             log_time=_or_none(commit.log_time),
             beginning=_or_none(commit.beginning),
-            topics={stream: found for stream, part in self._parts.items() if (found := self._feed.topic_id(part))},
+            topics={stream: found for stream, part in self._parts.items() if (found := self._feed.placed_in(part))},
         )
         metadata = msgspec.json.encode(claim).decode()
         self._commits.commit({self._parts[stream]: (commit.positions[stream], metadata) for stream in _STREAMS})
