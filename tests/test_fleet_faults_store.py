@@ -41,7 +41,7 @@ def test_a_store_that_is_down_for_long(faults: FaultHouse, tmp_path: Path, plan:
         assert _resident_bytes(run) < seen["bytes"] + 48 * 2**20  # two ledgers' fetch buffers may fill meanwhile
         faults.influx_link.up()
 
-    disturbances = (plan.span_seconds / 3, cut), (plan.span_seconds + 1.0, mend)
+    disturbances = (plan.span_seconds / 2, cut), (plan.span_seconds + 1.0, mend)
     assert_undisturbed(faults.crash_run(plan, tmp_path, *disturbances, influx_url=faults.linked_influx_url).run())
 
 
