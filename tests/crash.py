@@ -369,7 +369,7 @@ class CrashRun:
         if plan.clock == "records":
             self.fleet.tick_all(log_time)
         end = plan.start + plan.minutes * 60
-        held = {partition_of(f"host-{number:02d}", plan.partitions) for number in range(plan.hosts)}
+        held = {partition_of(f"host-{number:02d}", self.fleet.partitions) for number in range(plan.hosts)}
         self.wait_for("everything to be final", lambda: _all_final(self.fleet, held, end, log_time))
 
     def settled(self) -> float:

@@ -61,6 +61,11 @@ class Fleet:
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.config_file = self.folder / "fleet.toml"
+        self.gateway_partitions = self.partitions
+        self.write_config()
+
+    def write_config(self) -> None:
+        """What processes that are started from now on read."""
         self.config_file.write_text(self._toml())
 
     @property
@@ -166,7 +171,7 @@ class Fleet:
         group = f"{self.config.kafka.group}-ingest"
         consumer = KafkaConsumer(bootstrap_servers=self.bootstrap, group_id=group, enable_auto_commit=False)
         try:
-            parts = [TopicPartition(self.gateway_topic, number) for number in range(self.partitions)]
+            parts = [TopicPartition(self.gateway_topic, number) for number in range(self.gateway_partitions)]
             ends = consumer.end_offsets(parts)
             return sum(ends[part] - (consumer.committed(part) or 0) for part in parts)
         finally:

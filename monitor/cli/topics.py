@@ -1,4 +1,6 @@
-"""`wattribute topics`: makes the Kafka topics of a fleet, and compares them with what the books need."""
+"""`wattribute topics`: makes the Kafka topics of a fleet, compares them with what the books need, gives them more
+partitions.
+"""
 
 import sys
 from pathlib import Path
@@ -54,6 +56,33 @@ def check(path: Path | None) -> None:
     Exit codes: 0 no difference, 1 differences, 2 wrong use, 3 the brokers cannot be reached.
     """
     _report(_configured(path))
+
+
+@topics.command()
+@click.option("--partitions", required=True, type=click.IntRange(min=2), help="How many there shall be, more than now.")
+@click.option("--ready", is_flag=True, help="Only tell whether it can be done now; aggregators may still run.")
+@config_option
+def grow(partitions: int, ready: bool, path: Path | None) -> None:
+    """Make more partitions of readings and usage, and bring hosts to where they belong then.
+
+    Part of a procedure: docs/fleet.md, "More partitions". Collectors and ingest must have stopped, then a mark must
+    have passed, then aggregators must have stopped. Whatever is not so is named, and nothing is changed.
+
+    Exit codes: 0 done (or ready), 1 not ready, 2 wrong use, 3 the brokers cannot be reached or refuse.
+    """
+    from monitor.roles.growing import Growing, NotReady
+
+    growing = Growing(_configured(path))
+    try:
+        growth = growing.plan(partitions, aggregators_run=ready)
+        if ready:
+            click.echo("ready: stop the aggregators, then run it again without --ready")
+            return
+        growing.carry_out(growth, click.echo)
+    except NotReady as why:
+        click.echo(f"not ready: {why}")
+        sys.exit(EXIT_DIFFERENCES)
+    click.echo(f"done: set [kafka.topics] partitions = {partitions} in every configuration, then start everything")
 
 
 def _configured(path: Path | None) -> "Config":

@@ -41,10 +41,14 @@ class Entering:
         decoder: Decoder | None = None,
         *,
         since: UnixSeconds = float("-inf"),
+        owns: Callable[[str], bool] = lambda _host: True,
     ) -> None:
-        """What stands before `since` is remembered by its identity alone: it is read to judge what comes after it."""
+        """What stands before `since` is remembered by its identity alone: it is read to judge what comes after it.
+
+        Hosts that are not owned are passed by: they have moved to another partition, and are accounted there.
+        """
         self._terms = terms
-        self._since = since
+        self._since, self._owns = since, owns
         self._book = book
         self._reject = reject
         self._decoder = decoder or Decoder()
@@ -58,13 +62,17 @@ class Entering:
         except Rejected as rejected:
             self._refuse(record, 0, rejected.reason, rejected.detail)
             return
-        if isinstance(content, ReadingBatch):
+        if isinstance(content, Restate):
+            sane = record.stamp >= self._since and self._has_sane_span(record, 0, content)
+            if sane and self._owns(content.host):
+                windows = windows_of(content.start, content.end, self._terms.window_seconds)
+                yield Touch(content.host, windows, content)
+        elif not self._owns(record.key):
+            return
+        elif isinstance(content, ReadingBatch):
             yield from self._enter_readings(record, content)
         elif isinstance(content, UsageBatch):
             yield from self._enter_usages(record, content)
-        elif isinstance(content, Restate) and self._has_sane_span(record, 0, content) and record.stamp >= self._since:
-            windows = windows_of(content.start, content.end, self._terms.window_seconds)
-            yield Touch(content.host, windows, content)
 
     def _enter_readings(self, record: LogRecord, batch: ReadingBatch) -> Iterator[Touch]:
         host = batch.profile.host

@@ -124,7 +124,13 @@ class Ledger:
         # The horizon before what is needed tells conflicts from new requests. It was judged by a reader who knew what
         # stands before it; here it is not entered, or a conflict there, long known as one, would count.
         since = nextafter(commit.log_time + self._terms.horizon_seconds, float("-inf")) if commit else float("-inf")
-        self._entering = Entering(self._terms, self._book, reject=self._reject, decoder=self._decoder, since=since)
+        self._entering = Entering(
+            self._terms, self._book, reject=self._reject, decoder=self._decoder, since=since, owns=self._owns
+        )
+        self._moved = commit.moved if commit else None
+        self._first_whole = float("-inf")
+        if self._moved is not None:
+            self._first_whole = window_at(self._moved.whole_from, self._terms.window_seconds)
         beginning = self._log.start()
         self._positions: dict[str, int] = dict(commit.positions) if commit else dict.fromkeys(STREAMS, 0)
         self._mark = commit.mark if commit else float("-inf")
@@ -142,6 +148,7 @@ class Ledger:
         first = (
             window_at(self._beginning, self._terms.window_seconds) + 1 if cut else 0 if commit else self._next_window()
         )
+        first = int(max(first, self._first_whole))
         self._finishing = Finishing(self._terms, self._book, first) if self._finished else None
         if commit is not None:
             self._restatements.recall(commit.mark, self._owns)
@@ -207,10 +214,17 @@ class Ledger:
         if record.stamp > self._log_time:
             self._advance(record.stamp)
         for touch in self._entering.enter(record):
-            self._note(touch, record.stamp)
+            self._note(self._news(touch, record), record.stamp)
         self._positions[record.stream] = record.offset + 1
         self.progress.records += 1
         self.progress.reread_records += record.stamp <= self._reread_until
+
+    def _news(self, touch: Touch, record: LogRecord) -> Touch:
+        """Without the windows of which the record says nothing new, as it was only brought here with its host."""
+        if self._moved is None or record.offset >= self._moved.ends.get(record.stream, 0):
+            return touch
+        first = int(max(touch.windows.start, self._first_whole))
+        return msgspec.structs.replace(touch, windows=range(first, max(first, touch.windows.stop)))
 
     def _note(self, touch: Touch, log_time: UnixSeconds) -> None:
         if self._show_provisional:
@@ -226,7 +240,7 @@ class Ledger:
             else:
                 late.controls += 1
                 late.reasons.add(touch.entered.reason)
-        if self._finishing and isinstance(touch.entered, Usage):
+        if self._finishing and isinstance(touch.entered, Usage) and touch.windows:
             self._late.finishes(touch.host, touch.windows, log_time)
 
     def _advance(self, log_time: UnixSeconds) -> None:
@@ -288,7 +302,16 @@ class Ledger:
     def _carry_out_marks(self, log_time: UnixSeconds) -> None:
         if (newest := self._terms.mark_before(log_time)) <= self._mark:
             return
-        source = Source(self._log, self._terms, self._intensity_at, self._decoder, self._beginning, self._requests)
+        source = Source(
+            self._log,
+            self._terms,
+            self._intensity_at,
+            self._decoder,
+            self._beginning,
+            self._requests,
+            self._first_whole,
+            self._owns,
+        )
         self._mend(source, newest)
         for mark, late in self._late.due(log_time):
             restated = restate(source, mark, late)
@@ -348,6 +371,7 @@ class Ledger:
                 mark=self._mark,
                 log_time=since,
                 beginning=self._beginning,
+                moved=self._moved,
             )
         )
 

@@ -30,7 +30,8 @@ STREAMS: tuple[Stream, ...] = ("readings", "usage")
 class Source(msgspec.Struct, frozen=True):
     """What a restating reads: the log, and the terms and factors it is accounted by.
 
-    `beginning` is the log time from which on the log is whole, as far as its commits tell.
+    `beginning` is the log time from which on the log is whole, as far as its commits tell; `first_whole` is the first
+    window that it is whole for, whenever its records came; `owns` tells whose records count.
     """
 
     log: PartitionLog
@@ -39,6 +40,8 @@ class Source(msgspec.Struct, frozen=True):
     decoder: Decoder
     beginning: UnixSeconds
     requests: RequestsAs
+    first_whole: float = float("-inf")
+    owns: Callable[[str], bool] = lambda _host: True
 
 
 class Restated(msgspec.Struct, frozen=True):
@@ -99,7 +102,7 @@ def restated_anew(source: Source, mark: UnixSeconds, stored: Mapping[tuple[str, 
     ]
 
 
-def _earliest(terms: Accounting, window: int) -> UnixSeconds:
+def earliest(terms: Accounting, window: int) -> UnixSeconds:
     """The log time from which on records of a window may stand, conflicts with them included."""
     start = window_start(window, terms.window_seconds)
     return start - FUTURE_LIMIT_SECONDS - PARENT_REACH_SECONDS - terms.horizon_seconds
@@ -118,7 +121,8 @@ def _recomputable(source: Source, mark: UnixSeconds) -> Callable[[Collection[int
             window
             for window in windows
             if window_start(window + 1, terms.window_seconds) >= mark - terms.restate_seconds
-            and _earliest(terms, window) >= oldest
+            and earliest(terms, window) >= oldest
+            and window >= source.first_whole
         )
 
     return whole
@@ -134,8 +138,8 @@ def _read_again(source: Source, mark: UnixSeconds, windows: Collection[int]) -> 
     book = Book(terms, source.intensity_at, keep=keep.__contains__, requests=requests)
     if not windows:
         return book
-    entering = Entering(terms, book, reject=lambda _letter: None, decoder=source.decoder)
-    begin = _earliest(terms, min(windows))
+    entering = Entering(terms, book, reject=lambda _letter: None, decoder=source.decoder, owns=source.owns)
+    begin = earliest(terms, min(windows))
     again = log.again()
     try:
         positions: dict[str, int] = {stream: again.position_at(stream, begin) for stream in STREAMS}

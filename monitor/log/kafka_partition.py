@@ -19,7 +19,7 @@ from collectors.clock import Clock, monotonic
 from collectors.units import UnixSeconds
 from monitor.config.output_sections import Kafka
 from monitor.log.kafka_feed import KafkaFeed
-from monitor.log.protocol import Commit, DeadLetter, Hole, LogRecord, LogUnavailable, Stream
+from monitor.log.protocol import Commit, DeadLetter, Hole, LogRecord, LogUnavailable, Moved, Stream
 
 AHEAD_SECONDS: Final = 600.0
 """A log that is stamped so far ahead of this host's clock has a broker with a wrong one; it is waited for."""
@@ -42,6 +42,7 @@ class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
     log_time: UnixSeconds | None = None
     beginning: UnixSeconds | None = None
     topics: dict[str, str] = {}
+    moved: Moved | None = None
 
 
 class Commits(Protocol):
@@ -183,6 +184,7 @@ class KafkaPartition:
             log_time=_or_none(commit.log_time),
             beginning=_or_none(commit.beginning),
             topics={stream: found for stream, part in self._parts.items() if (found := self._feed.placed_in(part))},
+            moved=commit.moved,
         )
         metadata = msgspec.json.encode(claim).decode()
         self._commits.commit({self._parts[stream]: (commit.positions[stream], metadata) for stream in _STREAMS})
@@ -203,6 +205,7 @@ class KafkaPartition:
             mark=_or_minus_infinity(claim.mark),
             log_time=log_time,
             beginning=_or_minus_infinity(claim.beginning),
+            moved=claim.moved,
             partitions=self._partitions,
         )
 

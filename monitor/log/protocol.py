@@ -43,13 +43,24 @@ class LogRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     body: bytes
 
 
+class Moved(msgspec.Struct, frozen=True, kw_only=True):
+    """Hosts came here from other partitions, when there were made to be more of these.
+
+    Windows that begin before `whole_from` cannot be computed from this partition any more: records of theirs stayed
+    behind. What stands before `ends` says nothing new of those, it is there to make later windows whole.
+    """
+
+    whole_from: UnixSeconds
+    ends: Mapping[str, int]
+
+
 class Commit(msgspec.Struct, frozen=True, kw_only=True):
     """How far a partition's account is stored for good, and where a new reader has to begin.
 
     `positions` are the first offsets that a later window or mark may need. Everything before `watermark` is final,
     every mark up to `mark` is carried out, `log_time` is the log time at `positions`, `partitions` the number when it
-    was made. Where the log lost records, or its partitions were counted anew, `beginning` is the log time from which on
-    it is whole: windows that reach back further can no longer be computed from it.
+    was made. Where the log lost records `beginning` is the log time from which on it is whole: windows that reach back
+    further can no longer be computed from it.
     """
 
     positions: Mapping[str, int]
@@ -58,6 +69,7 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
     log_time: UnixSeconds
     partitions: int = 1
     beginning: UnixSeconds = float("-inf")
+    moved: Moved | None = None
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
