@@ -21,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings(
     # kafka-python drops the socket of a connection that it gives up halfway
     "ignore::pytest.PytestUnraisableExceptionWarning"
 )
-BUSY = replace(SMALL, requests_per_second=1_000.0, speed=4.0)
+BUSY = replace(SMALL, requests_per_second=1_000.0, speed=4.0, patience_seconds=900.0)
 WRITE = "/api/v2/write"
 
 
