@@ -12,7 +12,9 @@ from crash import CrashRun
 from fleet import WATTRIBUTE
 from fleet_faults import SMALL, FaultHouse, assert_undisturbed
 from kafka import TopicPartition
+from request_entries import embedded_joules, newest_entries
 
+from monitor.log.kafka_client import admin
 from monitor.log.kafka_feed import KafkaFeed
 from monitor.roles.aggregate_group import partition_of
 
@@ -51,6 +53,8 @@ def procedure(run: CrashRun) -> None:
         stop(run, name)
     code, said = grow(run, partitions=BEFORE)
     assert code == 1, said
+    with admin(fleet.config.kafka) as client:  # as an attempt that was cut off leaves it
+        client.create_partitions({fleet.config.kafka.topics.readings: AFTER})
     code, said = grow(run)
     assert (code, f"have {AFTER} partitions" in said) == (0, True), said
     fleet.partitions = AFTER
@@ -92,7 +96,24 @@ def test_more_partitions_in_the_middle_of_a_run(faults: FaultHouse, tmp_path: Pa
     hosts = [f"host-{number:02d}" for number in range(PLAN.hosts)]
     moved = [host for host in hosts if partition_of(host, BEFORE) != partition_of(host, AFTER)]
     assert 0 < len(moved) < len(hosts)
-    run = faults.crash_run(PLAN, tmp_path, (8.0, procedure))
+
+    def kill(run: CrashRun) -> None:
+        for name in run.named("aggregate"):
+            run.fleet.kill(name)
+            run.start_process(name)
+
+    run = faults.crash_run(PLAN, tmp_path, (8.0, procedure), (36.0, kill))
     outcome = run.run()
     assert_undisturbed(outcome)
     assert run.fleet.claims().keys() >= {partition_of(host, AFTER) for host in hosts}
+    joules = {request: entry["energy_joules"] for request, entry in newest_entries(run).items()}
+    assert joules == embedded_joules(run)
+
+
+def test_nothing_grows_before_anything_is_accounted(faults: FaultHouse, tmp_path: Path) -> None:
+    """Topics without commits: it says what to do instead."""
+    run = faults.crash_run(PLAN, tmp_path)
+    run.fleet = run._make_fleet()
+    run.fleet.make_places()
+    code, said = grow(run)
+    assert (code, said.startswith("not ready: the facts tell no terms of the books")) == (1, True), said
