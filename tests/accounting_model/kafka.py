@@ -99,6 +99,9 @@ class _Feed:
     def topic_id(self, part: TopicPartition) -> str:
         return part.topic
 
+    def placed_in(self, part: TopicPartition) -> str | None:
+        return part.topic if part in self._next else None
+
     def beginnings(self, parts: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         return dict.fromkeys(parts, 0)
 
