@@ -57,10 +57,7 @@ def request_energy(usage: Usage, shares: Sequence[Share], windows: int, revision
     3 J in one window and 4 J in the next are 7 J.
     """
     measured = [share for share in shares if share.measured]
-    energy = fsum(share.energy_joules for share in measured) if measured else None
-    metered = fsum(share.metered_joules for share in measured) if measured else None
-    exact = fsum(share.exact_joules for share in measured) if measured else None
-    grams = [share.location_grams for share in measured if share.location_grams is not None]
+    energy, marginal, metered, recovered, exact = _joules(measured)
     return RequestEnergy(
         namespace=usage.namespace,
         request_id=usage.request_id,
@@ -80,11 +77,11 @@ def request_energy(usage: Usage, shares: Sequence[Share], windows: int, revision
         output_tokens=usage.output_tokens,
         work=usage.work,
         energy_joules=energy,
-        marginal_joules=fsum(share.marginal_joules for share in measured) if measured else None,
+        marginal_joules=marginal,
         metered_joules=metered,
-        recovered_joules=fsum(share.recovered_joules for share in measured) if measured else None,
+        recovered_joules=recovered,
         exact_joules=exact,
-        location_grams=fsum(grams) if measured and len(grams) == len(measured) else None,
+        location_grams=_grams(measured),
         measured_ratio=metered / energy if energy and metered is not None else None,
         exact_ratio=exact / energy if energy and exact is not None else None,
         factor=measured[-1].factor if measured else "",
@@ -92,6 +89,20 @@ def request_energy(usage: Usage, shares: Sequence[Share], windows: int, revision
         measured_windows=len(measured),
         revision=revision,
     )
+
+
+def _joules(measured: Sequence[Share]) -> Sequence[float | None]:
+    """Energy, marginal, metered, recovered, exact."""
+    if len(measured) == 1:  # most requests of most fleets
+        return measured[0][1:6]
+    if not measured:
+        return (None,) * 5
+    return [fsum(column) for column in zip(*(share[1:6] for share in measured), strict=True)]
+
+
+def _grams(measured: Sequence[Share]) -> float | None:
+    grams = [share.location_grams for share in measured if share.location_grams is not None]
+    return fsum(grams) if measured and len(grams) == len(measured) else None
 
 
 def request_row(entry: RequestEnergy) -> Row:

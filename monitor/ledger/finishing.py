@@ -14,7 +14,7 @@ from monitor.core.book import Book
 from monitor.core.membership import Accounting
 from monitor.core.request_energy import RequestEnergy, request_energy
 from monitor.core.usage import Usage
-from monitor.core.window import window_at
+from monitor.core.window import window_at, window_start
 from monitor.ledger.late import finishing_mark
 
 Page = tuple[int, str]
@@ -36,28 +36,38 @@ class Finishing:
 
     def final(self, host: str, window: int, account: Account) -> Iterator[RequestEnergy]:
         """The entries of requests that end in this window, which has just become final with this account."""
-        line = self._terms.final_line(window)
-        self._kept[window, host] = line, _going_on(self._terms, window, account)
+        length = self._terms.window_seconds
+        line, begin, end = (
+            self._terms.final_line(window),
+            window_start(window, length),
+            window_start(window + 1, length),
+        )
+        self._kept[window, host] = line, _going_on(end, account)
         stands: dict[int, UnixSeconds] = {}
 
         def shares_at(earlier: int) -> Mapping[int, Share]:
             return self._shares(host, earlier, line)
 
         for share in account.shares:
-            windows = windows_touched(self._terms, share.usage)
-            if windows[-1] != window:
+            usage = share.usage
+            if usage.end >= end:
                 continue
-            if len(windows) > 1:
-                stands = stands or {id(usage): at for at, usage in self._book.usages(host, window)}
-                if self._terms.is_final(windows.start, stands[id(share.usage)]):
-                    continue  # a mark gives it
-            parts = _parts(share.usage, range(max(windows.start, self._first), window), shares_at)
-            yield request_energy(share.usage, [*parts, share], len(windows), 0)
+            if usage.start >= begin:
+                yield request_energy(usage, [share], 1, 0)
+                continue
+            windows = windows_touched(self._terms, usage)
+            stands = stands or {id(each): at for at, each in self._book.usages(host, window)}
+            if not self._terms.is_final(windows.start, stands[id(usage)]):  # else a mark gives it
+                parts = _parts(usage, range(max(windows.start, self._first), window), shares_at)
+                yield request_energy(usage, [*parts, share], len(windows), 0)
 
     def forget_before(self, first: int) -> None:
         """Drops windows before `first`."""
         for page in [page for page in self._kept if page[0] < first]:
             del self._kept[page]
+
+    def _starts(self, window: int) -> UnixSeconds:
+        return window_start(window, self._terms.window_seconds)
 
     def _shares(self, host: str, window: int, now: UnixSeconds) -> Mapping[int, Share]:
         """Those of a final window as the books hold it now: restated by marks that lie behind its own line."""
@@ -65,7 +75,10 @@ class Finishing:
         kept = self._kept.get((window, host))
         if kept is None or kept[0] != line:
             account = self._book.account(host, window, line=line)
-            kept = self._kept[window, host] = line, _going_on(self._terms, window, account)
+            kept = self._kept[window, host] = (
+                line,
+                _going_on(self._starts(window + 1), account),
+            )
         return kept[1]
 
 
@@ -160,10 +173,9 @@ class MarkedRequests:
                 yield request_energy(share.usage, parts, len(windows), int(self._mark))
 
 
-def _going_on(terms: Accounting, window: int, account: Account) -> dict[int, Share]:
-    """The shares of requests that do not end in the window."""
-    length = terms.window_seconds
-    return {id(share.usage): share for share in account.shares if window_at(share.usage.end, length) != window}
+def _going_on(end: UnixSeconds, account: Account) -> dict[int, Share]:
+    """The shares of requests that do not end before the window does."""
+    return {id(share.usage): share for share in account.shares if share.usage.end >= end}
 
 
 def _parts(usage: Usage, windows: range, shares_at: SharesAt) -> list[Share]:

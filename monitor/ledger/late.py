@@ -50,8 +50,10 @@ class Late:
 
     def finishes(self, host: str, windows: range, log_time: UnixSeconds) -> None:
         """Notes a request that was not known before its first window was final: a mark gives it its entry."""
+        if not self._terms.is_final(windows.start, log_time) or not windows:
+            return
         mark = finishing_mark(self._terms, windows, log_time)
-        if self._terms.is_final(windows.start, log_time) and mark > self._carried_out:
+        if mark > self._carried_out:
             self._entry(mark, host).finishing.setdefault(windows[-1], log_time)
 
     def finishing_since(self) -> UnixSeconds:

@@ -240,7 +240,11 @@ class Ledger:
             else:
                 late.controls += 1
                 late.reasons.add(touch.entered.reason)
-        if self._finishing and isinstance(touch.entered, Usage) and touch.windows:
+        if (
+            self._finishing
+            and isinstance(touch.entered, Usage)
+            and touch.windows.start <= self._terms.last_final(log_time)
+        ):
             self._late.finishes(touch.host, touch.windows, log_time)
 
     def _advance(self, log_time: UnixSeconds) -> None:
