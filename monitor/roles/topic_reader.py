@@ -79,6 +79,8 @@ class TopicReader:
         self._topics, self._group = sorted(set(topics)), group
         self._consumer: Any = None
         self._parts: dict[TopicPartition, _Part] = {}
+        self._fresh: set[TopicPartition] = set()
+        """Assigned and not begun yet: where the group has committed, whatever the client thinks."""
         self._waited_at = float("-inf")
         self.lost_messages = 0
 
@@ -100,7 +102,8 @@ class TopicReader:
             self._pause_who_holds()
             limit = self._limit()
             ready = any(state.held[0].timestamp <= limit for state in self._holding())
-            self._take(consumer.poll(self._patience_ms(timeout_ms, ready=ready), max_records=_ALL_THERE_IS))
+            found = consumer.poll(self._patience_ms(timeout_ms, ready=ready), max_records=_ALL_THERE_IS)
+            self._take(self._begun(found))
             return self._give()
         except kafka_errors.NoOffsetForPartitionError as error:
             self._begin_at_the_oldest(dict.fromkeys(error.args[0]))
@@ -180,6 +183,7 @@ class TopicReader:
             self._consumer.close(autocommit=False, timeout_ms=2_000)
             self._consumer = None
             self._parts = {}
+            self._fresh = set()
 
     def _opened(self) -> Any:
         if self._consumer is None:
@@ -196,7 +200,7 @@ class TopicReader:
                 max_partition_fetch_bytes=_PARTITION_BYTES,
                 fetch_max_bytes=_FETCH_BYTES,
             )
-            self._consumer.subscribe(self._topics, listener=_Handover(self._parts))
+            self._consumer.subscribe(self._topics, listener=_Handover(self._parts, self._fresh))
         return self._consumer
 
     def _pause_who_holds(self) -> None:
@@ -208,6 +212,26 @@ class TopicReader:
             self._consumer.pause(*(holding - paused))
         if paused - holding:
             self._consumer.resume(*(paused - holding))
+
+    def _begun(self, found: Mapping[TopicPartition, Sequence[Any]]) -> Mapping[TopicPartition, Sequence[Any]]:
+        """What was found of partitions that are begun. Those that a rebalance has given begin at the group's offset.
+
+        kafka-python 3.0.12 keeps its position in a partition that it is given again, but what it had given from there
+        and was not dealt with is forgotten here: going on would lose it.
+        """
+        if not self._fresh:
+            return found
+        fresh = self._fresh & self._consumer.assignment()
+        for part in sorted(fresh):
+            committed = self._consumer.committed(part, timeout_ms=ANSWER_MS)
+            if committed is None:
+                self._begin_at_the_oldest({part: None})
+            else:
+                self._consumer.seek(part, committed)
+                state = self._parts.setdefault(part, _Part())
+                state.settled = state.fetched = committed
+            self._fresh.discard(part)
+        return {part: messages for part, messages in found.items() if part not in fresh}
 
     def _take(self, found: Mapping[TopicPartition, Sequence[Any]]) -> None:
         for part, messages in found.items():
@@ -299,13 +323,15 @@ class _Handover(AsyncConsumerRebalanceListener):  # type: ignore[misc]
     Called in the client's own thread, while this member is inside of `poll`.
     """
 
-    def __init__(self, parts: dict[TopicPartition, _Part]) -> None:
-        self._parts = parts
+    def __init__(self, parts: dict[TopicPartition, _Part], fresh: set[TopicPartition]) -> None:
+        self._parts, self._fresh = parts, fresh
 
     async def on_partitions_revoked(self, revoked: Any) -> None:
         for part in revoked:
             self._parts.pop(part, None)
+            self._fresh.discard(part)
 
     async def on_partitions_assigned(self, assigned: Any) -> None:
         for part in assigned:
             self._parts[part] = _Part()
+            self._fresh.add(part)

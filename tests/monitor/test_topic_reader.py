@@ -133,3 +133,32 @@ def test_who_cannot_be_elected_says_why() -> None:
     finally:
         leader.stop()
         writer.close()
+
+
+def test_what_was_not_dealt_with_survives_a_rebalance(kafka: KafkaServer, topic: str, reader: TopicReader) -> None:
+    """A partition that stays through a rebalance begins again where the group has committed, not where it was read."""
+    put(kafka, topic, {part: [float(second) for second in range(50)] for part in range(4)})
+    here: set[tuple[int, int]] = set()
+    while len(here) < 200:  # everything is here, and nothing of it is dealt with
+        here |= {(part.partition, each.offset) for part, messages in reader.poll().items() for each in messages}
+        reader.rewind()
+    second = TopicReader(Kafka(bootstrap_servers=(kafka.bootstrap,)), [topic], topic)
+    taken: set[tuple[int, int]] = set()
+    try:
+        wait_for("two partitions for each member", lambda: _shared(reader, second, taken))
+        wait_for("every message", lambda: _shared(reader, second, taken) and len(taken) == 200)
+    finally:
+        second.close()
+    assert taken == here
+
+
+def _shared(first: TopicReader, second: TopicReader, taken: set[tuple[int, int]]) -> bool:
+    """Whether each of two members has two of the four partitions; what is given meanwhile is dealt with."""
+    for reader in (second, first):
+        found = reader.poll(200)
+        if len(first._parts) == 2:  # not before the rebalance: the first reader must still hold everything in it
+            taken |= {(part.partition, each.offset) for part, messages in found.items() for each in messages}
+            reader.settle()
+        else:
+            reader.rewind()
+    return len(first._parts) == len(second._parts) == 2
