@@ -13,7 +13,7 @@ from collectors.units import UnixSeconds
 from monitor.core.account import Account, IntensityAt, RequestsAs
 from monitor.core.book import Book, restated_rows
 from monitor.core.membership import FUTURE_LIMIT_SECONDS, Accounting
-from monitor.core.points import ATTRIBUTED, ENERGY, RESTATEMENT, TOO_LATE, Row
+from monitor.core.points import ATTRIBUTED, BOOKS, ENERGY, RESTATEMENT, TOO_LATE, FieldValue, Row
 from monitor.core.readings import PARENT_REACH_SECONDS, Told
 from monitor.core.request_energy import RequestEnergy
 from monitor.core.window import window_start
@@ -88,18 +88,26 @@ def restate(source: Source, mark: UnixSeconds, late: Mapping[str, LateOnHost]) -
 
 
 def restated_anew(source: Source, mark: UnixSeconds, stored: Mapping[tuple[str, int], list[Row]]) -> list[Row]:
-    """The rows that a mark wrote of these (host, window), and zeros for what else is `stored` of them in the books."""
+    """The rows that a mark wrote of these (host, window), and zeros for what else is `stored` of them in the books.
+
+    A window whose stored rows say the same was not restated by the mark, or in vain: it is left as it is.
+    """
     windows = {window for _, window in stored}
     whole = _recomputable(source, mark)(windows)
     book = _read_again(source, mark, windows & whole)
-    return [
-        row
-        for host, window in sorted(stored)
-        if window in whole
-        for row in restated_rows(
-            stored[host, window], book.account(host, window, line=mark, revision=int(mark)).rows, int(mark)
-        )
-    ]
+    rows: list[Row] = []
+    for host, window in sorted(stored):
+        if window in whole:
+            anew = book.account(host, window, line=mark, revision=int(mark)).rows
+            if _said(anew) != _said(stored[host, window]):
+                rows += restated_rows(stored[host, window], anew, int(mark))
+    return rows
+
+
+def _said(rows: list[Row]) -> dict[tuple[str, tuple[str, ...]], tuple[FieldValue, ...]]:
+    """The books of a window without their revision."""
+    books = {each.name for each in BOOKS}
+    return {(row.measurement, row.tags): row.fields[:-1] for row in rows if row.measurement in books}
 
 
 def earliest(terms: Accounting, window: int) -> UnixSeconds:
