@@ -7,6 +7,7 @@ import pytest
 from daemon_snapshots import daemon
 
 from monitor.metrics_text import render
+from monitor.selfmetrics import LedgerSnapshot
 from monitor.web.app import DOCUMENT_PATH, OPERATIONS
 from monitor.web.openapi import Operation
 
@@ -30,7 +31,10 @@ def test_the_page_tells_every_address() -> None:
 def test_the_page_tells_every_metric_with_its_labels() -> None:
     """In the order in which they come."""
     told = re.findall(r"^\| `wattribute_(\w+)` \| ([a-z, ]*) ?\|", PAGE, flags=re.MULTILINE)
-    text = render(daemon()).decode()
+    ledger = LedgerSnapshot(
+        partitions=(0, 3), waiting_records=7, worst_imbalance_ratio=3e-15, final_until=9.0, log_time=9.0
+    )
+    text = render(daemon(ledger=ledger)).decode()
     assert [name for name, _ in told] == re.findall(r"^# TYPE wattribute_(\w+)", text, flags=re.MULTILINE)
     for name, labels in told:
         sample = re.search(rf"^wattribute_{name}(?:_count)?(?:{{(.*)}})? ", text, flags=re.MULTILINE)
