@@ -26,6 +26,7 @@ MOST_WAITING_BYTES: Final = 16 * 2**20
 """Not acknowledged yet; who sends more waits for the oldest. kafka-python itself knows no limit."""
 _BATCH_BYTES: Final = 256 * 2**10
 _LINGER_MS: Final = 5
+_NOT_ACKNOWLEDGED: Final = "not acknowledged in time; too few replicas may be in sync (min.insync.replicas)"
 _REFUSED: Final = (
     kafka_errors.MessageSizeTooLargeError,
     kafka_errors.RecordListTooLargeError,
@@ -231,10 +232,13 @@ def _arguments(record: Outgoing) -> dict[str, Any]:
 
 
 def _outcome(future: FutureRecordMetadata, deadline: float) -> Exception | None:
-    """None once it is acknowledged, else its error, or a time-out at the deadline."""
+    """None once it is acknowledged, else its error, or a time-out at the deadline.
+
+    kafka-python tries a refusal for too few replicas again by itself until then, and keeps it to itself.
+    """
     try:
         future.get(timeout=max(0.0, deadline - monotonic()))
     except kafka_errors.KafkaError as error:
-        kept: Exception = error
+        kept: Exception = error if future.is_done else kafka_errors.KafkaTimeoutError(_NOT_ACKNOWLEDGED)
         return kept
     return None

@@ -102,16 +102,11 @@ class TopicReader:
             self._pause_who_holds()
             limit = self._limit()
             ready = any(state.held[0].timestamp <= limit for state in self._holding())
-            found = consumer.poll(self._patience_ms(timeout_ms, ready=ready), max_records=_ALL_THERE_IS)
+            found = self._found(consumer, self._patience_ms(timeout_ms, ready=ready))
             self._take(self._begun(found))
             return self._give()
-        except kafka_errors.NoOffsetForPartitionError as error:
-            self._begin_at_the_oldest(dict.fromkeys(error.args[0]))
-        except kafka_errors.OffsetOutOfRangeError as error:
-            self._begin_at_the_oldest(error.args[0])
         except kafka_errors.KafkaError as error:
             raise self._unavailable("cannot read", error) from error
-        return {}
 
     @property
     def has_more(self) -> bool:
@@ -212,6 +207,22 @@ class TopicReader:
             self._consumer.pause(*(holding - paused))
         if paused - holding:
             self._consumer.resume(*(paused - holding))
+
+    def _found(self, consumer: Any, patience_ms: int) -> Mapping[TopicPartition, Sequence[Any]]:
+        """What a poll finds; nothing, once where a partition has no offset, or one that is gone, is put right.
+
+        What is not begun yet `_begun` puts right: that a message is gone is then said, and counted, once.
+        """
+        try:
+            found: Mapping[TopicPartition, Sequence[Any]] = consumer.poll(patience_ms, max_records=_ALL_THERE_IS)
+            return found
+        except kafka_errors.NoOffsetForPartitionError as error:
+            wanted: Mapping[TopicPartition, int | None] = dict.fromkeys(error.args[0])
+        except kafka_errors.OffsetOutOfRangeError as error:
+            wanted = error.args[0]
+        if begun := {part: offset for part, offset in wanted.items() if part not in self._fresh}:
+            self._begin_at_the_oldest(begun)
+        return {}
 
     def _begun(self, found: Mapping[TopicPartition, Sequence[Any]]) -> Mapping[TopicPartition, Sequence[Any]]:
         """What was found of partitions that are begun. Those that a rebalance has given begin at the group's offset.

@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 from daemon_process import wait_for
-from kafka import KafkaProducer
+from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from servers.kafka import KafkaServer
 from servers.server_process import server_port
 
@@ -100,6 +100,25 @@ def test_a_new_member_begins_where_the_group_stopped(kafka: KafkaServer, topic: 
         other.settle()
     other.close()
     assert offsets == [2]
+
+
+def test_what_is_gone_is_counted_once(kafka: KafkaServer, topic: str, reader: TopicReader) -> None:
+    """Also where the poll that joins the group is the one that finds its offset gone."""
+    put(kafka, topic, {0: [0.0, 1.0]})
+    while not reader.poll():
+        pass
+    reader.settle()
+    reader.close()
+    put(kafka, topic, {0: [float(second) for second in range(2, 20)]})
+    admin = KafkaAdminClient(bootstrap_servers=kafka.bootstrap)
+    admin.delete_records({TopicPartition(topic, 0): 15})
+    admin.close()
+    other = TopicReader(Kafka(bootstrap_servers=(kafka.bootstrap,)), [topic], topic)
+    offsets: list[int] = []
+    while not offsets:
+        offsets = [message.offset for messages in other.poll(10_000).values() for message in messages]
+    other.close()
+    assert (offsets, other.lost_messages) == ([15, 16, 17, 18, 19], 13)
 
 
 def test_why_nothing_comes_is_said(kafka: KafkaServer) -> None:
