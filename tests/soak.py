@@ -38,6 +38,9 @@ def plan_of(kind: str, seed: int) -> Plan:
         kills=200,
         server_kills=10,
         speed=2.0,
+        horizon_seconds=120.0,
+        mark_seconds=120.0,
+        late_ratio=0.0005,  # some 900 requests: of the 2 880 windows about a third is restated
         partitions=8,
         patience_seconds=3_600.0,
     )
