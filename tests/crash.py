@@ -37,7 +37,8 @@ class Plan:
     """One crash run. `speed`: how much faster than recorded; rates are of log time.
 
     With `clock` "broker" it runs in real time, from `start` on: records are stamped by Kafka, aggregators tick; the
-    hosts' clocks are `clocks_behind_seconds` behind the broker's. Of the requests `late_ratio` come `late_seconds`
+    hosts' clocks are `clocks_behind_seconds` behind the broker's. The gateway's clock, which stamps its messages, is
+    `gateway_behind_seconds` behind the hosts'. Of the requests `late_ratio` come `late_seconds`
     after their end, where not told otherwise just behind the horizon.
     """
 
@@ -57,6 +58,7 @@ class Plan:
     ingests: int = 2
     patience_seconds: float = 900.0
     clocks_behind_seconds: float = 0.0
+    gateway_behind_seconds: float = 0.0
     read_every_seconds: int = 1
     late_ratio: float = 0.005
     late_seconds: tuple[float, float] | None = None
@@ -305,11 +307,11 @@ class CrashRun:
                     time.sleep(max(0.0, min(0.02, elapsed - now)))
             waiting[host].append(raw)
             if len(waiting[host]) >= EVENTS_PER_MESSAGE:
-                gateway.send(arrived, waiting[host])
+                gateway.send(arrived - plan.gateway_behind_seconds, waiting[host])
                 waiting[host].clear()
         for rest in waiting:
             if rest:
-                gateway.send(arrived, rest)
+                gateway.send(arrived - plan.gateway_behind_seconds, rest)
         gateway.close()
         self.outcome.events = gateway.events
         while due is not None:  # the last ones fall while the end is caught up

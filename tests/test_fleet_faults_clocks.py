@@ -26,3 +26,10 @@ def test_hosts_whose_clocks_are_an_hour_behind_the_brokers(faults: FaultHouse, t
     outcome.surplus = [line for line in outcome.surplus if "'window'" in line]
     assert_undisturbed(outcome)
     assert outcome.restatements > 0
+
+
+def test_hosts_whose_clocks_are_an_hour_ahead_of_the_gateways(faults: FaultHouse, tmp_path: Path) -> None:
+    """F11: requests end an hour after they came. Each waits for its host's readings, and none is late by that."""
+    outcome = faults.crash_run(replace(SMALL, gateway_behind_seconds=3_600.0), tmp_path).run()
+    assert_undisturbed(outcome)
+    assert outcome.restatements == 0
