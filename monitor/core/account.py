@@ -16,9 +16,10 @@ import msgspec
 import numpy as np
 
 from collectors.readings import ActivityReading, Device, HostProfile
-from collectors.units import UnixSeconds
+from collectors.units import JOULES_PER_KILOWATT_HOUR, UnixSeconds
 from monitor.core import points
 from monitor.core.attribution.hardware import hardware_of
+from monitor.core.attribution.pieces import Column
 from monitor.core.attribution.virtual_energy import Foreign, Quiet, Split, split
 from monitor.core.demand import Demand, Index, demand_of, requests_on
 from monitor.core.emissions.factors import Intensity, factor_label, location_grams
@@ -78,6 +79,12 @@ class _Terms(msgspec.Struct, frozen=True):
 
     def grams(self, energy_joules: float) -> float | None:
         return location_grams(energy_joules, self.pue, self.intensity)
+
+    def grams_of_each(self, energy: Column) -> Column | None:
+        """The same of many, by the same operations, so that the bits are the same."""
+        if self.intensity is None:
+            return None
+        return energy / JOULES_PER_KILOWATT_HOUR * self.pue * self.intensity.grams_per_kwh
 
 
 def account(
@@ -295,27 +302,36 @@ class _RequestShares:
 
     def __init__(self, requests: int) -> None:
         self._sums = np.zeros((5, requests))
-        self._grams: list[float | None] = [0.0] * requests
-        self._labels: list[str] = [""] * requests
+        self._grams: Column | None = np.zeros(requests)
+        self._label = ""
+        self._labelled = np.zeros(requests, dtype=np.bool_)
         self._measured = np.zeros(requests, dtype=np.bool_)
 
     def add(self, chosen: Index, shared: Split, terms: _Terms, *, measured: bool) -> None:
-        """Adds one device's split; `measured` tells whether a meter of it was read in this window."""
+        """Adds one device's split; `measured` tells whether a meter of it was read in this window.
+
+        All devices of an account are on the same terms.
+        """
         self._measured[chosen] |= measured
         for total, values in zip(
             self._sums, (shared.energy, shared.marginal, shared.metered, shared.recovered, shared.exact), strict=True
         ):
             total[chosen] += values
-        for i, energy in zip(chosen.tolist(), shared.energy.tolist(), strict=True):
-            so_far, more = self._grams[i], terms.grams(energy)
-            self._grams[i] = None if so_far is None or more is None else so_far + more
-            self._labels[i] = terms.label
+        more, self._label = terms.grams_of_each(shared.energy), terms.label
+        if more is None or self._grams is None:
+            self._grams = None
+        else:
+            self._grams[chosen] += more
+        self._labelled[chosen] = bool(terms.label)
 
     def each(self, usages: Sequence[Usage]) -> list[Share]:
         """One share for each request that touches the window, also where it used nothing that was measured."""
+        labelled = self._labelled.tolist()
+        labels = [self._label if each else "" for each in labelled]
         # no meter, or no factor: not known, which is not 0
-        grams = (known if label else None for known, label in zip(self._grams, self._labels, strict=True))
-        columns = (*self._sums.tolist(), grams, self._labels, self._measured.tolist())
+        known: Sequence[float | None] = [None] * len(usages) if self._grams is None else self._grams.tolist()
+        grams = (one if each else None for one, each in zip(known, labelled, strict=True))
+        columns = (*self._sums.tolist(), grams, labels, self._measured.tolist())
         return [Share(*each) for each in zip(usages, *columns, strict=True)]
 
 

@@ -10,7 +10,7 @@ from math import inf, nextafter
 import msgspec
 
 from collectors.readings import ActivityReading, EnergyReading, HostProfile
-from collectors.units import UnixSeconds
+from collectors.units import SECONDS_PER_DAY, UnixSeconds
 from monitor.core.account import Account, IntensityAt, RequestsAs, account
 from monitor.core.membership import Accounting
 from monitor.core.points import (
@@ -59,6 +59,7 @@ class Book:
         self._oldest: float = float("-inf")
         self._intensity_at = intensity_at
         self._pages: dict[int, dict[str, _Page]] = {}
+        self._since: dict[int, UnixSeconds] = {}
         self.has_families = False
         """Whether a meter that contains others was met: its readings need theirs, as far back as they reach."""
 
@@ -139,18 +140,35 @@ class Book:
             default=float("inf"),
         )
 
+    def stands_since(self, window: int) -> UnixSeconds:
+        """A log time before which no record of the window stood, if this book was given all of them.
+
+        Mostly its start: a clock that is ahead puts records before it. Known of forgotten windows too.
+        """
+        begin = window_start(window, self._terms.window_seconds)
+        return min(begin, self._since.get(window, begin))
+
     def forget_before(self, first: int) -> None:
         """Drops windows before `first`, and takes no more of them."""
         self._oldest = max(self._oldest, first)
+        length = self._terms.window_seconds
         for window in [window for window in self._pages if window < first]:
             del self._pages[window]
+            if self._since[window] >= window_start(window, length):
+                del self._since[window]  # `stands_since` says so of every window that it does not know
+        never_again = first - (self._terms.restate_seconds + SECONDS_PER_DAY) // length
+        for window in [window for window in self._since if window < never_again]:
+            del self._since[window]
 
     def _held(self, windows: range) -> Iterator[int]:
         first = max(windows.start, self._oldest)
         return (window for window in range(int(first), windows.stop) if self._keep is None or self._keep(window))
 
     def _page(self, window: int, host: str, log_time: UnixSeconds) -> _Page:
-        pages = self._pages.setdefault(window, {})
+        pages = self._pages.get(window)
+        if pages is None:
+            pages = self._pages[window] = {}
+            self._since.setdefault(window, log_time)
         page = pages.get(host)
         if page is None:
             page = pages[host] = _Page({}, {}, {}, log_time)

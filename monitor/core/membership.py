@@ -5,7 +5,9 @@ account if it stands before the first record stamped `window end + horizon` or l
 time is below that line. Records at or behind the line are late; the next mark restates what they touch.
 """
 
+from itertools import chain
 from math import floor
+from typing import Any
 
 import msgspec
 
@@ -54,6 +56,10 @@ class Accounting(msgspec.Struct, frozen=True, kw_only=True):
         return max(self.final_line(window), mark - self.mark_seconds)
 
 
+_Contents = tuple[Any, ...]
+"""Digest, log time, digest, log time..: nearly always one pair, and a tuple is a third of what a dict takes."""
+
+
 class Identities:
     """Tells new records from repeated and contradicting ones.
 
@@ -63,25 +69,22 @@ class Identities:
 
     def __init__(self, horizon_seconds: float) -> None:
         self._horizon = horizon_seconds
-        self._seen: dict[object, dict[bytes, UnixSeconds]] = {}
-        self._swept_at = float("-inf")
+        self._seen: dict[object, _Contents] = {}
+        self._before: dict[object, _Contents] = {}
+        self._turned_at = float("-inf")
 
     def is_conflict(self, identity: object, digest: bytes, log_time: UnixSeconds) -> bool:
         """Judges the record that stands next in the log, and remembers it."""
-        self._sweep(log_time)
-        contents = self._seen.get(identity)
+        if log_time - self._turned_at > self._horizon:
+            # What was seen before the turn before this one is more than a horizon old.
+            self._before, self._seen, self._turned_at = self._seen, {}, log_time
+        contents = self._seen.get(identity) or self._before.get(identity)
         if contents is None:
-            self._seen[identity] = {digest: log_time}
+            self._seen[identity] = (digest, log_time)
             return False
         oldest = log_time - self._horizon
-        conflict = any(seen_at >= oldest for other, seen_at in contents.items() if other != digest)
-        contents[digest] = log_time
+        seen = dict(zip(contents[::2], contents[1::2], strict=True))
+        conflict = any(seen_at >= oldest for other, seen_at in seen.items() if other != digest)
+        seen[digest] = log_time
+        self._seen[identity] = tuple(chain.from_iterable(seen.items()))
         return conflict
-
-    def _sweep(self, log_time: UnixSeconds) -> None:
-        if log_time - self._swept_at < self._horizon:
-            return
-        oldest = log_time - self._horizon
-        self._swept_at = log_time
-        for identity in [key for key, contents in self._seen.items() if max(contents.values()) < oldest]:
-            del self._seen[identity]

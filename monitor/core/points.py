@@ -38,6 +38,7 @@ FACT_TYPES: Final[Mapping[str, type[float] | type[int] | type[str]]] = {
     "reason": str,
     "first_window": float,
     "last_window": float,
+    "restated_windows": str,
 }
 """A name has one type in every measurement and for ever: InfluxDB refuses a field that comes with another."""
 
@@ -129,7 +130,7 @@ RESTATEMENT = Measurement(
     "restatement",  # time: the mark
     ("host",),
     ("late_readings", "late_requests", "late_controls", "windows", "old_energy_joules", "new_energy_joules"),
-    ("reason", "first_window", "last_window", "revision"),
+    ("reason", "first_window", "last_window", "restated_windows", "revision"),
 )
 TOO_LATE = Measurement(
     "too_late",  # time: the mark

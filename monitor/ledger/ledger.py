@@ -28,7 +28,7 @@ from monitor.ledger.entering import Entering, Touch
 from monitor.ledger.finishing import Finishing
 from monitor.ledger.late import Late
 from monitor.ledger.mending import Restatements
-from monitor.ledger.restating import STREAMS, Source, restate, restated_anew
+from monitor.ledger.restating import STREAMS, Source, earliest, restate, restated_anew
 from monitor.log.codec import Decoder
 from monitor.log.protocol import Commit, DeadLetter, Hole, LogRecord, PartitionLog
 from monitor.store.protocol import Store
@@ -149,6 +149,8 @@ class Ledger:
             window_at(self._beginning, self._terms.window_seconds) + 1 if cut else 0 if commit else self._next_window()
         )
         first = int(max(first, self._first_whole))
+        # A commit names a place before all records of windows that are open there; of older ones nothing is known.
+        self._whole_since = self._next_window() if commit else 0
         self._finishing = Finishing(self._terms, self._book, first) if self._finished else None
         if commit is not None:
             self._restatements.recall(commit.mark, self._owns)
@@ -207,14 +209,25 @@ class Ledger:
     def _grid_after(self, moment: UnixSeconds) -> UnixSeconds:
         return self._starts(window_at(moment, self._terms.window_seconds) + 1)
 
+    def _stands_since(self, window: int) -> UnixSeconds:
+        """A log time before which no record of the window stands: what is behind it is read again for a restating."""
+        if self._moved is None and window >= self._whole_since:
+            return self._book.stands_since(window)
+        return earliest(self._terms, window) + self._terms.horizon_seconds
+
     def _starts(self, window: int) -> UnixSeconds:
         return window_start(window, self._terms.window_seconds)
 
     def _take(self, record: LogRecord) -> None:
         if record.stamp > self._log_time:
             self._advance(record.stamp)
+        last_final = self._terms.last_final(record.stamp)
         for touch in self._entering.enter(record):
-            self._note(self._news(touch, record), record.stamp)
+            news = self._news(touch, record)
+            if self._show_provisional:
+                self._dirty.update((window, news.host) for window in news.windows)
+            if news.windows.start <= last_final:
+                self._note_late(news, record.stamp)
         self._positions[record.stream] = record.offset + 1
         self.progress.records += 1
         self.progress.reread_records += record.stamp <= self._reread_until
@@ -226,9 +239,7 @@ class Ledger:
         first = int(max(touch.windows.start, self._first_whole))
         return msgspec.structs.replace(touch, windows=range(first, max(first, touch.windows.stop)))
 
-    def _note(self, touch: Touch, log_time: UnixSeconds) -> None:
-        if self._show_provisional:
-            self._dirty.update((window, touch.host) for window in touch.windows)
+    def _note_late(self, touch: Touch, log_time: UnixSeconds) -> None:
         if isinstance(touch.entered, ActivityReading):
             return  # alone it makes no window worth restating
         if late := self._late.touched(touch.host, touch.windows, log_time):
@@ -240,11 +251,7 @@ class Ledger:
             else:
                 late.controls += 1
                 late.reasons.add(touch.entered.reason)
-        if (
-            self._finishing
-            and isinstance(touch.entered, Usage)
-            and touch.windows.start <= self._terms.last_final(log_time)
-        ):
+        if self._finishing and isinstance(touch.entered, Usage):
             self._late.finishes(touch.host, touch.windows, log_time)
 
     def _advance(self, log_time: UnixSeconds) -> None:
@@ -313,6 +320,7 @@ class Ledger:
             self._decoder,
             self._beginning,
             self._requests,
+            self._stands_since,
             self._first_whole,
             self._owns,
         )

@@ -13,6 +13,7 @@ from collectors.units import SECONDS_PER_DAY, UnixSeconds
 from monitor.core.membership import Accounting
 from monitor.core.points import BOOKS, REQUEST_ENERGY, RESTATEMENT, Row
 from monitor.core.window import window_at, window_start
+from monitor.ledger.notice import restated_windows
 from monitor.store.protocol import RESOLUTION_SECONDS, Resolution, Store
 
 _GAP_WINDOWS = 60
@@ -42,19 +43,13 @@ class Restatements:
         self._marks: dict[str, dict[int, UnixSeconds]] = {}
 
     def recall(self, mark: UnixSeconds, owns: Callable[[str], bool]) -> None:
-        """What readers before this one restated at that mark and the day before it, as their notices say.
-
-        Of a notice's windows in between some were perhaps not restated: they are made anew, and come out the same.
-        """
-        places = [RESTATEMENT.fields.index(name) for name in ("first_window", "last_window")]
-        for row in self._store.read(RESTATEMENT, mark - SECONDS_PER_DAY, mark + 1.0):
-            first, last = (float(row.fields[place] or 0.0) for place in places)
-            if owns(row.tags[0]):
-                length = self._terms.window_seconds
-                self.noted(
-                    row.time,
-                    {(each, row.tags[0]) for each in range(window_at(first, length), window_at(last, length) + 1)},
-                )
+        """What readers before this one restated at that mark and the day before it, as their notices say."""
+        notices = self._store.read(RESTATEMENT, mark - SECONDS_PER_DAY, mark + 1.0)
+        for row in sorted(notices, key=lambda each: each.time):
+            host = row.tags[0]
+            if owns(host):
+                windows = restated_windows(row, self._terms.window_seconds)
+                self.noted(row.time, {(window, host) for window in windows})
 
     def noted(self, mark: UnixSeconds, pages: Collection[tuple[int, str]]) -> None:
         """These (window, host) were restated at that mark; it is the revision that their rows must have from now on."""

@@ -13,13 +13,14 @@ from collectors.units import UnixSeconds
 from monitor.core.account import Account, IntensityAt, RequestsAs
 from monitor.core.book import Book, restated_rows
 from monitor.core.membership import FUTURE_LIMIT_SECONDS, Accounting
-from monitor.core.points import ATTRIBUTED, BOOKS, ENERGY, RESTATEMENT, TOO_LATE, FieldValue, Row
+from monitor.core.points import ATTRIBUTED, ENERGY, RESTATEMENT, TOO_LATE, Row
 from monitor.core.readings import PARENT_REACH_SECONDS, Told
 from monitor.core.request_energy import RequestEnergy
 from monitor.core.window import window_start
 from monitor.ledger.entering import Entering
 from monitor.ledger.finishing import MarkedRequests, near
 from monitor.ledger.late import LateOnHost
+from monitor.ledger.notice import runs_text
 from monitor.log.codec import Decoder
 from monitor.log.protocol import PartitionLog, Stream
 
@@ -31,7 +32,8 @@ class Source(msgspec.Struct, frozen=True):
     """What a restating reads: the log, and the terms and factors it is accounted by.
 
     `beginning` is the log time from which on the log is whole, as far as its commits tell; `first_whole` is the first
-    window that it is whole for, whenever its records came; `owns` tells whose records count.
+    window that it is whole for, whenever its records came; `owns` tells whose records count. `stands_since` gives a
+    log time before which no record of a window stands.
     """
 
     log: PartitionLog
@@ -40,6 +42,7 @@ class Source(msgspec.Struct, frozen=True):
     decoder: Decoder
     beginning: UnixSeconds
     requests: RequestsAs
+    stands_since: Callable[[int], UnixSeconds]
     first_whole: float = float("-inf")
     owns: Callable[[str], bool] = lambda _host: True
 
@@ -88,10 +91,7 @@ def restate(source: Source, mark: UnixSeconds, late: Mapping[str, LateOnHost]) -
 
 
 def restated_anew(source: Source, mark: UnixSeconds, stored: Mapping[tuple[str, int], list[Row]]) -> list[Row]:
-    """The rows that a mark wrote of these (host, window), and zeros for what else is `stored` of them in the books.
-
-    A window whose stored rows say the same was not restated by the mark, or in vain: it is left as it is.
-    """
+    """The rows that a mark wrote of these (host, window), and zeros for what else is `stored` of them in the books."""
     windows = {window for _, window in stored}
     whole = _recomputable(source, mark)(windows)
     book = _read_again(source, mark, windows & whole)
@@ -99,19 +99,12 @@ def restated_anew(source: Source, mark: UnixSeconds, stored: Mapping[tuple[str, 
     for host, window in sorted(stored):
         if window in whole:
             anew = book.account(host, window, line=mark, revision=int(mark)).rows
-            if _said(anew) != _said(stored[host, window]):
-                rows += restated_rows(stored[host, window], anew, int(mark))
+            rows += restated_rows(stored[host, window], anew, int(mark))
     return rows
 
 
-def _said(rows: list[Row]) -> dict[tuple[str, tuple[str, ...]], tuple[FieldValue, ...]]:
-    """The books of a window without their revision."""
-    books = {each.name for each in BOOKS}
-    return {(row.measurement, row.tags): row.fields[:-1] for row in rows if row.measurement in books}
-
-
 def earliest(terms: Accounting, window: int) -> UnixSeconds:
-    """The log time from which on records of a window may stand, conflicts with them included."""
+    """The log time from which on records of a window may stand at all, conflicts with them included."""
     start = window_start(window, terms.window_seconds)
     return start - FUTURE_LIMIT_SECONDS - PARENT_REACH_SECONDS - terms.horizon_seconds
 
@@ -147,7 +140,7 @@ def _read_again(source: Source, mark: UnixSeconds, windows: Collection[int]) -> 
     if not windows:
         return book
     entering = Entering(terms, book, reject=lambda _letter: None, decoder=source.decoder, owns=source.owns)
-    begin = earliest(terms, min(windows))
+    begin = min(map(source.stands_since, keep)) - terms.horizon_seconds  # those that a record may contradict included
     again = log.again()
     try:
         positions: dict[str, int] = {stream: again.position_at(stream, begin) for stream in STREAMS}
@@ -183,7 +176,8 @@ def _restated_host(
     rows = [row for before, now in pairs.values() for row in restated_rows(before.rows, now.rows, int(mark))]
     old = [row for before, _ in pairs.values() for row in before.rows]
     sums = (entry.readings, entry.requests, entry.controls, len(pairs), _attributed(old), _attributed(rows))
-    facts = (entry.why(), *_ends(terms, sorted(pairs)), int(mark))
+    windows = sorted(pairs)
+    facts = (entry.why(), *_ends(terms, windows), runs_text(windows), int(mark))
     return [*rows, Row(RESTATEMENT.name, mark, (host,), (*map(float, sums), *facts))]
 
 

@@ -27,9 +27,9 @@ class CommitsBeforeStoring(Ledger):
 class ForgetsWhatToRestate(Ledger):
     """A new life does not look for what the next mark has to restate in what it reads again."""
 
-    def _note(self, touch: Touch, log_time: float) -> None:
+    def _note_late(self, touch: Touch, log_time: float) -> None:
         if log_time > self._reread_until:
-            super()._note(touch, log_time)
+            super()._note_late(touch, log_time)
 
 
 class LooksNoHorizonBack(Ledger):

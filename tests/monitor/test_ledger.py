@@ -135,7 +135,7 @@ def test_a_record_at_the_line_is_late_and_restated_at_the_next_mark(books: Books
     assert books.field(METER, "revision") == [(0.0, mark)]
     restatement = books.rows(RESTATEMENT)
     assert restatement == [
-        Row("restatement", 1_800.0, ("h",), (0.0, 1.0, 0.0, 1.0, 2_700.0, 2_700.0, "1 late request", T, T, mark))
+        Row("restatement", 1_800.0, ("h",), (0.0, 1.0, 0.0, 1.0, 2_700.0, 2_700.0, "1 late request", T, T, "0", mark))
     ]
 
 
@@ -185,6 +185,34 @@ def test_an_order_restates_what_did_not_change_too(books: Books) -> None:
     mark = int(T + 1_800)
     assert books.field(METER, "revision") == [(0.0, mark), (10.0, mark), (20.0, 0)]
     assert books.field(RESTATEMENT, "reason") == [(1_800.0, "meter exchanged")]
+
+
+@pytest.mark.parametrize("new_life", [False, True])
+def test_a_restating_finds_what_stood_long_before_its_window(books: Books, *, new_life: bool) -> None:
+    """A request of [5 000, 5 009) from a clock that is 80 minutes ahead; its host's reading comes late."""
+    books.take(asked(100, "a", 5_000, 5_009), tick(5_920))
+    assert books.attributed() == []
+    if new_life:
+        books.begin()
+    books.take(read(6_000, 5_000, 3_000), tick(6_300))
+    assert books.attributed() == [(5_000.0, 2_700.0, int(T + 6_300))]
+
+
+def test_what_no_mark_restated_is_never_read_back(books: Books, tmp_path: Path) -> None:
+    """Two late requests of one mark, a minute apart: the windows between them are not looked at by the next reader."""
+    books.take(
+        *[read(10 * i + 10, 10 * i, 1_000) for i in range(8)],
+        asked(1_000, "a", 0, 9),
+        asked(1_000, "b", 60, 69),
+        tick(1_800),
+    )
+    revised = [(time, revision) for time, _, revision in books.attributed() if revision]
+    assert revised == [(0.0, int(T + 1_800)), (60.0, int(T + 1_800))]
+    assert books.field(RESTATEMENT, "restated_windows") == [(1_800.0, "0,6")]
+    books.begin()
+    books.take(tick(2_700), tick(3_600))
+    assert books.ledger.progress.mended == 0
+    assert [time for time, revision in books.field(METER, "revision") if revision == 0] == [10, 20, 30, 40, 50, 70]
 
 
 def test_duplicates_change_nothing(books: Books, tmp_path: Path) -> None:

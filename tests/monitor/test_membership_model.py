@@ -279,7 +279,17 @@ def _steps(first: float, last: float) -> Iterator[float]:
 
 
 def _notice(name: str, mark: float, host: str, fields: tuple[Any, ...], windows: list[int]) -> Row:
-    return Row(name, mark, (host,), (*fields, windows[0] * WINDOW, windows[-1] * WINDOW, int(mark)))
+    ends = windows[0] * WINDOW, windows[-1] * WINDOW
+    listed = [_runs(windows)] if name == RESTATEMENT.name else []
+    return Row(name, mark, (host,), (*fields, *ends, *listed, int(mark)))
+
+
+def _runs(windows: list[int]) -> str:
+    """[4, 5, 6, 9] is "0-2,5"."""
+    steps = [window - windows[0] for window in windows]
+    starts = [step for step in steps if step - 1 not in steps]
+    ends = [step for step in steps if step + 1 not in steps]
+    return ",".join(f"{a}-{b}" if b > a else str(a) for a, b in zip(starts, ends, strict=True))
 
 
 def _revised(row: Row, mark: float) -> Row:
