@@ -11,6 +11,7 @@ from bench._ledger_load import START, ListLog, NullStore, host_records, in_log_t
 from monitor.core.book import Book
 from monitor.core.facts import Facts
 from monitor.core.membership import Accounting
+from monitor.garbage import look_seldom
 from monitor.ledger.entering import Entering
 from monitor.ledger.ledger import Ledger
 from monitor.log.codec import Decoder
@@ -26,6 +27,7 @@ _ROUNDS = 2
 
 def run() -> list[str]:
     """The rate of the whole, and what the stages take of it."""
+    look_seldom()  # as an aggregator does
     records = [
         record
         for number in range(HOSTS)

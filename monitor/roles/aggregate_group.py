@@ -25,6 +25,7 @@ from monitor.config.sections import Config
 from monitor.core.facts import Facts
 from monitor.core.membership import Accounting
 from monitor.core.questions import Missing
+from monitor.garbage import look_seldom
 from monitor.ledger.ledger import Ledger, Progress
 from monitor.log.codec import tick_record
 from monitor.log.kafka_facts import KafkaFacts
@@ -83,6 +84,7 @@ class GroupAggregate:
 
     def start(self) -> None:
         """Joins the group; `step` does the rest."""
+        look_seldom()
         self.member.start()
 
     def stop(self) -> None:

@@ -6,7 +6,6 @@ settle --> offsets committed; rewind --> the same messages again
 Between `poll` and `settle` a crash, a rebalance or a broker that is away makes messages come twice, and loses none.
 """
 
-import gc
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -21,6 +20,7 @@ from kafka.structs import OffsetAndMetadata
 from collectors.clock import monotonic
 from collectors.units import UnixSeconds
 from monitor.config.output_sections import Kafka
+from monitor.garbage import look_seldom
 from monitor.log.kafka_client import client_settings, trouble_of, unavailable
 from monitor.log.protocol import LogUnavailable
 
@@ -37,7 +37,6 @@ GROUP_MS: Final = 100
 """At least every two seconds a poll waits so long: the group is joined, and its rebalances are followed, in these."""
 AHEAD_SECONDS: Final = 60.0
 """So far ahead of the slowest that has more to give may the messages be that a partition hands on."""
-_OBJECTS_BETWEEN_LOOKS: Final = 50_000
 STUCK_SECONDS: Final = 15.0
 """A partition that gives nothing for so long, though more is there, holds up no other."""
 
@@ -182,8 +181,7 @@ class TopicReader:
 
     def _opened(self) -> Any:
         if self._consumer is None:
-            # Messages hold no cycles: a look for some at every 700th of them finds none, for a fifth of the CPU.
-            gc.set_threshold(_OBJECTS_BETWEEN_LOOKS)
+            look_seldom()
             self._consumer = KafkaConsumer(
                 **self._settings,
                 group_id=self._group,
