@@ -12,7 +12,8 @@ import msgspec
 from collectors.meter import DeviceState
 from collectors.units import UnixSeconds
 
-RoleState = Literal["starting", "running", "stopping", "stopped", "broken"]
+RoleState = Literal["running", "retrying", "broken"]
+"""retrying: what it needs does not answer, and is asked again. broken: its thread has ended, or hangs."""
 PartState = Literal["ok", "waiting", "retrying", "gone", "broken"]
 """Of a meter or a source. waiting: nothing came yet. retrying: no answer, asked again. broken: a person must act."""
 

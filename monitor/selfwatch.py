@@ -20,6 +20,7 @@ from monitor.selfmetrics import (
     MeterSnapshot,
     PartState,
     RoleSnapshot,
+    RoleState,
     nested,
 )
 
@@ -105,13 +106,10 @@ class SelfWatch:
         found = []
         for name in roles.config.roles:
             loops = _LOOPS.get(name, (name,))
-            detail = "; ".join(
-                [
-                    *(each for each in troubles if each.startswith(loops)),
-                    *(waits[each] for each in loops if each in waits),
-                ]
-            )
-            found.append(RoleSnapshot(name=name, state="broken" if detail else "running", detail=detail))
+            broken = [each for each in troubles if each.startswith(loops)]
+            waiting = [waits[each] for each in loops if each in waits]
+            state: RoleState = "broken" if broken else "retrying" if waiting else "running"
+            found.append(RoleSnapshot(name=name, state=state, detail="; ".join(broken + waiting)))
         return tuple(found)
 
 

@@ -33,7 +33,7 @@ def _faults(snapshot: DaemonSnapshot) -> Iterator[str]:
     if snapshot.config_refused:
         yield f"configuration: the changed file was not taken, the one before is in force: {snapshot.config_refused}"
     for role in snapshot.roles:
-        if role.state == "broken":
+        if role.state != "running":
             yield f"role {role.name}: {role.detail or 'has ended by an error; see the log of the daemon'}"
     parts: list[tuple[str, MeterSnapshot | SourceSnapshot]] = [
         *(("meter", meter) for meter in snapshot.meters),

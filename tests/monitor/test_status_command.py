@@ -125,6 +125,10 @@ def test_something_else_on_the_port_is_no_daemon(tmp_path: Path) -> None:
             {"roles": (RoleSnapshot(name="aggregate", state="broken"),)},
             "role aggregate: has ended by an error; see the log of the daemon",
         ),
+        (
+            {"roles": (RoleSnapshot(name="aggregate", state="retrying", detail="nothing answers there"),)},
+            "role aggregate: nothing answers there",
+        ),
         ({"meters": (MeterSnapshot(name="bmc", state="retrying", interval_seconds=30.0),)}, "meter bmc: retrying"),
     ],
 )
