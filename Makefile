@@ -42,7 +42,8 @@ demo-fleet: $(STAMP)
 soak: $(STAMP)
 	$(BIN)/python tests/soak.py
 	WATTRIBUTE_SOAK=1 $(BIN)/pytest tests/test_fleet_faults_clocks.py tests/test_fleet_faults_kafka.py \
-	  tests/test_fleet_faults_store.py tests/test_fleet_holes.py tests/test_fleet_upgrade.py
+	  tests/test_fleet_faults_store.py tests/test_fleet_holes.py tests/test_fleet_upgrade.py \
+	  tests/test_grow_partitions.py
 
 bench: $(STAMP)
 	$(BIN)/python -m bench

@@ -28,6 +28,7 @@ def test_hosts_whose_clocks_are_an_hour_behind_the_brokers(faults: FaultHouse, t
     assert outcome.restatements > 0
 
 
+@SOAK_ONLY
 def test_hosts_whose_clocks_are_an_hour_ahead_of_the_gateways(faults: FaultHouse, tmp_path: Path) -> None:
     """F11: requests end an hour after they came. Each waits for its host's readings, and none is late by that."""
     outcome = faults.crash_run(replace(SMALL, gateway_behind_seconds=3_600.0), tmp_path).run()

@@ -29,6 +29,7 @@ SIX_HOURS = replace(
 ONE_HOUR = replace(SIX_HOURS, minutes=60.0, speed=180.0)
 
 
+@SOAK_ONLY
 def test_a_broker_that_is_restarted_costs_nothing(faults: FaultHouse, tmp_path: Path) -> None:
     """F8: stopped in good order in the middle, and back on the same files; everybody finds it again."""
     assert_undisturbed(faults.crash_run(SMALL, tmp_path, (8.0, lambda run: run.kafka.restart())).run())
@@ -103,6 +104,7 @@ def test_events_that_come_hours_late_are_restated(faults: FaultHouse, tmp_path: 
     assert outcome.restatements > 0
 
 
+@SOAK_ONLY
 def test_a_gateways_topic_that_is_read_again_counts_nothing_twice(faults: FaultHouse, tmp_path: Path) -> None:
     """F9: ingest is sent back to the first event when the last has been accounted."""
 

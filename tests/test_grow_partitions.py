@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from crash import CrashRun
 from fleet import WATTRIBUTE
-from fleet_faults import SMALL, FaultHouse, assert_undisturbed
+from fleet_faults import SMALL, SOAK_ONLY, FaultHouse, assert_undisturbed
 from kafka import TopicPartition
 from request_entries import embedded_joules, newest_entries
 
@@ -91,6 +91,7 @@ def stop(run: CrashRun, name: str) -> None:
     process.wait(30)
 
 
+@SOAK_ONLY
 def test_more_partitions_in_the_middle_of_a_run(faults: FaultHouse, tmp_path: Path) -> None:
     """Two partitions become five while the gateway goes on: every host's books are those of an undisturbed run."""
     hosts = [f"host-{number:02d}" for number in range(PLAN.hosts)]
