@@ -490,7 +490,7 @@ def test_a_store_that_is_down_loses_nothing(tmp_path: Path) -> None:
 
 
 def test_a_restated_window_is_looked_at_ever_more_seldom(books: Books) -> None:
-    """Overwritten behind the mark of 3 600 s, two marks after it was restated: mended at the fourth, not at the third."""
+    """Overwritten behind the mark of 3 600 s, two marks after it was restated: mended at the 4th, not at the 3rd."""
     books.take(read(10, 0, 3_000), asked(910, "a", 0, 9), tick(1_800), tick(2_700), tick(3_600))
     older = [Row(row.measurement, row.time + T, row.tags, (*row.fields[:-1], 0)) for row in books.rows(METER)]
     books.store.write(older)
