@@ -122,7 +122,7 @@ def test_a_gateways_topic_that_is_read_again_counts_nothing_twice(faults: FaultH
 
 @SOAK_ONLY
 def test_an_aggregator_of_other_terms_keeps_out(faults: FaultHouse, tmp_path: Path) -> None:
-    """F15: beside those of the fleet one that was configured anew refuses, says why, and writes nothing."""
+    """F15: beside those of the fleet one that was configured anew refuses, says why, and never holds a partition."""
 
     def stranger(run: CrashRun) -> None:
         config = tmp_path / "stranger.toml"
@@ -130,7 +130,10 @@ def test_an_aggregator_of_other_terms_keeps_out(faults: FaultHouse, tmp_path: Pa
         run.fleet.start("stranger", "aggregate", config=config)
         Ears(run, "stranger").wait_for("horizon_seconds is 90.0, but the books are kept under 60.0")
 
-    assert_undisturbed(faults.crash_run(SMALL, tmp_path, (6.0, stranger)).run())
+    def held_none(run: CrashRun) -> None:
+        assert "partitions assigned" not in run.fleet.said("stranger")
+
+    assert_undisturbed(faults.crash_run(SMALL, tmp_path, (6.0, stranger), last=held_none).run())
 
 
 def test_toxics_of_every_kind_on_both_links(faults: FaultHouse, tmp_path: Path) -> None:

@@ -50,7 +50,8 @@ class GroupMember:
     def stop(self, timeout_seconds: float = 5.0) -> None:
         """Leaves the group, so that the others need not wait for the session to end."""
         self._stop.set()
-        self._thread.join(timeout_seconds)
+        if self._thread.ident is not None:  # it was started
+            self._thread.join(timeout_seconds)
 
     @property
     def alive(self) -> bool:

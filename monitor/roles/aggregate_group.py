@@ -81,11 +81,7 @@ class GroupAggregate:
         self._known_holes = KnownHoles(store)
         self._lag: int | None = None
         self.trouble: dict[int, str] = {}
-
-    def start(self) -> None:
-        """Joins the group; `step` does the rest."""
         look_seldom()
-        self.member.start()
 
     def stop(self) -> None:
         """Ends what waits for the store. What is not committed is read again by whoever comes next."""
@@ -167,6 +163,7 @@ class GroupAggregate:
                 self._terms = agree_on_terms(self._facts_log, self._writer, wanted, self._now())
             except TermsChanged as error:
                 raise LogUnavailable(str(error)) from error
+            self.member.start()  # not before: whoever may not account must hold no partition
         return self._terms
 
     def _follow_the_group(self, terms: Accounting) -> None:

@@ -174,7 +174,6 @@ class _AggregatePart:
         self._aggregate, self._loop = aggregate, loop
 
     def start(self) -> None:
-        self._aggregate.start()
         self._loop.start()
 
     def stop(self) -> None:
