@@ -341,7 +341,7 @@ class Ledger:
         if not self._restatements.any_within_day(newest):
             return
         self._flush()  # what is still on its way is not stale
-        stale = self._restatements.look_back(newest)
+        stale = self._restatements.look_back()
         for mark, stored in sorted(stale.windows.items()):
             self._rows += restated_anew(source, mark, stored)
             self.progress.mended += len(stored)

@@ -2,7 +2,7 @@
 
 Final rows are the same whoever writes them. Restated rows are not: a member that lost its partition, or a store that
 finishes a timed-out write late, can put an older account over a newer one, and no field of the store protects against
-it. So for a day whoever has the partition looks again at ever later marks, roll-ups included.
+it. So at the marks of the next day whoever has the partition looks again, roll-ups included.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -41,7 +41,6 @@ class Restatements:
         self._store, self._terms = store, terms
         self._kinds = (*BOOKS, REQUEST_ENERGY) if request_rows else BOOKS
         self._marks: dict[str, dict[int, UnixSeconds]] = {}
-        self._looked_at = float("-inf")
 
     def recall(self, mark: UnixSeconds, owns: Callable[[str], bool]) -> None:
         """What readers before this one restated at that mark and the day before it, as their notices say."""
@@ -66,28 +65,17 @@ class Restatements:
         self._marks = {host: marks for host, marks in within.items() if marks}
         return bool(self._marks)
 
-    def look_back(self, mark: UnixSeconds) -> Stale:
-        """What the store holds of an older account than the newest one made. Raises StoreUnavailable.
-
-        A window is looked at 1, 2, 4, 8.. marks after it was restated, and at the first mark of a new reader: what
-        lands late is wrong for a mark, or for as long again as it took, and a day costs 7 looks instead of 96.
-        """
+    def look_back(self) -> Stale:
+        """What the store holds of an older account than the newest one made. Raises StoreUnavailable."""
         windows: dict[UnixSeconds, dict[tuple[str, int], list[Row]]] = {}
         rolled: set[UnixSeconds] = set()
         for host, marks in sorted(self._marks.items()):
-            stored = self._stored(host, {window: at for window, at in marks.items() if self._is_due(at, mark)})
+            stored = self._stored(host, marks)
             for window, rows in stored.items():
                 if any(_revision(row) < marks[window] for row in rows):
                     windows.setdefault(marks[window], {})[host, window] = rows
             rolled |= self._stale_rollups(host, [row for rows in stored.values() for row in rows])
-        self._looked_at = mark
         return Stale(windows=windows, rolled=rolled)
-
-    def _is_due(self, restated: UnixSeconds, mark: UnixSeconds) -> bool:
-        if self._looked_at == float("-inf"):
-            return True
-        now, then = (round((each - restated) / self._terms.mark_seconds) for each in (mark, self._looked_at))
-        return now.bit_length() > max(then, 0).bit_length()
 
     def _stored(self, host: str, marks: Mapping[int, UnixSeconds]) -> dict[int, list[Row]]:
         """The rows of these windows, read run by run."""

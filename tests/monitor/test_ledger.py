@@ -487,25 +487,3 @@ def test_a_store_that_is_down_loses_nothing(tmp_path: Path) -> None:
     assert store.rolled_up(T, T + 1, "hour").keys() == {T}
     store.close()
     log.close()
-
-
-def test_a_restated_window_is_looked_at_ever_more_seldom(books: Books) -> None:
-    """Overwritten behind the mark of 3 600 s, two marks after it was restated: mended at the 4th, not at the 3rd."""
-    books.take(read(10, 0, 3_000), asked(910, "a", 0, 9), tick(1_800), tick(2_700), tick(3_600))
-    older = [Row(row.measurement, row.time + T, row.tags, (*row.fields[:-1], 0)) for row in books.rows(METER)]
-    books.store.write(older)
-    books.take(tick(4_500))
-    assert books.field(METER, "revision") == [(0.0, 0)]
-    books.take(tick(5_400))
-    assert books.field(METER, "revision") == [(0.0, int(T + 1_800))]
-    assert books.ledger.progress.mended == 1
-
-
-def test_a_new_reader_looks_at_all_that_was_restated(books: Books) -> None:
-    """Whatever its age: its first mark finds what the reader before it would have found one mark later."""
-    books.take(read(10, 0, 3_000), asked(910, "a", 0, 9), tick(1_800), tick(2_700), tick(3_600))
-    older = [Row(row.measurement, row.time + T, row.tags, (*row.fields[:-1], 0)) for row in books.rows(METER)]
-    books.store.write(older)
-    books.begin()
-    books.take(tick(4_500))
-    assert books.field(METER, "revision") == [(0.0, int(T + 1_800))]
