@@ -48,8 +48,11 @@ class PowercapTree:
             (folder / "constraint_0_max_power_uw").write_text(f"{limit_watts * 1_000_000}\n")
 
     def set(self, zone: str, microjoules: int | str) -> None:
-        """The counter's next value, in the same file as before."""
-        (self.folder(zone) / "energy_uj").write_text(f"{microjoules}\n")
+        """The counter's next value, in the same file as before, which is empty at no moment: the kernel's never is."""
+        path = self.folder(zone) / "energy_uj"
+        text = f"{microjoules}\n".ljust(path.stat().st_size, "\n")
+        with path.open("r+b", buffering=0) as file:
+            file.write(text.encode())
 
     def advance(self, zone: str, joules: float) -> None:
         """The counter counts on, and starts again at its range."""
