@@ -3,7 +3,7 @@
 A window lasts a whole number of seconds: then its edges are exact floats, and no moment falls between two windows.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from math import ceil, floor
 
 from collectors.units import UnixSeconds
@@ -26,6 +26,21 @@ def windows_of(start: UnixSeconds, end: UnixSeconds, length_seconds: float) -> r
 def window_start(index: int, length_seconds: float) -> UnixSeconds:
     """Where a window begins: window 2 of 10 s windows at 20 s."""
     return index * length_seconds
+
+
+def runs_of(windows: Iterable[int], gap: int = 1) -> Iterator[list[int]]:
+    """Ascending windows in runs: whoever is more than `gap` behind the one before it begins a new one.
+
+    [3, 4, 5, 9] is [3, 4, 5] and [9]; with a gap of 4 it is one run.
+    """
+    run: list[int] = []
+    for window in windows:
+        if run and window - run[-1] > gap:
+            yield run
+            run = []
+        run.append(window)
+    if run:
+        yield run
 
 
 def part_within(start: UnixSeconds, end: UnixSeconds, window_begin: UnixSeconds, window_end: UnixSeconds) -> float:

@@ -5,14 +5,14 @@ finishes a timed-out write late, can put an older account over a newer one, and 
 it. So at the marks of the next day whoever has the partition looks again, roll-ups included.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import msgspec
 
 from collectors.units import SECONDS_PER_DAY, UnixSeconds
 from monitor.core.membership import Accounting
 from monitor.core.points import BOOKS, REQUEST_ENERGY, RESTATEMENT, Row
-from monitor.core.window import window_at, window_start
+from monitor.core.window import runs_of, window_at, window_start
 from monitor.ledger.notice import restated_windows
 from monitor.store.protocol import RESOLUTION_SECONDS, Resolution, Store
 
@@ -81,7 +81,7 @@ class Restatements:
         """The rows of these windows, read run by run."""
         length = self._terms.window_seconds
         found: dict[int, list[Row]] = {}
-        for run in _runs(sorted(marks)):
+        for run in runs_of(sorted(marks), _GAP_WINDOWS):
             for row in self._read(host, window_start(run[0], length), window_start(run[-1] + 1, length), "window"):
                 if (window := window_at(row.time, length)) in marks:
                     found.setdefault(window, []).append(row)
@@ -113,15 +113,3 @@ class Restatements:
 
 def _revision(row: Row) -> int:
     return int(row.fields[-1] or 0)
-
-
-def _runs(windows: list[int]) -> Iterator[list[int]]:
-    """Windows that lie near each other, to be read at once."""
-    run: list[int] = []
-    for window in windows:
-        if run and window - run[-1] > _GAP_WINDOWS:
-            yield run
-            run = []
-        run.append(window)
-    if run:
-        yield run

@@ -4,10 +4,10 @@ Counted from the first one: of windows 450, 451, 452, 453 and 457 it is "0-3,7",
 of late requests is some hundred characters; a host that was cut off is one run.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 from monitor.core.points import RESTATEMENT, Row
-from monitor.core.window import window_at
+from monitor.core.window import runs_of, window_at
 
 _FIRST = RESTATEMENT.fields.index("first_window")
 _RESTATED = RESTATEMENT.fields.index("restated_windows")
@@ -16,9 +16,8 @@ _RESTATED = RESTATEMENT.fields.index("restated_windows")
 def runs_text(windows: Sequence[int]) -> str:
     """`windows` in ascending order, at least one."""
     first = windows[0]
-    return ",".join(
-        f"{begin - first}-{end - first}" if end > begin else f"{begin - first}" for begin, end in _runs(windows)
-    )
+    ends = ((run[0] - first, run[-1] - first) for run in runs_of(windows))
+    return ",".join(f"{begin}-{end}" if end > begin else f"{begin}" for begin, end in ends)
 
 
 def restated_windows(notice: Row, length_seconds: float) -> set[int]:
@@ -30,18 +29,3 @@ def restated_windows(notice: Row, length_seconds: float) -> set[int]:
         if begin:
             found.update(range(first + int(begin), first + int(end or begin) + 1))
     return found
-
-
-def _runs(windows: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """First and last of each run of neighbours."""
-    begin = end = None
-    for window in windows:
-        if begin is None or end is None:
-            begin = end = window
-        elif window == end + 1:
-            end = window
-        else:
-            yield begin, end
-            begin = end = window
-    if begin is not None and end is not None:
-        yield begin, end
