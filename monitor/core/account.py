@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from collectors.readings import ActivityReading, Device, HostProfile
-from collectors.units import JOULES_PER_KILOWATT_HOUR, UnixSeconds
+from collectors.units import Energy, UnixSeconds
 from monitor.core import points
 from monitor.core.attribution.hardware import hardware_of
 from monitor.core.attribution.pieces import Column
@@ -77,14 +77,8 @@ class _Terms(msgspec.Struct, frozen=True):
     def tags(self, device: Device) -> tuple[str, str, str]:
         return self.host, device.id, device.kind
 
-    def grams(self, energy_joules: float) -> float | None:
+    def grams(self, energy_joules: Energy) -> Energy | None:
         return location_grams(energy_joules, self.pue, self.intensity)
-
-    def grams_of_each(self, energy: Column) -> Column | None:
-        """The same of many, by the same operations, so that the bits are the same."""
-        if self.intensity is None:
-            return None
-        return energy / JOULES_PER_KILOWATT_HOUR * self.pue * self.intensity.grams_per_kwh
 
 
 def account(
@@ -317,7 +311,7 @@ class _RequestShares:
             self._sums, (shared.energy, shared.marginal, shared.metered, shared.recovered, shared.exact), strict=True
         ):
             total[chosen] += values
-        more, self._label = terms.grams_of_each(shared.energy), terms.label
+        more, self._label = terms.grams(shared.energy), terms.label
         if more is None or self._grams is None:
             self._grams = None
         else:

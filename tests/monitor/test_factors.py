@@ -1,6 +1,7 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +17,14 @@ FOUR_HUNDRED = Intensity(zone="PL", grams_per_kwh=400.0, source="a table", year=
 def test_grams_are_kilowatt_hours_times_pue_times_intensity() -> None:
     """2 kWh x PUE 1.2 x 400 g/kWh = 960 g."""
     assert location_grams(7.2e6, 1.2, FOUR_HUNDRED) == pytest.approx(960.0, rel=1e-15)
+
+
+@given(st.lists(st.floats(0.0, 1e12), min_size=1), st.floats(1.0, 3.0))
+def test_the_grams_of_many_are_those_of_each(joules: list[float], pue: float) -> None:
+    """To the bit."""
+    grams = location_grams(np.array(joules), pue, FOUR_HUNDRED)
+    assert grams is not None
+    assert grams.tolist() == [location_grams(each, pue, FOUR_HUNDRED) for each in joules]
 
 
 def test_no_energy_has_no_grams_and_no_factor_is_not_known() -> None:

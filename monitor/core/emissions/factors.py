@@ -2,7 +2,7 @@
 
 import msgspec
 
-from collectors.units import kilowatt_hours_from_joules
+from collectors.units import Energy, kilowatt_hours_from_joules
 
 
 class Intensity(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,7 +19,7 @@ class Intensity(msgspec.Struct, frozen=True, kw_only=True):
     estimated: bool = False
 
 
-def location_grams(energy_joules: float, pue: float, intensity: Intensity | None) -> float | None:
+def location_grams(energy_joules: Energy, pue: float, intensity: Intensity | None) -> Energy | None:
     """CO2e of energy metered in a facility with this PUE; None where no factor is known.
 
     Location-based: energy x PUE x the grid's average intensity (GHG Protocol Scope 2 Guidance, 2015).
