@@ -43,15 +43,8 @@ def run() -> list[str]:
             return [f"left out: {missing}"]
         kafka.start()
         influx.start()
-        fleet = Fleet(
-            folder=folder / "fleet",
-            bootstrap=kafka.bootstrap,
-            influx_url=influx.url,
-            influx_org=influx.settings("any").org,
-            influx_token_file=influx.token_file,
-            clock="broker",
-            more=f'[host]\nname = "{HOST}"\nzone = "FR"\n',
-        )
+        host = f'[host]\nname = "{HOST}"\nzone = "FR"\n'
+        fleet = Fleet.on(kafka, influx, folder / "fleet", clock="broker", more=host)
         try:
             kafka.create_topic(fleet.gateway_topic, fleet.partitions)
             fleet.make_places()

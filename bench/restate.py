@@ -37,15 +37,16 @@ def run() -> list[str]:
 
 
 def _account(records: list[Append], *, lives: bool = False) -> tuple[float, int]:
-    log, begun = ListLog(records), time.process_time()
-    restated = 0
-    store = NullStore()
-    ledger = Ledger(log, store, TERMS, lambda: Facts([]), show_provisional=False, request_rows=False)
-    before = ledger.progress.restated
+    log, store, begun, restated = ListLog(records), NullStore(), time.process_time(), 0
+
+    def life() -> Ledger:
+        return Ledger(log, store, TERMS, lambda: Facts([]), show_provisional=False, request_rows=False)
+
+    ledger = life()
     while ledger.step(500):
-        if lives and ledger.progress.restated > before:
+        if lives and ledger.progress.restated:
             restated += ledger.progress.restated
-            ledger = Ledger(log, store, TERMS, lambda: Facts([]), show_provisional=False, request_rows=False)
+            ledger = life()
     return time.process_time() - begun, restated + ledger.progress.restated
 
 

@@ -1,7 +1,7 @@
 """How often Python looks for garbage that holds itself: for processes that take in records all day.
 
-Records hold no cycles. A look at every 700th object that comes to be, as is usual, finds none, for a fifth to a half of
-the CPU: of 60 000 requests accounted, 65 us each with the usual looks, 35 us with these (`python -m bench aggregate`).
+Records hold no cycles. A look at every 700th object that comes to be, as is usual, finds none, for a fifth to a third
+of the CPU: to account a request with its rows took 41 us with the usual looks, and 29 us with these.
 """
 
 import gc
