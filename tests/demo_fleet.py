@@ -45,13 +45,7 @@ def main() -> int:
         kafka.start()
         influx.start()
         say(f"Apache Kafka at {kafka.bootstrap}, InfluxDB at {influx.url}")
-        fleet = Fleet(
-            folder=folder / "fleet",
-            bootstrap=kafka.bootstrap,
-            influx_url=influx.url,
-            influx_org=influx.settings("any").org,
-            influx_token_file=influx.token_file,
-        )
+        fleet = Fleet.on(kafka, influx, folder / "fleet")
         kafka.create_topic(fleet.gateway_topic, fleet.partitions, message_timestamp_type="CreateTime", retention_ms=-1)
         fleet.make_places()
         say("wattribute topics create, check; wattribute store setup, check")

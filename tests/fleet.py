@@ -15,6 +15,8 @@ from typing import Any, Final
 
 import msgspec
 from kafka import KafkaConsumer, TopicPartition
+from servers.influxd import InfluxServer
+from servers.kafka import KafkaServer
 from servers.server_process import server_port
 
 from collectors.recording import Recording
@@ -57,6 +59,18 @@ class Fleet:
     links: dict[str, str] = field(default_factory=dict)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     metrics: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def on(cls, kafka: KafkaServer, influx: InfluxServer, folder: Path, **more: Any) -> "Fleet":
+        """On servers that run, reached without a detour."""
+        return cls(
+            folder=folder,
+            bootstrap=kafka.bootstrap,
+            influx_url=influx.url,
+            influx_org=influx.settings("any").org,
+            influx_token_file=influx.token_file,
+            **more,
+        )
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

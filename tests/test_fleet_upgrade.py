@@ -27,7 +27,7 @@ MESSAGES = 60
 
 @SOAK_ONLY
 def test_an_ingest_of_the_next_version_comes_and_goes(faults: FaultHouse, tmp_path: Path) -> None:
-    """F15: half of the usage stands in the log as usage.v2, with fields that nobody here knows; some of it twice."""
+    """F15: a part of the usage stands in the log as usage.v2, with fields that nobody here knows; some of it twice."""
     written: list[int] = []
 
     def upgrade(run: CrashRun) -> None:
