@@ -11,6 +11,7 @@ from monitor.core.attribution.virtual_energy import split
 from monitor.core.demand import demand_of, requests_on
 from monitor.core.readings import Told, meter_of, own_pieces
 from monitor.core.usage import Usage
+from monitor.core.usage_columns import columns_of, in_order
 
 REQUESTS = 1_000
 START, LENGTH_SECONDS = 1_700_000_000.0, 10.0
@@ -37,7 +38,7 @@ def _account(readings: list[Told], usages: list[Usage]) -> list[object]:
         START,
         START + LENGTH_SECONDS,
         readings=readings,
-        usages=usages,
+        usages=columns_of(usages),
         nearby=lambda _device, _start, _end: [],
         intensity_at=lambda _zone, _at: None,
         revision=0,
@@ -46,7 +47,7 @@ def _account(readings: list[Told], usages: list[Usage]) -> list[object]:
 
 
 def _splits(profile: HostProfile, readings: list[Told], usages: list[Usage]) -> None:
-    demand = demand_of(usages, START)
+    demand = demand_of(in_order(columns_of(usages)), START)
     for device in profile.devices:
         mine = [told for told in readings if told.reading.device == device.id]
         chosen = demand.on(device)

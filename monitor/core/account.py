@@ -7,10 +7,8 @@ Pure: the same records give the same bits, whoever computes. Sums run in a fixed
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from math import fsum
-from operator import attrgetter
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -21,39 +19,21 @@ from monitor.core import points
 from monitor.core.attribution.hardware import hardware_of
 from monitor.core.attribution.pieces import Column
 from monitor.core.attribution.virtual_energy import Foreign, Quiet, Split, split
-from monitor.core.demand import Demand, Index, demand_of, requests_on
+from monitor.core.demand import Demand, demand_of, requests_on
 from monitor.core.emissions.factors import Intensity, factor_label, location_grams
 from monitor.core.family import Family, family_of
 from monitor.core.foreign import foreign_of
 from monitor.core.points import Row
 from monitor.core.readings import Nearby, Piece, Told, disjoint, meter_of, own_pieces
-from monitor.core.usage import Usage, canonical_labels
+from monitor.core.shares import Shares
+from monitor.core.usage_columns import Index, Key, UsageColumns, all_known, all_known_counts, in_order
 
 IntensityAt = Callable[[str, UnixSeconds], Intensity | None]
-Key = tuple[str, str, str, str]
-"""model, team, deployment, labels"""
 RequestsAs = Literal["rows", "shares", "neither"]
 """What an account makes of each request's own energy: rows of the window, shares to be summed, or nothing."""
 
 
-class Share(NamedTuple):
-    """What one request used in one window, over all devices of the host.
-
-    Where no meter of its devices told anything it is not `measured`: the joules are not known, and stand at 0.
-    """
-
-    usage: Usage
-    energy_joules: float
-    marginal_joules: float
-    metered_joules: float
-    recovered_joules: float
-    exact_joules: float
-    location_grams: float | None
-    factor: str
-    measured: bool
-
-
-class Account(msgspec.Struct, frozen=True):
+class Account(msgspec.Struct, frozen=True, eq=False):
     """The rows of a host's window, and readings that overlap others and were left out.
 
     `shares` in the order (start, end, identity), where they were asked for.
@@ -61,7 +41,15 @@ class Account(msgspec.Struct, frozen=True):
 
     rows: list[Row]
     overlaps: list[Told]
-    shares: list[Share]
+    shares: Shares | None = None
+
+    def equals(self, other: "Account") -> bool:
+        """Whether both say the same, also of each request."""
+        if self.shares is None or other.shares is None:
+            same = self.shares is other.shares
+        else:
+            same = self.shares.equals(other.shares)
+        return same and self.rows == other.rows and self.overlaps == other.overlaps
 
 
 class _Terms(msgspec.Struct, frozen=True):
@@ -87,7 +75,7 @@ def account(
     end: UnixSeconds,
     *,
     readings: Iterable[Told],
-    usages: Iterable[Usage],
+    usages: UsageColumns,
     activities: Iterable[ActivityReading] = (),
     nearby: Nearby,
     intensity_at: IntensityAt,
@@ -97,13 +85,13 @@ def account(
     """The books of `host` in the window [start, end). `readings`, `usages` and
     `activities` are those that touch it, in any order.
     """
-    ordered = _in_order(usages)
+    ordered = in_order(usages)
     demand = demand_of(ordered, start)
-    keys = [(usage.model, usage.team, usage.deployment, canonical_labels(usage.labels)) for usage in ordered]
+    owners = Owners.of(ordered)
     by_device: dict[str, list[Told]] = {}
     for told in readings:
         by_device.setdefault(told.reading.device, []).append(told)
-    shares = None if requests == "neither" else _RequestShares(len(ordered))
+    gathered = None if requests == "neither" else _RequestShares(ordered)
     rows: list[Row] = []
     overlaps: list[Told] = []
     if by_device:
@@ -116,27 +104,16 @@ def account(
         }
         terms = _terms(host, start, revision, family.profile, intensity_at(family.profile.zone, start))
         active = sorted(activities, key=lambda each: (each.start, each.end, each.device, each.consumer))
-        work = _Work(demand, keys, end - start, family, shares, active)
+        work = _Work(demand, owners, end - start, family, gathered, active)
         for device in family.devices.values():
             rows.append(_meter_row(terms, device, _meter_of(device.id, family, own)))
             rows += work.rows(terms, device, own[device.id])
-    rows += _usage_rows(host, (start, end), ordered, keys, revision)
-    each = shares.each(ordered) if shares else []
-    if requests == "rows":
-        rows += _request_rows(host, start, each, keys, revision)
-        each = []
-    return Account(rows, overlaps, each)
-
-
-def _in_order(usages: Iterable[Usage]) -> list[Usage]:
-    """By start, end, identity and content; the costly rest is asked only of those that start and end together."""
-    when = attrgetter("start", "end")
-    ordered = sorted(usages, key=when)
-    found: list[Usage] = []
-    for _, together in groupby(ordered, key=when):
-        run = list(together)
-        found += run if len(run) == 1 else sorted(run, key=lambda each: (each.identity, msgspec.msgpack.encode(each)))
-    return found
+    rows += _usage_rows(host, (start, end), ordered, revision)
+    shares = gathered.shares() if gathered else None
+    if requests == "rows" and shares is not None:
+        rows += _request_rows(host, start, shares, revision)
+        shares = None
+    return Account(rows, overlaps, shares)
 
 
 def _terms(host: str, start: UnixSeconds, revision: int, profile: HostProfile, intensity: Intensity | None) -> _Terms:
@@ -149,7 +126,7 @@ class _Work:
     """The window's requests, and where their shares are gathered."""
 
     demand: Demand
-    keys: Sequence[Key]
+    owners: "Owners"
     length_seconds: float
     family: Family
     shares: "_RequestShares | None"
@@ -171,7 +148,7 @@ class _Work:
         if self.shares is not None:
             self.shares.add(chosen, shared, terms, measured=bool(pieces))
         return [
-            *_attributed_rows(terms, device, [self.keys[i] for i in chosen], shared),
+            *_attributed_rows(terms, device, self.owners, chosen, shared),
             _idle_row(terms, device, shared.idle, idle_source, _resident(self.family.profile, device)),
             _unattributed_row(terms, device, shared),
         ]
@@ -229,19 +206,37 @@ def _meter_row(terms: _Terms, device: Device, meter: _Metered) -> Row:
     return Row(points.METER.name, terms.start, terms.tags(device), (*sums, device.parent or "", terms.revision))
 
 
-def _attributed_rows(terms: _Terms, device: Device, keys: Sequence[Key], shared: Split) -> list[Row]:
+@dataclass(frozen=True, slots=True)
+class Owners:
+    """Whose the requests are: the keys in their order, and for each request the place of its own."""
+
+    keys: Sequence[Key]
+    owner: Index
+
+    @classmethod
+    def of(cls, usages: UsageColumns) -> "Owners":
+        """Those of these requests."""
+        of_routes = [route.key for route in usages.routes]
+        keys = sorted(set(of_routes))
+        places = {key: place for place, key in enumerate(keys)}
+        return cls(keys, np.array([places[key] for key in of_routes], dtype=np.intp)[usages.route])
+
+
+def _attributed_rows(terms: _Terms, device: Device, owners: Owners, chosen: Index, shared: Split) -> list[Row]:
     """One row for each model, team, deployment and labels with a request active on the device."""
-    groups = {key: group for group, key in enumerate(sorted(set(keys)))}
-    member = np.array([groups[key] for key in keys], dtype=np.intp)
+    owner = owners.owner[chosen]
+    active = np.flatnonzero(np.bincount(owner, minlength=len(owners.keys))).tolist()
     columns = [
-        np.bincount(member, values, len(groups)).tolist()
+        np.bincount(owner, values, len(owners.keys)).tolist()
         for values in (shared.energy, shared.marginal, shared.metered, shared.recovered, shared.exact)
     ]
     rows = []
-    for key, (energy, marginal, metered, recovered, exact) in zip(groups, zip(*columns, strict=True), strict=True):
+    for place in active:
+        energy, marginal, metered, recovered, exact = (column[place] for column in columns)
         sums = (energy, marginal, metered, recovered, exact, terms.grams(energy), 0.0, 0.0, 0.0, 0.0)
         facts = ("", "", terms.label, terms.revision)
-        rows.append(Row(points.ENERGY.name, terms.start, (*terms.tags(device), points.ATTRIBUTED, *key), sums + facts))
+        tags = (*terms.tags(device), points.ATTRIBUTED, *owners.keys[place])
+        rows.append(Row(points.ENERGY.name, terms.start, tags, sums + facts))
     return rows
 
 
@@ -265,41 +260,52 @@ def _unattributed_row(terms: _Terms, device: Device, shared: Split) -> Row:
     )
 
 
-def _usage_rows(
-    host: str, interval: tuple[UnixSeconds, UnixSeconds], usages: Sequence[Usage], keys: Sequence[Key], revision: int
-) -> list[Row]:
+def _usage_rows(host: str, interval: tuple[UnixSeconds, UnixSeconds], usages: UsageColumns, revision: int) -> list[Row]:
     """Requests and tokens of what ended in the window."""
     start, end = interval
-    groups: dict[tuple[str, ...], list[Usage]] = {}
-    for usage, (model, team, deployment, labels) in zip(usages, keys, strict=True):
-        if start <= usage.end < end:
-            groups.setdefault((host, model, team, deployment, usage.status, labels), []).append(usage)
-    return [
-        Row(points.USAGE.name, start, tags, (*_usage_sums(ended), revision)) for tags, ended in sorted(groups.items())
-    ]
+    ended = np.flatnonzero((start <= usages.end) & (usages.end < end))
+    if not len(ended):
+        return []
+    tags = [(host, route.model, route.team, route.deployment, route.status, route.key[3]) for route in usages.routes]
+    groups = sorted(set(tags))
+    places = {each: place for place, each in enumerate(groups)}
+    group = np.array([places[each] for each in tags], dtype=np.intp)[usages.route[ended]]
+    order = np.argsort(group, kind="stable")
+    group, sums = group[order], _usage_sums(usages, ended[order])
+    begins = np.flatnonzero(np.concatenate(([True], group[1:] != group[:-1]))).tolist()
+    ends = [*begins[1:], len(group)]
+    rows = []
+    for begin, stop in zip(begins, ends, strict=True):
+        fields = (*(fsum(column[begin:stop]) for column in sums), revision)
+        rows.append(Row(points.USAGE.name, start, groups[group[begin]], fields))
+    return rows
 
 
-def _usage_sums(ended: Sequence[Usage]) -> tuple[float, ...]:
-    untold = [usage for usage in ended if usage.input_tokens is None and usage.output_tokens is None]
-    return (
-        fsum(usage.weight for usage in ended),
-        fsum(usage.weight * (usage.input_tokens or 0) for usage in ended),
-        fsum(usage.weight * (usage.cached_input_tokens or 0) for usage in ended),
-        fsum(usage.weight * (usage.output_tokens or 0) for usage in ended),
-        fsum(usage.weight * (usage.end - usage.active_start) for usage in ended),
-        fsum(usage.weight for usage in untold),
+def _usage_sums(usages: UsageColumns, ended: Index) -> list[list[float]]:
+    """What each of those that ended adds to the sums of a usage row, in the order of its fields."""
+    weight = usages.weight[ended]
+    told, made = usages.input_tokens[ended], usages.output_tokens[ended]
+    columns = (
+        weight,
+        weight * np.nan_to_num(told, nan=0.0),
+        weight * np.nan_to_num(usages.cached_input_tokens[ended], nan=0.0),
+        weight * np.nan_to_num(made, nan=0.0),
+        weight * (usages.end[ended] - usages.active_start[ended]),
+        np.where(np.isnan(told) & np.isnan(made), weight, 0.0),
     )
+    return [column.tolist() for column in columns]
 
 
 class _RequestShares:
     """Each request's joules over all devices of the host, in this window."""
 
-    def __init__(self, requests: int) -> None:
-        self._sums = np.zeros((5, requests))
-        self._grams: Column | None = np.zeros(requests)
+    def __init__(self, usages: UsageColumns) -> None:
+        self._usages = usages
+        self._joules = np.zeros((5, len(usages)))
+        self._grams: Column | None = np.zeros(len(usages))
         self._label = ""
-        self._labelled = np.zeros(requests, dtype=np.bool_)
-        self._measured = np.zeros(requests, dtype=np.bool_)
+        self._labelled = np.zeros(len(usages), dtype=np.bool_)
+        self._measured = np.zeros(len(usages), dtype=np.bool_)
 
     def add(self, chosen: Index, shared: Split, terms: _Terms, *, measured: bool) -> None:
         """Adds one device's split; `measured` tells whether a meter of it was read in this window.
@@ -308,7 +314,7 @@ class _RequestShares:
         """
         self._measured[chosen] |= measured
         for total, values in zip(
-            self._sums, (shared.energy, shared.marginal, shared.metered, shared.recovered, shared.exact), strict=True
+            self._joules, (shared.energy, shared.marginal, shared.metered, shared.recovered, shared.exact), strict=True
         ):
             total[chosen] += values
         more, self._label = terms.grams(shared.energy), terms.label
@@ -318,37 +324,38 @@ class _RequestShares:
             self._grams[chosen] += more
         self._labelled[chosen] = bool(terms.label)
 
-    def each(self, usages: Sequence[Usage]) -> list[Share]:
+    def shares(self) -> Shares:
         """One share for each request that touches the window, also where it used nothing that was measured."""
-        labelled = self._labelled.tolist()
-        labels = [self._label if each else "" for each in labelled]
-        # no meter, or no factor: not known, which is not 0
-        known: Sequence[float | None] = [None] * len(usages) if self._grams is None else self._grams.tolist()
-        grams = (one if each else None for one, each in zip(known, labelled, strict=True))
-        columns = (*self._sums.tolist(), grams, labels, self._measured.tolist())
-        return [Share(*each) for each in zip(usages, *columns, strict=True)]
+        unknown = np.full(len(self._usages), np.nan)  # no meter, or no factor: not known, which is not 0
+        grams = unknown if self._grams is None else np.where(self._labelled, self._grams, unknown)
+        factor = np.where(self._labelled, np.array(self._label, dtype=np.object_), "")
+        return Shares(self._usages, self._joules, grams, factor, self._measured)
 
 
-def _request_rows(
-    host: str, start: UnixSeconds, shares: Sequence[Share], keys: Sequence[Key], revision: int
-) -> list[Row]:
+def _request_rows(host: str, start: UnixSeconds, shares: Shares, revision: int) -> list[Row]:
+    usages = shares.usages
+    keys = [route.key for route in usages.routes]
+    columns = zip(
+        usages.route.tolist(),
+        usages.request_id.tolist(),
+        *shares.joules.tolist(),
+        all_known(shares.grams),
+        usages.start.tolist(),
+        all_known(usages.first_token),
+        usages.end.tolist(),
+        all_known_counts(usages.input_tokens),
+        all_known_counts(usages.cached_input_tokens),
+        all_known_counts(usages.output_tokens),
+        all_known(usages.work_amount),
+        usages.weight.tolist(),
+        shares.factor.tolist(),
+        strict=True,
+    )
     rows = []
-    for share, key in zip(shares, keys, strict=True):
-        usage = share.usage
-        tags = (host, usage.namespace, usage.request_id, str(usage.attempt), *key)
-        facts = (
-            usage.start,
-            usage.first_token,
-            usage.end,
-            usage.input_tokens,
-            usage.cached_input_tokens,
-            usage.output_tokens,
-            usage.work.unit if usage.work else None,
-            usage.work.amount if usage.work else None,
-            usage.weight,
-            usage.status,
-            share.factor,
-            revision,
-        )
-        rows.append(Row(points.REQUEST_ENERGY.name, start, tags, (*share[1:7], *facts)))
+    for place, request_id, *sums_and_facts in columns:
+        route = usages.routes[place]
+        *sums, amount, weight, factor = sums_and_facts
+        tags = (host, route.namespace, request_id, str(route.attempt), *keys[place])
+        fields = (*sums, route.work_unit, amount, weight, route.status, factor, revision)
+        rows.append(Row(points.REQUEST_ENERGY.name, start, tags, fields))
     return rows

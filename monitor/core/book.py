@@ -5,13 +5,15 @@ one counts; a conflict is not in the book at all.
 """
 
 from collections.abc import Callable, Hashable, Iterator
-from math import inf, nextafter
+from typing import NamedTuple
 
 import msgspec
+import numpy as np
 
 from collectors.readings import ActivityReading, EnergyReading, HostProfile
 from collectors.units import SECONDS_PER_DAY, UnixSeconds
 from monitor.core.account import Account, IntensityAt, RequestsAs, account
+from monitor.core.attribution.pieces import Column
 from monitor.core.membership import Accounting
 from monitor.core.points import (
     ENERGY,
@@ -24,8 +26,8 @@ from monitor.core.points import (
     Row,
 )
 from monitor.core.readings import Told
-from monitor.core.usage import Usage
-from monitor.core.window import window_at, window_start, windows_of
+from monitor.core.usage_columns import Index, UsageColumns, final_lines, joined, windows_at, windows_of_each
+from monitor.core.window import window_start, windows_of
 
 _PROVISIONAL = {"energy": PROVISIONAL_ENERGY.name, "meter": PROVISIONAL_METER.name, "usage": PROVISIONAL_USAGE.name}
 
@@ -36,9 +38,20 @@ class _Page(msgspec.Struct):
     """One host's window: each record with the log time at which its content first stood in the log."""
 
     readings: dict[Hashable, tuple[UnixSeconds, Told]]
-    usages: dict[Hashable, tuple[UnixSeconds, Usage]]
+    usages: list["_Part"]
     activities: dict[ActivityReading, UnixSeconds]
     first_log_time: UnixSeconds
+
+
+class _Part(NamedTuple):
+    """Those of a record's requests that touch one window."""
+
+    log_time: UnixSeconds
+    columns: UsageColumns
+    places: Index
+
+    def chosen(self) -> UsageColumns:
+        return self.columns.take(self.places)
 
 
 class Book:
@@ -71,12 +84,24 @@ class Book:
             self._page(window, profile.host, log_time).readings.setdefault(content, (log_time, Told(reading, profile)))
         return touched
 
-    def add_usage(self, usage: Usage, digest: bytes, log_time: UnixSeconds) -> range:
-        """Enters a request in every window it touches (its end's too), and returns those. `digest` is its content's."""
-        touched = windows_of(usage.start, nextafter(usage.end, inf), self._terms.window_seconds)
-        for window in self._held(touched):
-            self._page(window, usage.host, log_time).usages.setdefault(digest, (log_time, usage))
-        return touched
+    def add_usages(self, usages: UsageColumns, log_time: UnixSeconds) -> None:
+        """Enters requests of one host in every window that each touches, the one that it ends in included.
+
+        One that came before may come again, but under a number of its own.
+        """
+        if not len(usages):
+            return
+        first, last = windows_of_each(usages, self._terms.window_seconds)
+        spans = last - first + 1
+        places = np.repeat(np.arange(len(usages)), spans)
+        windows = np.arange(len(places)) + np.repeat(first - (np.cumsum(spans) - spans), spans)
+        order = np.argsort(windows, kind="stable")
+        windows, places = windows[order], places[order]
+        begins = np.flatnonzero(np.concatenate(([True], windows[1:] != windows[:-1])))
+        host = usages.routes[usages.route[0]].host
+        for window, mine in zip(windows[begins].tolist(), np.split(places, begins[1:]), strict=True):
+            if window >= self._oldest and (self._keep is None or self._keep(window)):
+                self._page(window, host, log_time).usages.append(_Part(log_time, usages, mine))
 
     def add_activity(self, host: str, activity: ActivityReading, log_time: UnixSeconds) -> None:
         """Enters who used a device in every window it touches. Alone it makes no window worth restating."""
@@ -102,7 +127,7 @@ class Book:
             window_start(window, length),
             window_start(window + 1, length),
             readings=[told for at, told in page.readings.values() if at < line] if page else (),
-            usages=[usage for at, usage in page.usages.values() if at < line] if page else (),
+            usages=joined([part.chosen() for part in page.usages if part.log_time < line] if page else ()),
             activities=[each for each, at in page.activities.items() if at < line] if page else (),
             nearby=nearby,
             intensity_at=self._intensity_at,
@@ -110,23 +135,24 @@ class Book:
             requests=self._requests,
         )
 
-    def usages(self, host: str, window: int) -> list[tuple[UnixSeconds, Usage]]:
-        """The requests that touch a window, each with its log time. One request is one object in all its windows."""
+    def usages(self, host: str, window: int) -> tuple[UsageColumns, Column]:
+        """The requests that touch a window, in the order in which they came, and the log time of each."""
         page = self._pages.get(window, {}).get(host)
-        return list(page.usages.values()) if page else []
+        parts = page.usages if page else []
+        log_times = np.repeat([part.log_time for part in parts], [len(part.places) for part in parts])
+        return joined([part.chosen() for part in parts]), log_times
 
     def in_flight_since(self, window: int) -> int:
         """The first window of any request that goes on in `window` and was known before its first one was final."""
         begin, length = window_start(window, self._terms.window_seconds), self._terms.window_seconds
-        return min(
-            (
-                first
-                for page in self._pages.get(window, {}).values()
-                for at, usage in page.usages.values()
-                if usage.start < begin and not self._terms.is_final(first := window_at(usage.start, length), at)
-            ),
-            default=window,
-        )
+        since = window
+        for page in self._pages.get(window, {}).values():
+            for part in page.usages:
+                start = part.columns.start[part.places]
+                first = windows_at(start[start < begin], length)
+                going_on = first[final_lines(self._terms, first) > part.log_time]
+                since = min(since, int(going_on.min(initial=since)))
+        return since
 
     def needed_since(self, first: int) -> UnixSeconds:
         """The earliest log time of what windows from `first` on hold; infinity for nothing."""
@@ -171,7 +197,7 @@ class Book:
             self._since.setdefault(window, log_time)
         page = pages.get(host)
         if page is None:
-            page = pages[host] = _Page({}, {}, {}, log_time)
+            page = pages[host] = _Page({}, [], {}, log_time)
         return page
 
     def _readings_of(

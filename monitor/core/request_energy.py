@@ -1,23 +1,27 @@
 """What a finished request used on one host, summed over the windows it touched. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import fsum
+from typing import NamedTuple
 
 import msgspec
+import numpy as np
 
 from collectors.requests.event import Work
 from collectors.units import UnixSeconds
-from monitor.core.account import Share
 from monitor.core.points import REQUEST_ENERGY, Row
-from monitor.core.usage import Usage, canonical_labels
+from monitor.core.shares import ENERGY, EXACT, METERED, Shares
+from monitor.core.usage import canonical_labels
+from monitor.core.usage_columns import Index, all_known, all_known_counts
 
 
-class RequestEnergy(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class RequestEnergy(msgspec.Struct, frozen=True, gc=False):
     """A request's entry. It is (namespace, request_id, attempt, start, host); of several the highest revision counts.
 
     Joules are None where no window of it was measured on its devices; `measured_windows` of its `windows` were.
     `revision` is 0 for the first entry, made when the request's last window was final, else the mark (unix seconds)
-    that made or restated it. A request with `weight` below 1 may have run on other hosts as well.
+    that made or restated it. A request with `weight` below 1 may have run on other hosts as well. Made with keywords,
+    but by `request_energies`.
     """
 
     namespace: str
@@ -51,58 +55,89 @@ class RequestEnergy(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     revision: int
 
 
-def request_energy(usage: Usage, shares: Sequence[Share], windows: int, revision: int) -> RequestEnergy:
-    """The entry of a request that touched so many windows, from its share in each that is accounted, in their order.
+_by_position: Callable[..., RequestEnergy] = RequestEnergy
 
-    3 J in one window and 4 J in the next are 7 J.
+
+class Part(NamedTuple):
+    """An earlier window of n requests: its shares, and where each of them stands there; -1 where it has none."""
+
+    shares: Shares
+    places: Index
+
+
+def request_energies(last: Shares, earlier: Sequence[Part], windows: Index, revision: int) -> list[RequestEnergy]:
+    """The entries of n requests, from their shares in the window that they ended in and in `earlier` ones, in order.
+
+    `windows` tells how many each touched. 3 J in one window and 4 J in the next are 7 J.
     """
-    measured = [share for share in shares if share.measured]
-    energy, marginal, metered, recovered, exact = _joules(measured)
-    return RequestEnergy(
-        namespace=usage.namespace,
-        request_id=usage.request_id,
-        attempt=usage.attempt,
-        host=usage.host,
-        model=usage.model,
-        team=usage.team,
-        deployment=usage.deployment,
-        labels=usage.labels,
-        status=usage.status,
-        weight=usage.weight,
-        start=usage.start,
-        first_token=usage.first_token,
-        end=usage.end,
-        input_tokens=usage.input_tokens,
-        cached_input_tokens=usage.cached_input_tokens,
-        output_tokens=usage.output_tokens,
-        work=usage.work,
-        energy_joules=energy,
-        marginal_joules=marginal,
-        metered_joules=metered,
-        recovered_joules=recovered,
-        exact_joules=exact,
-        location_grams=_grams(measured),
-        measured_ratio=metered / energy if energy and metered is not None else None,
-        exact_ratio=exact / energy if energy and exact is not None else None,
-        factor=measured[-1].factor if measured else "",
-        windows=windows,
-        measured_windows=len(measured),
-        revision=revision,
+    if not len(last):
+        return []
+    summed = _Summed(last, earlier)
+    usages, joules = last.usages, list(map(all_known, summed.joules))
+    routes = [usages.routes[place] for place in usages.route.tolist()]
+    labels = {id(route): dict(route.labels) for route in usages.routes}
+    works = [
+        None if route.work_unit is None else Work(unit=route.work_unit, amount=amount)
+        for route, amount in zip(routes, usages.work_amount.tolist(), strict=True)
+    ]
+    energy, metered, exact = joules[ENERGY], joules[METERED], joules[EXACT]
+    columns = (
+        [route.namespace for route in routes],
+        usages.request_id.tolist(),
+        [route.attempt for route in routes],
+        [route.host for route in routes],
+        [route.model for route in routes],
+        [route.team for route in routes],
+        [route.deployment for route in routes],
+        [labels[id(route)] for route in routes],
+        [route.status for route in routes],
+        usages.weight.tolist(),
+        usages.start.tolist(),
+        all_known(usages.first_token),
+        usages.end.tolist(),
+        all_known_counts(usages.input_tokens),
+        all_known_counts(usages.cached_input_tokens),
+        all_known_counts(usages.output_tokens),
+        works,
+        *joules,
+        all_known(summed.grams),
+        _ratios(metered, energy),
+        _ratios(exact, energy),
+        summed.factor.tolist(),
+        windows.tolist(),
+        summed.measured_windows.tolist(),
+        [revision] * len(last),
     )
+    return list(map(_by_position, *columns))
 
 
-def _joules(measured: Sequence[Share]) -> Sequence[float | None]:
-    """Energy, marginal, metered, recovered, exact."""
-    if len(measured) == 1:  # most requests of most fleets
-        return measured[0][1:6]
-    if not measured:
-        return (None,) * 5
-    return [fsum(column) for column in zip(*(share[1:6] for share in measured), strict=True)]
+class _Summed:
+    """What requests used over all of their windows: joules and grams are NaN where they are not known."""
+
+    def __init__(self, last: Shares, earlier: Sequence[Part]) -> None:
+        every = np.arange(len(last), dtype=np.intp)
+        parts = [*earlier, Part(last, every)]
+        self.measured_windows = np.zeros(len(last), dtype=np.int64)
+        self.factor = np.full(len(last), "", dtype=np.object_)
+        joules, grams = np.zeros((len(parts), 5, len(last))), np.zeros((len(parts), len(last)))
+        for number, (shares, places) in enumerate(parts):
+            rows = every[places >= 0]
+            rows = rows[shares.measured[places[rows]]]
+            there = places[rows]
+            joules[number][:, rows] = shares.joules[:, there]
+            grams[number][rows] = shares.grams[there]
+            self.factor[rows] = shares.factor[there]
+            self.measured_windows[rows] += 1
+        self.joules, self.grams = joules.sum(axis=0), grams.sum(axis=0)
+        for row in np.flatnonzero(self.measured_windows > 2).tolist():  # two numbers are summed exactly as they are
+            self.joules[:, row] = [fsum(values) for values in joules[:, :, row].T.tolist()]
+            self.grams[row] = fsum(grams[:, row].tolist())
+        self.joules[:, self.measured_windows == 0] = np.nan
+        self.grams[self.measured_windows == 0] = np.nan
 
 
-def _grams(measured: Sequence[Share]) -> float | None:
-    grams = [share.location_grams for share in measured if share.location_grams is not None]
-    return fsum(grams) if measured and len(grams) == len(measured) else None
+def _ratios(parts: Sequence[float | None], wholes: Sequence[float | None]) -> list[float | None]:
+    return [part / whole if whole and part is not None else None for part, whole in zip(parts, wholes, strict=True)]
 
 
 def request_row(entry: RequestEnergy) -> Row:

@@ -1,9 +1,10 @@
 """Enters one record of the log into a book: decodes it, judges its identity, and tells what it touched."""
 
-from collections.abc import Callable, Iterator
-from hashlib import blake2b, sha256
+from collections.abc import Callable, Iterable, Iterator
+from hashlib import sha256
 
 import msgspec
+import numpy as np
 
 from collectors.errors import Rejected
 from collectors.readings import ActivityReading, EnergyReading
@@ -11,23 +12,70 @@ from collectors.units import SECONDS_PER_DAY, UnixSeconds
 from monitor.core.book import Book
 from monitor.core.membership import FUTURE_LIMIT_SECONDS, Accounting, Identities
 from monitor.core.readings import PARENT_REACH_SECONDS
+from monitor.core.request_identities import RequestIdentities
 from monitor.core.usage import Usage
+from monitor.core.usage_columns import FAR_WINDOW, Index, columns_of, windows_of_each
 from monitor.core.window import windows_of
 from monitor.log.codec import Decoder, ReadingBatch, Restate, UsageBatch
 from monitor.log.protocol import DeadLetter, LogRecord
 
-Entered = EnergyReading | ActivityReading | Usage | Restate
+Entered = EnergyReading | ActivityReading | Restate
 
 LENGTH_LIMIT_SECONDS = 7 * SECONDS_PER_DAY
 """A longer reading, request or order is refused: one wrong clock must not touch every window since 1970."""
 
 
 class Touch(msgspec.Struct, frozen=True, gc=False):
-    """What one record of a batch did: the windows it touches, wherever they stand."""
+    """What one reading or order did: the windows it touches, wherever they stand."""
 
     host: str
     windows: range
     entered: Entered
+
+    @property
+    def earliest(self) -> int:
+        """The first window."""
+        return self.windows.start
+
+    def since(self, window: float) -> "Touch | None":
+        """What it touches from that window on; None for nothing."""
+        first = int(max(self.windows.start, window))
+        return Touch(self.host, range(first, self.windows.stop), self.entered) if first < self.windows.stop else None
+
+    def touched(self) -> Iterable[int]:
+        """All windows."""
+        return self.windows
+
+
+class RequestsTouch(msgspec.Struct, frozen=True, gc=False):
+    """What the requests of one record did: the first and the last window that each touches. Length n >= 1 each."""
+
+    host: str
+    first: Index
+    last: Index
+
+    @property
+    def earliest(self) -> int:
+        """The first window that any of them touches."""
+        return int(self.first.min())
+
+    def since(self, window: float) -> "RequestsTouch | None":
+        """What they touch from that window on; None for nothing."""
+        there = self.last >= window
+        if not there.any():
+            return None
+        return RequestsTouch(self.host, np.maximum(self.first[there], int(max(window, -FAR_WINDOW))), self.last[there])
+
+    def touched(self) -> Iterable[int]:
+        """All windows that any of them touches."""
+        spans = set(zip(self.first.tolist(), self.last.tolist(), strict=True))
+        return {window for first, last in spans for window in range(first, last + 1)}
+
+    def touching_before(self, window: int) -> Iterator[range]:
+        """The windows of each that touches one before this one."""
+        there = self.first < window
+        for first, last in zip(self.first[there].tolist(), self.last[there].tolist(), strict=True):
+            yield range(first, last + 1)
 
 
 class Entering:
@@ -53,9 +101,11 @@ class Entering:
         self._reject = reject
         self._decoder = decoder or Decoder()
         self._identities = Identities(terms.horizon_seconds)
+        self._requests = RequestIdentities(terms.horizon_seconds, since)
+        self._entered = 1
         self._encode = msgspec.msgpack.Encoder(order="sorted").encode
 
-    def enter(self, record: LogRecord) -> Iterator[Touch]:
+    def enter(self, record: LogRecord) -> Iterator[Touch | RequestsTouch]:
         """What the record touches; nothing for a tick, a duplicate's conflict or what cannot be decoded."""
         try:
             content = self._decoder.decode(record)
@@ -101,21 +151,27 @@ class Entering:
                 self._book.add_activity(host, activity, record.stamp)
                 yield Touch(host, windows_of(activity.start, activity.end, self._terms.window_seconds), activity)
 
-    def _enter_usages(self, record: LogRecord, batch: UsageBatch) -> Iterator[Touch]:
+    def _enter_usages(self, record: LogRecord, batch: UsageBatch) -> Iterator[RequestsTouch]:
+        usages = columns_of(batch.usages, self._entered)
+        first_number, self._entered = self._entered, self._entered + len(usages)
         latest = record.stamp + FUTURE_LIMIT_SECONDS
-        for i, usage in enumerate(batch.usages):
-            odd = usage.end > latest or usage.end - usage.start > LENGTH_LIMIT_SECONDS
-            if odd and not self._has_sane_span(record, i, usage):
-                continue
-            digest = blake2b(self._encode(usage), digest_size=16).digest()
-            if self._identities.is_conflict(usage.identity, digest, record.stamp):
-                self._refuse(record, i, "conflict", f"another content under request_id {usage.request_id!r:.80}")
-                continue
-            if record.stamp < self._since:
-                continue
-            yield Touch(usage.host, self._book.add_usage(usage, digest, record.stamp), usage)
+        odd = (usages.end > latest) | (usages.end - usages.start > LENGTH_LIMIT_SECONDS)
+        if odd.any():
+            for place in np.flatnonzero(odd).tolist():
+                self._has_sane_span(record, place, batch.usages[place])
+            usages = usages.take(~odd)
+        conflict, repeated = self._requests.judge(usages, record.stamp)
+        if conflict.any():
+            for place in np.flatnonzero(conflict).tolist():
+                part, who = int(usages.number[place]) - first_number, usages.request_id[place]
+                self._refuse(record, part, "conflict", f"another content under request_id {who!r:.80}")
+            usages, repeated = usages.take(~conflict), repeated[~conflict]
+        if record.stamp < self._since or not len(usages):
+            return
+        self._book.add_usages(usages.take(~repeated) if repeated.any() else usages, record.stamp)
+        yield RequestsTouch(record.key, *windows_of_each(usages, self._terms.window_seconds))
 
-    def _has_sane_span(self, record: LogRecord, part: int, entered: Entered) -> bool:
+    def _has_sane_span(self, record: LogRecord, part: int, entered: Entered | Usage) -> bool:
         if entered.end > record.stamp + FUTURE_LIMIT_SECONDS and not isinstance(entered, Restate):
             ahead = entered.end - record.stamp
             self._refuse(record, part, "future", f"ends {ahead:.0f} s after its log time: check that host's clock")

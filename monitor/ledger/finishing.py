@@ -6,21 +6,23 @@ the requests in it, and to all others that end in the same window as one of them
 at that moment, which is a property of the log: whoever computes, after how many crashes, gives the same.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
+
+import numpy as np
 
 from collectors.units import UnixSeconds
-from monitor.core.account import Account, Share
+from monitor.core.account import Account
+from monitor.core.attribution.pieces import Flags
 from monitor.core.book import Book
 from monitor.core.membership import Accounting
-from monitor.core.request_energy import RequestEnergy, request_energy
-from monitor.core.usage import Usage
-from monitor.core.window import window_at, window_start
-from monitor.ledger.late import finishing_mark
+from monitor.core.request_energy import Part, RequestEnergy, request_energies
+from monitor.core.shares import Shares
+from monitor.core.usage_columns import Index, final_lines, windows_of_each
+from monitor.core.window import window_start
+from monitor.ledger.late import finishing_marks
 
 Page = tuple[int, str]
 """A window and a host."""
-SharesAt = Callable[[int], Mapping[int, Share]]
-"""A window's shares by the `id` of their usage, which is one object in all windows of a book."""
 
 NEAR_SECONDS = 120.0
 """Requests of this length are found whole in one pass over the log; longer ones take another."""
@@ -32,60 +34,56 @@ class Finishing:
     def __init__(self, terms: Accounting, book: Book, first: int) -> None:
         """Windows before `first` are not in the books: the log has lost them, or never held them."""
         self._terms, self._book, self._first = terms, book, first
-        self._kept: dict[Page, tuple[UnixSeconds, dict[int, Share]]] = {}
+        self._kept: dict[Page, tuple[UnixSeconds, Shares]] = {}
 
-    def final(self, host: str, window: int, account: Account) -> Iterator[RequestEnergy]:
+    def final(self, host: str, window: int, account: Account) -> list[RequestEnergy]:
         """The entries of requests that end in this window, which has just become final with this account."""
-        length = self._terms.window_seconds
-        line, begin, end = (
-            self._terms.final_line(window),
-            window_start(window, length),
-            window_start(window + 1, length),
-        )
-        self._kept[window, host] = line, _going_on(end, account)
-        stands: dict[int, UnixSeconds] = {}
-
-        def shares_at(earlier: int) -> Mapping[int, Share]:
-            return self._shares(host, earlier, line)
-
-        for share in account.shares:
-            usage = share.usage
-            if usage.end >= end:
-                continue
-            if usage.start >= begin:
-                yield request_energy(usage, [share], 1, 0)
-                continue
-            windows = windows_touched(self._terms, usage)
-            stands = stands or {id(each): at for at, each in self._book.usages(host, window)}
-            if not self._terms.is_final(windows.start, stands[id(usage)]):  # else a mark gives it
-                parts = _parts(usage, range(max(windows.start, self._first), window), shares_at)
-                yield request_energy(usage, [*parts, share], len(windows), 0)
+        line, shares = self._terms.final_line(window), _asked(account)
+        self._kept[window, host] = line, self._going_on(window, shares)
+        shares = shares.take(shares.usages.end < self._starts(window + 1))
+        first, _ = windows_of_each(shares.usages, self._terms.window_seconds)
+        if (first < window).any():
+            due = (first == window) | self._is_known_before(host, window, shares.usages.number, first)
+            shares, first = shares.take(due), first[due]
+        earliest = max(int(first.min(initial=window)), self._first)
+        parts = [
+            Part(kept, kept.places_of(shares.usages.number))
+            for each in range(earliest, window)
+            if len(kept := self._shares(host, each, line))
+        ]
+        return request_energies(shares, parts, window - first + 1, 0)
 
     def forget_before(self, first: int) -> None:
         """Drops windows before `first`."""
         for page in [page for page in self._kept if page[0] < first]:
             del self._kept[page]
 
+    def _is_known_before(self, host: str, window: int, numbers: Index, first: Index) -> Flags:
+        """Whether each was known before its first window was final; else a mark gives its entry."""
+        usages, log_times = self._book.usages(host, window)
+        places = np.searchsorted(usages.number, numbers)  # a book numbers them as they come
+        return np.asarray(log_times[places] < final_lines(self._terms, first))
+
     def _starts(self, window: int) -> UnixSeconds:
         return window_start(window, self._terms.window_seconds)
 
-    def _shares(self, host: str, window: int, now: UnixSeconds) -> Mapping[int, Share]:
+    def _shares(self, host: str, window: int, now: UnixSeconds) -> Shares:
         """Those of a final window as the books hold it now: restated by marks that lie behind its own line."""
         line = max(self._terms.final_line(window), self._terms.mark_before(now))
         kept = self._kept.get((window, host))
         if kept is None or kept[0] != line:
-            account = self._book.account(host, window, line=line)
-            kept = self._kept[window, host] = (
-                line,
-                _going_on(self._starts(window + 1), account),
-            )
+            shares = _asked(self._book.account(host, window, line=line))
+            kept = self._kept[window, host] = line, self._going_on(window, shares)
         return kept[1]
 
+    def _going_on(self, window: int, shares: Shares) -> Shares:
+        """The shares of requests that do not end before the window does."""
+        return shares.take(shares.usages.end >= self._starts(window + 1)).by_number()
 
-def windows_touched(terms: Accounting, usage: Usage) -> range:
-    """The windows of a request, the one that it ends in included."""
-    length = terms.window_seconds
-    return range(window_at(usage.start, length), window_at(usage.end, length) + 1)
+
+def _asked(account: Account) -> Shares:
+    assert account.shares is not None, "the book was made to give shares"
+    return account.shares
 
 
 def near(terms: Accounting, windows: Collection[int]) -> set[int]:
@@ -131,52 +129,41 @@ class MarkedRequests:
         ends: set[Page] = set()
         for host, windows in changed.items():
             for window in windows:
-                for at, usage in book.usages(host, window):
-                    last = windows_touched(self._terms, usage)[-1]
-                    if at < self._mark and self._terms.final_line(last) < self._mark:
-                        ends.add((last, host))
+                usages, log_times = book.usages(host, window)
+                _, last = windows_of_each(usages, self._terms.window_seconds)
+                over = (log_times < self._mark) & (final_lines(self._terms, last) < self._mark)
+                ends |= {(each, host) for each in np.unique(last[over]).tolist()}
         for host, windows in finishing.items():
-            ends |= {
-                (window, host)
-                for window in windows
-                if any(self._is_due(at, usage, window) for at, usage in book.usages(host, window))
-            }
+            ends |= {(window, host) for window in windows if self._finishes(book, host, window)}
         return ends
 
-    def _is_due(self, at: UnixSeconds, usage: Usage, last: int) -> bool:
-        windows = windows_touched(self._terms, usage)
-        late = self._terms.is_final(windows.start, at)
-        return windows[-1] == last and late and finishing_mark(self._terms, windows, at) == self._mark
+    def _finishes(self, book: Book, host: str, window: int) -> bool:
+        """Whether this mark gives a late request that ended in the window its first entry."""
+        usages, log_times = book.usages(host, window)
+        first, last = windows_of_each(usages, self._terms.window_seconds)
+        late = (last == window) & (final_lines(self._terms, first) <= log_times)
+        return bool((late & (finishing_marks(self._terms, window, log_times) == self._mark)).any())
 
     def _needed(self, book: Book, ends: Collection[Page]) -> set[int]:
         needed = {window for window, _ in ends}
         for window, host in ends:
-            for _, usage in book.usages(host, window):
-                windows = windows_touched(self._terms, usage)
-                if windows[-1] == window:
-                    needed.update(windows)
+            usages, _ = book.usages(host, window)
+            first, last = windows_of_each(usages, self._terms.window_seconds)
+            needed.update(range(int(first[last == window].min(initial=window)), window))
         return set(self._whole(needed))
 
-    def _ending(self, book: Book, host: str, window: int) -> Iterator[RequestEnergy]:
-        made: dict[int, dict[int, Share]] = {}
+    def _ending(self, book: Book, host: str, window: int) -> list[RequestEnergy]:
+        shares = self._shares(book, host, window)
+        first, last = windows_of_each(shares.usages, self._terms.window_seconds)
+        touched = range(int(first[last == window].min(initial=window)), window + 1)
+        lost = max(set(touched) - self._whole(touched), default=touched.start - 1)
+        whole = (last == window) & (first > lost)
+        shares, first = shares.take(whole), first[whole]
+        parts = [
+            Part(each, each.places_of(shares.usages.number))
+            for each in (self._shares(book, host, earlier).by_number() for earlier in touched[:-1] if earlier > lost)
+        ]
+        return request_energies(shares, parts, window - first + 1, int(self._mark))
 
-        def shares_at(each: int) -> Mapping[int, Share]:
-            if each not in made:
-                shares = book.account(host, each, line=self._mark).shares
-                made[each] = {id(share.usage): share for share in shares}
-            return made[each]
-
-        for share in list(shares_at(window).values()):
-            windows = windows_touched(self._terms, share.usage)
-            if windows[-1] == window and len(self._whole(windows)) == len(windows):
-                parts = _parts(share.usage, windows, shares_at)
-                yield request_energy(share.usage, parts, len(windows), int(self._mark))
-
-
-def _going_on(end: UnixSeconds, account: Account) -> dict[int, Share]:
-    """The shares of requests that do not end before the window does."""
-    return {id(share.usage): share for share in account.shares if share.usage.end >= end}
-
-
-def _parts(usage: Usage, windows: range, shares_at: SharesAt) -> list[Share]:
-    return [share for window in windows if (share := shares_at(window).get(id(usage))) is not None]
+    def _shares(self, book: Book, host: str, window: int) -> Shares:
+        return _asked(book.account(host, window, line=self._mark))

@@ -2,9 +2,14 @@
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
+from collectors.readings import ActivityReading, EnergyReading
 from collectors.units import UnixSeconds
+from monitor.core.attribution.pieces import Column
 from monitor.core.exact import ExactSum
 from monitor.core.membership import Accounting
+from monitor.log.codec import Restate
 
 
 @dataclass(slots=True)
@@ -15,18 +20,31 @@ class LateOnHost:
     readings: int = 0
     requests: int = 0
     controls: int = 0
+    activities: int = 0
     energy_joules: ExactSum = field(default_factory=ExactSum)
     reasons: set[str] = field(default_factory=set)
     finishing: dict[int, UnixSeconds] = field(default_factory=dict)
     """Last windows of requests that get their entry at this mark, with the log time of the first of them."""
 
+    def note(self, entered: EnergyReading | ActivityReading | Restate) -> None:
+        """Counts a late record that is no request."""
+        if isinstance(entered, EnergyReading):
+            self.readings += 1
+            self.energy_joules.add(entered.energy_joules)
+        elif isinstance(entered, ActivityReading):
+            self.activities += 1
+        else:
+            self.controls += 1
+            self.reasons.add(entered.reason)
+
     def why(self) -> str:
         """One line for the restatement record."""
-        said = [
-            f"{count} late {noun}{'s' if count != 1 else ''}"
-            for count, noun in ((self.readings, "reading"), (self.requests, "request"))
-            if count
-        ]
+        counts = (
+            (self.readings, "reading", "readings"),
+            (self.requests, "request", "requests"),
+            (self.activities, "reading of who used a device", "readings of who used a device"),
+        )
+        said = [f"{count} late {one if count == 1 else more}" for count, one, more in counts if count]
         return ", ".join(said + sorted(self.reasons))
 
 
@@ -69,6 +87,12 @@ class Late:
 
     def _entry(self, mark: UnixSeconds, host: str) -> LateOnHost:
         return self._marks.setdefault(mark, {}).setdefault(host, LateOnHost())
+
+
+def finishing_marks(terms: Accounting, last: int, log_times: Column) -> Column:
+    """`finishing_mark` of requests that ended in window `last` and stand at these log times."""
+    after = np.floor(log_times / terms.mark_seconds) * terms.mark_seconds + terms.mark_seconds
+    return np.maximum(after, terms.mark_after(terms.final_line(last)))
 
 
 def finishing_mark(terms: Accounting, windows: range, log_time: UnixSeconds) -> UnixSeconds:

@@ -11,7 +11,6 @@ from math import nextafter
 import msgspec
 import structlog
 
-from collectors.readings import ActivityReading, EnergyReading
 from collectors.units import SECONDS_PER_DAY, SECONDS_PER_HOUR, UnixSeconds
 from monitor.core.account import RequestsAs
 from monitor.core.allocation import window_sums
@@ -22,9 +21,8 @@ from monitor.core.membership import Accounting
 from monitor.core.points import ENERGY, HOLE, METER, RESTATEMENT, Row
 from monitor.core.readings import PARENT_REACH_SECONDS, Told
 from monitor.core.request_energy import RequestEnergy
-from monitor.core.usage import Usage
 from monitor.core.window import grid_starts, window_at, window_start
-from monitor.ledger.entering import Entering, Touch
+from monitor.ledger.entering import Entering, RequestsTouch, Touch
 from monitor.ledger.finishing import Finishing
 from monitor.ledger.late import Late
 from monitor.ledger.mending import Restatements
@@ -222,37 +220,29 @@ class Ledger:
         if record.stamp > self._log_time:
             self._advance(record.stamp)
         last_final = self._terms.last_final(record.stamp)
+        brought = self._moved is not None and record.offset < self._moved.ends.get(record.stream, 0)
         for touch in self._entering.enter(record):
-            news = self._news(touch, record)
+            # A record that was only brought here with its host says nothing new of windows before the first whole one.
+            news = touch.since(self._first_whole) if brought else touch
+            if news is None:
+                continue
             if self._show_provisional:
-                self._dirty.update((window, news.host) for window in news.windows)
-            if news.windows.start <= last_final:
+                self._dirty.update((window, news.host) for window in news.touched())
+            if news.earliest <= last_final:
                 self._note_late(news, record.stamp)
         self._positions[record.stream] = record.offset + 1
         self.progress.records += 1
         self.progress.reread_records += record.stamp <= self._reread_until
 
-    def _news(self, touch: Touch, record: LogRecord) -> Touch:
-        """Without the windows of which the record says nothing new, as it was only brought here with its host."""
-        if self._moved is None or record.offset >= self._moved.ends.get(record.stream, 0):
-            return touch
-        first = int(max(touch.windows.start, self._first_whole))
-        return msgspec.structs.replace(touch, windows=range(first, max(first, touch.windows.stop)))
-
-    def _note_late(self, touch: Touch, log_time: UnixSeconds) -> None:
-        if isinstance(touch.entered, ActivityReading):
-            return  # alone it makes no window worth restating
-        if late := self._late.touched(touch.host, touch.windows, log_time):
-            if isinstance(touch.entered, EnergyReading):
-                late.readings += 1
-                late.energy_joules.add(touch.entered.energy_joules)
-            elif isinstance(touch.entered, Usage):
-                late.requests += 1
-            else:
-                late.controls += 1
-                late.reasons.add(touch.entered.reason)
-        if self._finishing and isinstance(touch.entered, Usage):
-            self._late.finishes(touch.host, touch.windows, log_time)
+    def _note_late(self, news: Touch | RequestsTouch, log_time: UnixSeconds) -> None:
+        if isinstance(news, RequestsTouch):
+            for windows in news.touching_before(self._terms.last_final(log_time) + 1):
+                if late := self._late.touched(news.host, windows, log_time):
+                    late.requests += 1
+                if self._finishing:
+                    self._late.finishes(news.host, windows, log_time)
+        elif late := self._late.touched(news.host, news.windows, log_time):
+            late.note(news.entered)
 
     def _advance(self, log_time: UnixSeconds) -> None:
         """Log time moves on: windows behind the horizon become final, marks that lie behind are carried out."""

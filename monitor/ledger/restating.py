@@ -165,7 +165,7 @@ def _accounts(
     for window in windows:
         before = book.account(host, window, line=terms.line_before(window, mark), revision=int(mark))
         now = book.account(host, window, line=mark, revision=int(mark))
-        if always or before != now:
+        if always or not before.equals(now):
             pairs[window] = before, now
     return pairs
 

@@ -6,7 +6,7 @@ from math import inf
 import msgspec
 
 from accounting_model.partition import PARTS, MemoryLog
-from monitor.ledger.entering import Touch
+from monitor.ledger.entering import RequestsTouch, Touch
 from monitor.ledger.ledger import Ledger
 from monitor.ledger.restating import Source
 from monitor.log.codec import TICK_SCHEMA
@@ -27,9 +27,9 @@ class CommitsBeforeStoring(Ledger):
 class ForgetsWhatToRestate(Ledger):
     """A new life does not look for what the next mark has to restate in what it reads again."""
 
-    def _note_late(self, touch: Touch, log_time: float) -> None:
+    def _note_late(self, news: Touch | RequestsTouch, log_time: float) -> None:
         if log_time > self._reread_until:
-            super()._note_late(touch, log_time)
+            super()._note_late(news, log_time)
 
 
 class LooksNoHorizonBack(Ledger):

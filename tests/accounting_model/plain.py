@@ -10,12 +10,16 @@ from math import fsum
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
+
 from collectors.readings import HostProfile
 from monitor.core import book
-from monitor.core.account import Account, RequestsAs, Share
+from monitor.core.account import Account, RequestsAs
 from monitor.core.points import ENERGY, METER, REQUEST_ENERGY, USAGE, Row
 from monitor.core.readings import Nearby, Told, disjoint, energy_within
+from monitor.core.shares import Shares
 from monitor.core.usage import Usage
+from monitor.core.usage_columns import UsageColumns, in_order
 
 
 @contextmanager
@@ -31,14 +35,15 @@ def plain_account(
     end: float,
     *,
     readings: Iterable[Told],
-    usages: Iterable[Usage],
+    usages: UsageColumns,
     nearby: Nearby,
     revision: int,
     requests: RequestsAs = "rows",
     **_others: Any,
 ) -> Account:
     """Meter, attributed and idle rows, requests that ended, and each request's part; pure, as the real one is."""
-    ordered = sorted(usages, key=lambda usage: (usage.start, usage.end, usage.identity, repr(usage)))
+    columns = in_order(usages)
+    ordered = list(columns.usages())
     by_device: dict[str, list[Told]] = {}
     for told in readings:
         by_device.setdefault(told.reading.device, []).append(told)
@@ -68,21 +73,30 @@ def plain_account(
         rows.append(Row(ENERGY.name, start, (*tags, "idle", "", "", "", ""), (idle, 0.0, *zeros, "", "", "", revision)))
     rows += _usage_rows(host, start, end, ordered, revision)
     measured = bool(by_device)
-    shares = [
-        Share(usage, whole * usage.weight / total, usage.weight, 0.0, 0.0, 0.0, None, "", measured) for usage in ordered
-    ]
+    shares = _shares(columns, whole, total, measured=measured)
     if requests == "rows":
-        rows += [_request_row(host, start, share, revision) for share in shares]
-    return Account(rows, overlaps, shares if requests == "shares" else [])
+        rows += [
+            _request_row(host, start, usage, share, revision)
+            for usage, share in zip(ordered, shares.joules.T.tolist(), strict=True)
+        ]
+    return Account(rows, overlaps, shares if requests == "shares" else None)
 
 
-def _request_row(host: str, start: float, share: Share, revision: int) -> Row:
-    usage = share.usage
+def _shares(usages: UsageColumns, whole: float, total: float, *, measured: bool) -> Shares:
+    count = len(usages)
+    joules = np.zeros((5, count))
+    joules[0] = whole * usages.weight / total if count else 0.0
+    joules[1] = usages.weight
+    return Shares(
+        usages, joules, np.full(count, np.nan), np.full(count, "", dtype=np.object_), np.full(count, measured)
+    )
+
+
+def _request_row(host: str, start: float, usage: Usage, joules: list[float], revision: int) -> Row:
     request = host, usage.namespace, usage.request_id, str(usage.attempt), usage.model, usage.team, "", ""
     facts = (usage.start, None, usage.end, usage.input_tokens, None, usage.output_tokens, None, None)
-    return Row(
-        REQUEST_ENERGY.name, start, request, (*share[1:7], *facts, usage.weight, usage.status, share.factor, revision)
-    )
+    sums = (*joules, None)
+    return Row(REQUEST_ENERGY.name, start, request, (*sums, *facts, usage.weight, usage.status, "", revision))
 
 
 def _of_children(profile: HostProfile, device: str, kept: list[Told], nearby: Nearby) -> float:

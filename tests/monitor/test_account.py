@@ -15,6 +15,7 @@ from monitor.core.emissions.factors import Intensity
 from monitor.core.points import ENERGY, METER, REQUEST_ENERGY, USAGE, Measurement, Row
 from monitor.core.readings import Told
 from monitor.core.usage import Usage
+from monitor.core.usage_columns import columns_of
 
 T = 1_728_000_000.0
 GPU = Device(id="g0", kind="gpu", idle_watts=50.0)
@@ -68,7 +69,7 @@ def books(
         begin,
         end,
         readings=touching(begin, end),
-        usages=[usage for usage in requests if usage.start < end and usage.end >= begin],
+        usages=columns_of([usage for usage in requests if usage.start < end and usage.end >= begin]),
         nearby=lambda device, start, stop: touching(start, stop, device),
         intensity_at=lambda asked, _at: intensity if asked == zone else None,
         revision=0,

@@ -11,6 +11,7 @@ from collectors.readings import Device, HostProfile, ModelFacts
 from monitor.core.attribution.virtual_energy import Requests
 from monitor.core.demand import demand_of, requests_on
 from monitor.core.usage import Usage
+from monitor.core.usage_columns import columns_of
 
 GPU = Device(id="gpu0", kind="gpu", hardware="NVIDIA H100 80GB HBM3")
 MODEL = ModelFacts(name="m", parameters=8e9, kv_bytes_per_token=131_072.0)
@@ -44,7 +45,7 @@ def usage(
 
 def asked(*usages: Usage, idle_watts: float | None = 110.0, device: Device = GPU) -> Requests:
     """What they ask of the device in a window that begins at 100 s."""
-    demand = demand_of(usages, 100.0)
+    demand = demand_of(columns_of(usages), 100.0)
     return requests_on(demand, demand.on(device), device, PROFILE, idle_watts)
 
 

@@ -23,6 +23,7 @@ from monitor.core.membership import Accounting
 from monitor.core.points import BOOKS, ENERGY, METER, REQUEST_ENERGY, RESTATEMENT, TOO_LATE, USAGE, Row
 from monitor.core.readings import Told
 from monitor.core.usage import Usage
+from monitor.core.usage_columns import columns_of
 from monitor.ledger.ledger import Ledger
 from monitor.log.codec import ReadingBatch, Restate, readings_record, restate_record, tick_record, usage_record
 from monitor.log.protocol import Append
@@ -224,7 +225,7 @@ class Model:
                 window * WINDOW,
                 (window + 1) * WINDOW,
                 readings=[each for windows, each in told if window in windows],
-                usages=[usage for usage in asked.values() if window in _windows(usage)],
+                usages=columns_of([usage for usage in asked.values() if window in _windows(usage)]),
                 nearby=nearby,
                 intensity_at=FACTS.intensity,
                 revision=0,
@@ -252,7 +253,11 @@ class Model:
             before = self.account(host, window, max(self.line(window), mark - MARK))
             now = self.account(host, window, mark)
             wanted = bool(orders) and any(window in final for _, final in late)
-            if self.line(window) >= mark or (window + 1) * WINDOW < mark - RESTATE or not (wanted or before != now):
+            if (
+                self.line(window) >= mark
+                or (window + 1) * WINDOW < mark - RESTATE
+                or not (wanted or not before.equals(now))
+            ):
                 continue
             rows = [_revised(row, mark) for row in now.rows]
             there = {(row.measurement, row.tags) for row in rows}

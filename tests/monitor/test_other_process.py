@@ -16,6 +16,7 @@ from monitor.core.foreign import foreign_of
 from monitor.core.points import ENERGY
 from monitor.core.readings import Told
 from monitor.core.usage import Usage
+from monitor.core.usage_columns import columns_of
 
 T = 1_728_000_000.0
 CPU = Device(id="cpu-0", kind="cpu", idle_watts=100.0)
@@ -38,7 +39,7 @@ def energy_rows(
         T,
         T + 10,
         readings=[Told(reading, profile)],
-        usages=requests,
+        usages=columns_of(requests),
         activities=activities,
         nearby=lambda *_: [],
         intensity_at=lambda *_: None,

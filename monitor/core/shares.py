@@ -1,0 +1,63 @@
+"""What each request used in one window, over all devices of its host. In: columns. Out: columns."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monitor.core.attribution.pieces import Column, Flags
+from monitor.core.usage_columns import Index, Objects, UsageColumns
+
+ENERGY, MARGINAL, METERED, RECOVERED, EXACT = range(5)
+"""The rows of `joules`."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Shares:
+    """A share for each of n requests: `joules` has five rows of length n, all else length n.
+
+    Where no meter of its devices told anything a request is not `measured`: the joules are not known, and stand at 0.
+    `grams` are NaN where they are not known; `factor` names what made them.
+    """
+
+    usages: UsageColumns
+    joules: NDArray[np.float64]
+    grams: Column
+    factor: Objects
+    measured: Flags
+
+    def __len__(self) -> int:
+        return len(self.usages)
+
+    def take(self, chosen: Index | Flags) -> "Shares":
+        """Those of these places, in that order."""
+        return Shares(
+            self.usages.take(chosen),
+            self.joules[:, chosen],
+            self.grams[chosen],
+            self.factor[chosen],
+            self.measured[chosen],
+        )
+
+    def by_number(self) -> "Shares":
+        """The same in the order of their requests' numbers, for `places_of`."""
+        return self.take(np.argsort(self.usages.number))
+
+    def places_of(self, numbers: Index) -> Index:
+        """Where the requests of these numbers stand; -1 for those that have no share. Only `by_number`."""
+        mine = self.usages.number
+        if not len(mine):
+            return np.full(len(numbers), -1, dtype=np.intp)
+        places = np.minimum(np.searchsorted(mine, numbers), len(mine) - 1)
+        return np.where(mine[places] == numbers, places, -1)
+
+    def equals(self, other: "Shares") -> bool:
+        """Whether both say the same of the same requests."""
+        return (
+            len(self) == len(other)
+            and np.array_equal(self.joules, other.joules)
+            and np.array_equal(self.grams, other.grams, equal_nan=True)
+            and np.array_equal(self.measured, other.measured)
+            and np.array_equal(self.factor, other.factor)
+            and self.usages.equals(other.usages)
+        )

@@ -1,0 +1,301 @@
+"""Requests of one host as columns: what the accounting does for every request it does without a loop over them.
+
+In: Usage records. Out: columns of numbers, and for each request the place of its `Route`, which many have in common.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from collectors.requests.event import Work
+from collectors.units import UnixSeconds
+from monitor.core.attribution.pieces import Column, Flags
+from monitor.core.membership import Accounting
+from monitor.core.usage import Identity, Usage, canonical_labels
+
+Index = NDArray[np.intp]
+Objects = NDArray[np.object_]
+Key = tuple[str, str, str, str]
+"""model, team, deployment, labels"""
+
+FAR_WINDOW = 2**53
+"""No clock that anybody believes tells a window beyond it; times further away are put there."""
+
+
+class Route(NamedTuple):
+    """Everything about a request but who it is, when it ran and how much it did."""
+
+    host: str
+    namespace: str
+    attempt: int
+    model: str
+    team: str
+    deployment: str
+    devices: tuple[str, ...] | None
+    labels: tuple[tuple[str, str], ...]
+    """Sorted by name."""
+    status: str
+    work_unit: str | None
+
+    @property
+    def key(self) -> Key:
+        """Whose it is: its rows' tags."""
+        return self.model, self.team, self.deployment, canonical_labels(dict(self.labels))
+
+
+@dataclass(frozen=True, eq=False)
+class UsageColumns:
+    """n requests of one host. `number` tells them apart within a book, in the order in which they came.
+
+    `figures` has a row of length n for each of `FIGURES`; NaN where an event did not tell. A token count is at most
+    2^53, so it is exact. `routes` may hold more than are used.
+    """
+
+    number: Index
+    request_id: Objects
+    route: Index
+    routes: Sequence[Route]
+    figures: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.number)
+
+    @property
+    def start(self) -> Column:
+        """Unix seconds."""
+        return self._figure(_START)
+
+    @property
+    def end(self) -> Column:
+        """Unix seconds; may equal `start`."""
+        return self._figure(_END)
+
+    @property
+    def active_start(self) -> Column:
+        """When an engine began to work on it."""
+        scheduled = self._figure(_SCHEDULED)
+        return np.where(np.isnan(scheduled), self.start, scheduled)
+
+    @property
+    def first_token(self) -> Column:
+        """Unix seconds, NaN where it was not told."""
+        return self._figure(_FIRST_TOKEN)
+
+    @property
+    def weight(self) -> Column:
+        """In (0, 1]."""
+        return self._figure(_WEIGHT)
+
+    @property
+    def input_tokens(self) -> Column:
+        """NaN where they were not told, as with the other counts."""
+        return self._figure(_INPUT)
+
+    @property
+    def cached_input_tokens(self) -> Column:
+        """Among the input tokens."""
+        return self._figure(_CACHED)
+
+    @property
+    def output_tokens(self) -> Column:
+        """Those that were made."""
+        return self._figure(_OUTPUT)
+
+    @property
+    def work_amount(self) -> Column:
+        """In the unit of its route; NaN where there is none."""
+        return self._figure(_WORK)
+
+    def take(self, chosen: Index | Flags) -> "UsageColumns":
+        """Those of these places, in that order."""
+        return UsageColumns(
+            self.number[chosen], self.request_id[chosen], self.route[chosen], self.routes, self.figures[:, chosen]
+        )
+
+    def where(self, holds: Callable[[Route], bool]) -> Flags:
+        """Which have a route for which this holds; asked once for each route."""
+        return np.array([holds(route) for route in self.routes], dtype=np.bool_)[self.route]
+
+    def usages(self) -> Iterator[Usage]:
+        """They as records again, in order."""
+        return map(self.usage, range(len(self)))
+
+    def usage(self, place: int) -> Usage:
+        """One of them as a record again."""
+        route = self.routes[self.route[place]]
+        start, end, scheduled, first, told, cached, made, weight, amount = self.figures[:, place].tolist()
+        return Usage(
+            request_id=self.request_id[place],
+            model=route.model,
+            start=start,
+            end=end,
+            namespace=route.namespace,
+            team=route.team,
+            host=route.host,
+            devices=route.devices,
+            deployment=route.deployment,
+            attempt=route.attempt,
+            scheduled=known(scheduled),
+            first_token=known(first),
+            input_tokens=known_count(told),
+            cached_input_tokens=known_count(cached),
+            output_tokens=known_count(made),
+            work=None if route.work_unit is None else Work(unit=route.work_unit, amount=amount),
+            labels=dict(route.labels),
+            status=route.status,
+            weight=weight,
+        )
+
+    def identity(self, place: int) -> Identity:
+        """Who one of them is."""
+        route = self.routes[self.route[place]]
+        return Identity(route.host, route.namespace, self.request_id[place], route.attempt)
+
+    def equals(self, other: "UsageColumns") -> bool:
+        """Whether both say the same of the same requests, in the same order."""
+        return (
+            np.array_equal(self.figures, other.figures, equal_nan=True)
+            and np.array_equal(self.request_id, other.request_id)
+            and all(
+                self.routes[mine] == other.routes[theirs]
+                for mine, theirs in set(zip(self.route.tolist(), other.route.tolist(), strict=True))
+            )
+        )
+
+    def _figure(self, row: int) -> Column:
+        figure: Column = self.figures[row]
+        return figure
+
+
+FIGURES = 9
+_START, _END, _SCHEDULED, _FIRST_TOKEN, _INPUT, _CACHED, _OUTPUT, _WEIGHT, _WORK = range(FIGURES)
+NO_USAGES = UsageColumns(
+    np.empty(0, np.intp), np.empty(0, np.object_), np.empty(0, np.intp), (), np.empty((FIGURES, 0))
+)
+
+
+def columns_of(usages: Sequence[Usage], first_number: int = 0) -> UsageColumns:
+    """These usages, whose figures are sane (`check_usage`), numbered from there on.
+
+    Labels in another order are the same labels.
+    """
+    if not usages:
+        return NO_USAGES
+    (ids, models, starts, ends, namespaces, teams, hosts, devices, deployments, attempts, *rest) = zip(
+        *map(msgspec.structs.astuple, usages), strict=True
+    )
+    scheduled, first_tokens, inputs, cached, outputs, works, labels, statuses, weights = rest
+    worked = works.count(None) < len(works)
+    units = [work and work.unit for work in works] if worked else works
+    amounts = [work and work.amount for work in works] if worked else works
+    said = [tuple(each.items()) if each else () for each in labels]
+    places: dict[tuple[object, ...], int] = {}
+    place_of = places.setdefault
+    keys = zip(hosts, namespaces, attempts, models, teams, deployments, devices, said, statuses, units, strict=True)
+    route = np.array([place_of(key, len(places)) for key in keys], dtype=np.intp)
+    figures = (starts, ends, scheduled, first_tokens, inputs, cached, outputs, weights, amounts)
+    return UsageColumns(
+        np.arange(first_number, first_number + len(ids), dtype=np.intp),
+        np.array(ids, dtype=np.object_),
+        route,
+        [_route(key) for key in places],
+        np.array(figures, dtype=np.float64),
+    )
+
+
+def _route(said: tuple[object, ...]) -> Route:
+    route = Route(*said)  # type: ignore[arg-type]  # the order is that of the zip above
+    return route._replace(labels=tuple(sorted(route.labels))) if len(route.labels) > 1 else route
+
+
+def joined(parts: Sequence[UsageColumns]) -> UsageColumns:
+    """All of these, one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    if not parts:
+        return NO_USAGES
+    places: dict[Route, int] = {}
+    codes = [
+        np.array([places.setdefault(route, len(places)) for route in part.routes], dtype=np.intp)[part.route]
+        for part in parts
+    ]
+    return UsageColumns(
+        np.concatenate([part.number for part in parts]),
+        np.concatenate([part.request_id for part in parts]),
+        np.concatenate(codes),
+        list(places),
+        np.concatenate([part.figures for part in parts], axis=1),
+    )
+
+
+def in_order(usages: UsageColumns) -> UsageColumns:
+    """By start, end, identity and content, which is the same for whoever computes; of equal ones the first that came.
+
+    The costly rest is asked only of those that start and end together.
+    """
+    order = np.lexsort((usages.number, usages.end, usages.start))
+    start, end = usages.start[order], usages.end[order]
+    together = (start[1:] == start[:-1]) & (end[1:] == end[:-1])
+    if together.any():
+        order = _told_apart(usages, order, together)
+    return usages.take(order)
+
+
+_encode = msgspec.msgpack.Encoder(order="sorted").encode
+
+
+def _told_apart(usages: UsageColumns, order: Index, together: Flags) -> Index:
+    """`together`: whether each starts and ends with the one before it in the order."""
+    begins = np.flatnonzero(np.concatenate(([True], ~together)))
+    ends = np.append(begins[1:], len(order))
+    kept: list[int] = []
+    for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
+        places = order[begin:end].tolist()
+        if len(places) > 1:
+            content = {place: (usages.identity(place), _encode(usages.usage(place))) for place in places}
+            places = sorted(content, key=content.__getitem__)  # stable: equal ones in the order in which they came
+            places = [place for i, place in enumerate(places) if i == 0 or content[place] != content[places[i - 1]]]
+        kept += places
+    return np.array(kept, dtype=np.intp)
+
+
+def windows_at(moments: Column, length_seconds: float) -> Index:
+    """The index of the window that holds each moment, as `window_at` tells of one."""
+    return np.clip(np.floor(moments / length_seconds), -FAR_WINDOW, FAR_WINDOW).astype(np.intp)
+
+
+def known(value: float) -> float | None:
+    """None for NaN."""
+    return None if value != value else value  # noqa: PLR0124 - NaN alone differs from itself
+
+
+def known_count(value: float) -> int | None:
+    """None for NaN, else a whole number."""
+    return None if value != value else int(value)  # noqa: PLR0124
+
+
+def all_known(column: Column) -> list[float | None]:
+    """The values, None for NaN."""
+    values: list[float] = column.tolist()
+    return list(map(known, values)) if np.isnan(column).any() else list(values)
+
+
+def all_known_counts(column: Column) -> list[int | None]:
+    """Whole numbers, None for NaN."""
+    if np.isnan(column).any():
+        return list(map(known_count, column.tolist()))
+    return list(column.astype(np.int64).tolist())
+
+
+def final_lines(terms: Accounting, windows: Index) -> Column:
+    """`terms.final_line` of each."""
+    return np.asarray((windows + 1) * terms.window_seconds + terms.horizon_seconds, dtype=np.float64)
+
+
+def windows_of_each(usages: UsageColumns, length_seconds: UnixSeconds) -> tuple[Index, Index]:
+    """The first and the last window that each touches, the one that it ends in included."""
+    return windows_at(usages.start, length_seconds), windows_at(usages.end, length_seconds)
