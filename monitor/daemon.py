@@ -20,12 +20,14 @@ from collectors.errors import Broken
 from monitor.config.advice import warnings
 from monitor.config.problems import ConfigError
 from monitor.config.sections import Config
+from monitor.log.protocol import LogUnavailable
 from monitor.metrics_server import MetricsServer
 from monitor.roles.control import TermsChanged
 from monitor.roles.running import RunningRoles
 from monitor.sd_notify import Notifier
 from monitor.selfmetrics import DaemonSnapshot
 from monitor.selfwatch import SelfWatch
+from monitor.store.protocol import StoreUnavailable
 
 WATCH_SECONDS: Final = 1.0
 STATUS_SECONDS: Final = 10.0
@@ -163,7 +165,7 @@ class Daemon:
         roles.stop()
         try:
             fresh = self._begin(config)
-        except (Broken, TermsChanged) as error:
+        except (Broken, TermsChanged, LogUnavailable, StoreUnavailable) as error:
             logger.error("configuration cannot be used, back to the one before", why=str(error))
             self._watch.reload_failed = str(error)
             return self._begin(self._config)
@@ -187,6 +189,7 @@ def _check_reloadable(now: Config, wanted: Config) -> None:
         ("metrics.listen", now.metrics.listen, wanted.metrics.listen),
         ("accounting", now.accounting, wanted.accounting),
         ("store", now.store, wanted.store),
+        ("kafka", now.kafka, wanted.kafka),
     ):
         if before != after:
             raise Broken(f"[{name.partition('.')[0]}] changed ({name}); that takes a restart")

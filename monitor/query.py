@@ -57,7 +57,8 @@ _T = TypeVar("_T")
 
 
 class Query:
-    """Answers from one store. `rejected` counts dead letters by reason; `owners` maps (host, device) to a team.
+    """Answers from one store. `rejected` counts dead letters by reason, None where nobody knows; `owners` maps (host,
+    device) to a team. Not every store `keeps_requests`.
 
     Raises Denied, BadQuery, and the store's StoreUnavailable.
     """
@@ -66,12 +67,14 @@ class Query:
         self,
         store: Store,
         *,
-        rejected: Callable[[], Mapping[str, int]],
+        rejected: Callable[[], Mapping[str, int] | None],
         owners: Mapping[tuple[str, str], str] | None = None,
+        keeps_requests: bool = True,
     ) -> None:
         self._store = store
         self._reader = BooksReader(store)
         self._rejected = rejected
+        self._keeps_requests = keeps_requests
         self._owners = owners or {}
 
     def allocation(self, principal: Principal, query: AllocationQuery) -> AllocationPage:
@@ -135,6 +138,11 @@ class Query:
 
     def requests(self, principal: Principal, query: RequestsQuery) -> RequestsPage:
         """What each request used, added up over its windows and hosts within the interval."""
+        if not self._keeps_requests:
+            raise BadQuery(
+                "requests",
+                "are not kept in this store: set [influxdb] requests = true, or read the request-energy topic",
+            )
         _check_interval(query.start, query.end)
         _check_limit(query.limit)
         for name in query.filters:
@@ -158,11 +166,15 @@ class Query:
             spans=spans,
             final_until=self._store.last_times(METER, "host"),
             provisional_until=self._store.last_times(PROVISIONAL_METER, "host"),
-            rejected=None if hidden else dict(self._rejected()),
+            rejected=None if hidden else self._rejected_counts(),
             restatements=None if hidden else self._corrections(RESTATEMENT, Restatement, since),
             too_late=None if hidden else self._corrections(TOO_LATE, TooLate, since),
             holes=holes_of(self._store),
         )
+
+    def _rejected_counts(self) -> dict[str, int] | None:
+        counts = self._rejected()
+        return None if counts is None else dict(counts)
 
     def _corrections(self, measurement: Measurement, kind: type[_T], since: UnixSeconds) -> tuple[_T, ...]:
         names = (*measurement.tags, *measurement.fields)

@@ -46,11 +46,12 @@ def list_(*, path: Path | None, data: Path | None, as_json: bool) -> None:
     from monitor.roles.embedded import ALERTS_FILE
 
     config = _configured(path)
+    file = (data or config.data.directory) / ALERTS_FILE
     try:
-        found = snapshots(config.alerts, load_kept((data or config.data.directory) / ALERTS_FILE))
+        found = snapshots(config.alerts, load_kept(file))
     except UnreadableAlerts as error:
         raise Unavailable(f"alerts: {error}") from error
-    click.echo(msgspec.json.encode(found).decode() if as_json else render(found), nl=as_json)
+    click.echo(msgspec.json.encode(found).decode() if as_json else render(found, str(file)), nl=as_json)
 
 
 @alerts.command("test")

@@ -32,10 +32,12 @@ def decode(*, topic: str, sample: int, as_json: bool, config_file: Path | None) 
 
     Exit codes: 0 all would be used, 1 some would not, 2 wrong configuration, 3 Kafka cannot be read.
     """
+    from monitor.cli.logging import configure
     from monitor.config.load import load_config
     from monitor.log.kafka_newest import newest_messages
 
     config = load_config(config_file, environ=os.environ)
+    configure(config.logging.level, config.logging.format)
     if not config.kafka.bootstrap_servers:
         raise click.UsageError("[kafka] bootstrap_servers names no broker; say where the topic is")
     messages = newest_messages(config.kafka, topic, sample)

@@ -35,10 +35,13 @@ def rejected(*, reason: str | None, limit: int, as_json: bool, config_file: Path
 
     Exit codes: 0 done, 2 wrong configuration, 3 the log cannot be read.
     """
+    from monitor.cli.logging import configure
     from monitor.config.load import load_config
     from monitor.roles.embedded import LOG_FILE
 
     config = None if data is not None and config_file is None else load_config(config_file, environ=os.environ)
+    if config is not None:
+        configure(config.logging.level, config.logging.format)
     if data is None:
         assert config is not None
         data = config.data.directory

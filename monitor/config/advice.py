@@ -24,6 +24,12 @@ def _of_the_flow(config: Config) -> Iterator[str]:
             yield f"source {source.name} reads topics, but kafka.bootstrap_servers is empty: nothing comes from it"
     if not fleet and ("collect" in config.roles) != ("aggregate" in config.roles):
         yield "collect and aggregate are apart, but kafka.bootstrap_servers is empty: nothing carries the readings"
+    keepers = [role for role in ("aggregate", "control", "web") if role in config.roles]
+    if fleet and keepers and config.store.kind == "sqlite":
+        yield (
+            f'store.kind = "sqlite" with Kafka: {" and ".join(keepers)} of this process sees a store of its own, and'
+            ' another process another one; set it to "influxdb"'
+        )
     if config.kafka.security == "sasl_plaintext" and config.kafka.sasl_mechanism in ("plain", "oauthbearer"):
         yield 'kafka.security = "sasl_plaintext": the secret crosses the network in the clear; use "sasl_tls"'
     if "web" in config.roles and not config.web.listen.startswith(("127.", "localhost:", "[::1]:")):

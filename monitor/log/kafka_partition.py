@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 import msgspec
 from kafka import TopicPartition
+from msgspec.structs import replace
 
 from collectors.clock import Clock, monotonic
 from collectors.units import UnixSeconds
@@ -210,9 +211,9 @@ class KafkaPartition:
         )
 
     def reject(self, letters: Sequence[DeadLetter]) -> None:
-        """Keeps dead letters in their topic."""
+        """Keeps dead letters in their topic, with the partition before the offset: that alone names no record."""
         if letters:
-            self._reject(letters)
+            self._reject([replace(letter, position=f"{self._number}/{letter.position}") for letter in letters])
 
     def close(self) -> None:
         """Reads no more."""

@@ -9,13 +9,17 @@ from monitor.selfmetrics import AlertInstance, AlertSnapshot
 _HEADER = ("rule", "where", "state", "value", "above", "since")
 
 
-def render(alerts: Sequence[AlertSnapshot]) -> str:
-    """ "-" is what is not known; a value that is missing now is the last one known, marked "?"."""
+def render(alerts: Sequence[AlertSnapshot], kept_in: str) -> str:
+    """ "-" is what is not known; a value that is missing now is the last one known, marked "?".
+
+    `kept_in` names the file in which role control keeps how they stand.
+    """
     if not alerts:
         return "no rules: [[alerts]] in the configuration is empty\n"
     rows = [row for alert in alerts for row in _rows(alert)]
     judged = next((each.judged_until for each in alerts), None)
-    until = "nothing was judged yet: role control does it" if judged is None else f"judged until {rfc3339(judged)}"
+    nothing = f"nothing was judged yet: role control does it, and keeps it in {kept_in}; --data names its folder"
+    until = nothing if judged is None else f"judged until {rfc3339(judged)}"
     return "\n".join([*columns(_HEADER, rows, left=3), "", until]) + "\n"
 
 

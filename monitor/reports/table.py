@@ -38,9 +38,9 @@ def _totals(page: AllocationPage) -> list[str]:
     for name in names_of:
         lines.append(f"{name:<16}{getattr(totals, f'{name}_joules')!r} J")
         if name == "measured":  # 0 J in 0 s is not known, in an hour it is nothing
-            lines.append(f"  {'read for':<14}{totals.covered_device_seconds!r} device-seconds")
+            lines.append(f"  {'read for':<15}{totals.covered_device_seconds!r} device-seconds")
         if name == "unattributed":  # why: docs/books.md
             told = {reason: joules for reason, joules in totals.unattributed_reasons.items() if joules}
-            lines += [f"  {reason:<14}{joules!r} J" for reason, joules in told.items()]
+            lines += [f"  {reason:<15}{joules!r} J" for reason, joules in told.items()]
     factors = [f"{'factor':<16}{factor}" for factor in page.factors]
     return ["", *lines, f"{'measured ratio':<16}{digits(totals.measured_ratio, '-')}", *factors]

@@ -8,7 +8,9 @@ topics, http, files --> ingest ------------------> Kafka --> aggregate --> store
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Self
+
+import structlog
 
 from collectors.clock import Clock
 from collectors.errors import Broken
@@ -29,7 +31,7 @@ from monitor.selfmetrics import DaemonSnapshot, SourceSnapshot
 if TYPE_CHECKING:  # numpy and the store's client come with it: role collect alone does without
     from monitor.roles.aggregate_group import GroupAggregate
 
-STATE_SECONDS: Final = 60.0
+logger = structlog.get_logger()
 
 
 class FleetHouse:
@@ -77,7 +79,7 @@ class FleetRoles(RunningRoles):
         if self._has("web"):
             from monitor.roles.web import WebRole
 
-            self._parts.append(WebRole(config, house.store_path, rejected=dict, snapshot=snapshot, clock=clock))
+            self._parts.append(WebRole(config, house.store_path, rejected=lambda: None, snapshot=snapshot, clock=clock))
 
     def final_until(self) -> UnixSeconds | None:
         """Everything before it is final in all partitions of this process; None where something is not yet."""
@@ -153,7 +155,8 @@ class FleetRoles(RunningRoles):
         log, config = self._house.host_log, self.config
         if log is None:
             raise Broken("role collect was not among the roles when this process began; restart it")
-        state_intensities(log, [config.host.zone], self._clock.now())
+        for zone in state_intensities(log, [config.host.zone], self._clock.now()):
+            logger.warning("emissions are missing, not zero: no carbon intensity is known", zone=zone)
         servers = servers_of(config)
         meters = meters_of(config, self._clock, servers)
         shipper = Shipper(log, self._house.log, most_bytes=config.log.max_size_bytes, clock=self._clock)

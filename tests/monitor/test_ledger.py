@@ -431,6 +431,29 @@ def test_who_else_was_busy_changes_what_is_shown(books: Books) -> None:
     assert [(at, joules) for at, joules, _ in books.attributed()] == [(0.0, pytest.approx(500.0))]
 
 
+def test_who_else_was_busy_is_restated_where_it_came_late(books: Books) -> None:
+    """Told behind the window's line, as an outage can have it: the final 2 000 J are 500 from the next mark on."""
+    profile = HostProfile(host="h", devices=(Device(id="c0", kind="cpu", idle_watts=100.0),))
+    energy = EnergyReading(device="c0", start=T, end=T + 10, energy_joules=3_000.0, method="counter")
+    busy = tuple(
+        ActivityReading(device="c0", start=T, end=T + 10, consumer=consumer, busy_seconds=seconds)
+        for consumer, seconds in (("other", 30.0), ("server:vllm", 10.0))
+    )
+    books.take(
+        readings_record(ReadingBatch(profile=profile, readings=(energy,)), stamp=T + 11),
+        asked(12, "a", 0, 10),
+        readings_record(ReadingBatch(profile=profile, readings=(), activities=busy), stamp=T + 910),
+        tick(1_799),
+    )
+    assert books.attributed() == [(0.0, pytest.approx(2_000.0), 0)]
+    books.take(tick(1_800))
+    assert books.attributed() == [(0.0, pytest.approx(500.0), int(T + 1_800))]
+    (told,) = books.rows(RESTATEMENT)
+    sums = dict(zip(RESTATEMENT.fields, told.fields, strict=True))
+    assert (sums["old_energy_joules"], sums["new_energy_joules"]) == (pytest.approx(2_000.0), pytest.approx(500.0))
+    assert sums["reason"] == "2 late readings of who used a device"
+
+
 def test_provisional_rows_appear_and_go(books: Books) -> None:
     """[0, 10) is shown once it is over, again when a request comes, and goes when it is final."""
     books.take(read(9, 0, 3_000, length=9))

@@ -13,6 +13,7 @@ from collectors.requests.event import RequestEvent
 
 AUTO: Final = "auto"
 _NATIVE: Final = "native"
+_ANY: Final = msgspec.json.Decoder(msgspec.Raw)
 _ARRAY: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
 
@@ -36,7 +37,8 @@ def decoder_of(name: str | None, *, namespace: str, source: str, allowed_labels:
 def events_in(message: bytes) -> Sequence[bytes]:
     """The events of a message, as bytes each: of a JSON array, of JSON lines, or the message itself, whatever it is.
 
-    A message that is neither whole array nor lines stays as it is, so that its decoder tells what is wrong with it.
+    A line that is no event spoils no other. A message that is neither whole array nor lines stays as it is, so that its
+    decoder tells what is wrong with it.
     """
     if message[:1] == b"[":
         try:
@@ -44,7 +46,17 @@ def events_in(message: bytes) -> Sequence[bytes]:
         except (msgspec.DecodeError, RecursionError):
             return [message]
     if b"\n" in message:
-        first, _, rest = message.partition(b"\n")
-        if first.rstrip().endswith(b"}") and rest.strip():  # an object written over several lines ends its first so not
-            return [line for line in message.splitlines() if line.strip()]
+        lines = [line for line in message.splitlines() if line.strip()]
+        some_event = any(line.startswith(b"{") and line.rstrip().endswith(b"}") for line in lines)
+        if len(lines) > 1 and some_event and not _is_one(message):
+            return lines
     return [message]
+
+
+def _is_one(message: bytes) -> bool:
+    """Whether it is one value, written over several lines."""
+    try:
+        _ANY.decode(message)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True
