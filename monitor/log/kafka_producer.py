@@ -70,7 +70,7 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sender:
-    """Sends without waiting, and waits for all of it in `flush`. One thread at a time; the caller holds a lock.
+    """Sends without waiting, and waits for all of it in `flush`. One thread's.
 
     `settings` are those that every client has (monitor/log/kafka_client.py). After LogUnavailable nothing is kept: the
     caller gives everything since its last flush again.

@@ -6,7 +6,8 @@ one partition. Stamps are the broker's (LogAppendTime) unless [kafka] clock = "r
 
 import base64
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import sha256
 from typing import Final
 
@@ -17,11 +18,12 @@ from collectors.units import UnixSeconds
 from monitor.config.output_sections import Kafka
 from monitor.log.kafka_client import client_settings
 from monitor.log.kafka_producer import ACK_SECONDS, Outgoing, Refused, Sender
-from monitor.log.protocol import Append, DeadLetter, Stream
+from monitor.log.protocol import Append, DeadLetter, LogUnavailable, Stream
 
 SCHEMA_HEADER: Final = "schema"
 LETTER_SCHEMA: Final = "dead-letter.v1"
 _FACTS_PARTITION: Final = 0
+_CLOSE_SECONDS: Final = 2.0
 
 logger = structlog.get_logger()
 
@@ -39,12 +41,14 @@ class LetterRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class KafkaWriter:
-    """Appends to the streams of the house. Any number of threads; one call at a time is served, the others wait.
+    """Appends to the streams of the house, for the one thread that first uses it; any thread may close it.
 
     Opens nothing until it is first used, so a role starts while the brokers are down. Every method may raise
     LogUnavailable, which names the brokers, the topic and what to do; then nothing since the last `flush` counts as
-    stored, though it may be: given again it changes nothing in the books. What the brokers refuse for its own sake (too
-    large, a stamp out of range) becomes a dead letter, `refused`, and never stops what comes behind it.
+    stored, though it may be: given again it changes nothing in the books. That is why threads share none: one would be
+    told of a failure that let go of what another had sent, whose `flush` would then find nothing left to wait for. What
+    the brokers refuse for its own sake (too large, a stamp out of range) becomes a dead letter, `refused`, and never
+    stops what comes behind it.
     """
 
     def __init__(self, kafka: Kafka) -> None:
@@ -55,7 +59,9 @@ class KafkaWriter:
             "facts": kafka.topics.facts,
         }
         self._sender = Sender(client_settings(kafka))
-        self._lock = threading.Lock()
+        self._in_use = threading.Lock()
+        self._owner: threading.Thread | None = None
+        self._closed = False
         self.refused = 0
 
     @property
@@ -69,48 +75,70 @@ class KafkaWriter:
         return self._sender.sent_again
 
     def append(self, records: Sequence[Append], now: UnixSeconds, *, partition: int | None = None) -> None:
-        """Stores them, in order per key, and returns once all replicas in sync have them.
+        """Stores them, in order per key, and returns once all replicas in sync have them; no records at once.
 
         `partition` is for what speaks for a partition and not for a host: its ticks.
         """
-        with self._lock:
+        if not records:
+            return
+        with self._used():
             self._send(records, now, partition)
             self._flush(now, ACK_SECONDS)
 
     def send(self, records: Sequence[Append], now: UnixSeconds, *, partition: int | None = None) -> None:
         """Gives them on without waiting, as long as not too much waits; `flush` tells whether they are stored."""
-        with self._lock:
+        with self._used():
             self._send(records, now, partition)
 
     def flush(self, now: UnixSeconds, timeout_seconds: float = ACK_SECONDS) -> None:
         """Returns once everything that was sent is acknowledged."""
-        with self._lock:
+        with self._used():
             self._flush(now, timeout_seconds)
 
     def send_to(self, topic: str, key: str, schema: str, body: bytes, stamp: UnixSeconds) -> None:
         """A record of a topic of the house that is no stream, without waiting; `stamp` counts as with `send`."""
         timestamp_ms = round(stamp * 1_000) if self._kafka.clock == "records" else None
         headers = ((SCHEMA_HEADER, schema.encode()),)
-        with self._lock:
+        with self._used():
             self._sender.send(
                 Outgoing(topic=topic, key=key.encode(), value=body, headers=headers, timestamp_ms=timestamp_ms)
             )
 
     def reject(self, letters: Sequence[DeadLetter], bodies: Sequence[bytes] = ()) -> None:
         """Keeps dead letters, with the bodies they speak of, one each, if the configuration wants them kept."""
-        with self._lock:
+        if not letters:
+            return
+        with self._used():
             self._send_letters(letters, bodies)
-            self._flush(letters[-1].at if letters else 0.0, ACK_SECONDS)
+            self._flush(letters[-1].at, ACK_SECONDS)
 
     def send_letters(self, letters: Sequence[DeadLetter], bodies: Sequence[bytes] = ()) -> None:
         """The same without waiting."""
-        with self._lock:
+        with self._used():
             self._send_letters(letters, bodies)
 
     def close(self) -> None:
-        """Lets go of the connections; what is not flushed may be lost."""
-        with self._lock:
+        """Lets go of the connections, at the latest when the call under way ends; what is not flushed may be lost."""
+        self._closed = True
+        if self._in_use.acquire(timeout=_CLOSE_SECONDS):
             self._sender.close()
+            self._in_use.release()
+
+    @contextmanager
+    def _used(self) -> Iterator[None]:
+        """Raises RuntimeError for a second thread, and LogUnavailable once it is closed."""
+        thread = threading.current_thread()
+        with self._in_use:
+            if self._closed:
+                raise LogUnavailable("the writer into Kafka is closed: its role has ended")
+            self._owner = self._owner or thread
+            if self._owner is not thread:
+                raise RuntimeError(f"the writer of thread {self._owner.name} is used by {thread.name}: give it its own")
+            try:
+                yield
+            finally:
+                if self._closed:
+                    self._sender.close()
 
     def _send(self, records: Sequence[Append], now: UnixSeconds, partition: int | None) -> None:
         for record in records:

@@ -21,7 +21,7 @@ from monitor.roles.embedded import LOG_FILE, STORE_FILE
 from monitor.roles.ingest_kafka import KafkaIngest, source_topics
 from monitor.roles.leader import Leader
 from monitor.roles.loop import Loop
-from monitor.roles.running import STOP_SECONDS, RunningRoles
+from monitor.roles.running import STOP_SECONDS, ClosedAtStop, RunningRoles
 from monitor.roles.shipper import Shipper
 from monitor.roles.sourced import Sourced
 from monitor.selfmetrics import DaemonSnapshot, SourceSnapshot
@@ -33,13 +33,12 @@ STATE_SECONDS: Final = 60.0
 
 
 class FleetHouse:
-    """A process's own folder, and the writer into Kafka that its roles share; the host's log where it meters."""
+    """A process's own folder, and the host's log where it meters."""
 
     def __init__(self, folder: Path, config: Config) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.config, self.folder = config, folder
         self.host_log = SqliteLog(folder / LOG_FILE) if "collect" in config.roles else None
-        self.log = KafkaWriter(config.kafka)
         self.store_path = folder / STORE_FILE
 
     def begin(self, config: Config, *, host: str, clock: Clock, snapshot: Callable[[], DaemonSnapshot]) -> "FleetRoles":
@@ -52,7 +51,6 @@ class FleetHouse:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.log.close()
         if self.host_log is not None:
             self.host_log.close()
 
@@ -116,7 +114,7 @@ class FleetRoles(RunningRoles):
 
         leader = Leader(self.config.kafka)
         self._parts.append(leader)
-        control = FleetControl(self.config, self._house.log, leader, clock=self._clock)
+        control = FleetControl(self.config, self._writer(), leader, clock=self._clock)
         self._add_loop("control", control.step)
         if self.config.alerts:
             from monitor.roles.alerting import Alerting, AlertingRole
@@ -135,12 +133,16 @@ class FleetRoles(RunningRoles):
 
     def _add_ingest(self) -> None:
         this_host = self.host if self._has("collect") else ""
-        sourced = Sourced(self._house, self.config, host=this_host, clock=self._clock)
-        topics = (
-            KafkaIngest(self.config, self._house.log, clock=self._clock, this_host=this_host)
-            if source_topics(self.config)
-            else None
+        config, writer = self.config, self._writer()
+        sourced = Sourced(
+            config,
+            folder=self._house.folder,
+            log=writer,
+            posts_log=self._writer(),
+            this_host=this_host,
+            clock=self._clock,
         )
+        topics = KafkaIngest(config, writer, clock=self._clock, this_host=this_host) if source_topics(config) else None
         self.sourced = _FleetSources(sourced, topics)
         self._add_loop("ingest", self.sourced.step)
         self._parts.append(self.sourced)
@@ -156,7 +158,7 @@ class FleetRoles(RunningRoles):
         state_intensities(log, [config.host.zone], self._clock.now())
         servers = servers_of(config)
         meters = meters_of(config, self._clock, servers)
-        shipper = Shipper(log, self._house.log, most_bytes=config.log.max_size_bytes, clock=self._clock)
+        shipper = Shipper(log, self._writer(), most_bytes=config.log.max_size_bytes, clock=self._clock)
         self.loops.append(shipper)
         self._parts.append(shipper)
         found = ServersFound(
@@ -165,6 +167,12 @@ class FleetRoles(RunningRoles):
         self._add_loop("servers", found.step)
         self.collect = CollectRole(log, config, meters, host=self.host, clock=self._clock)
         self._parts.append(self.collect)
+
+    def _writer(self) -> KafkaWriter:
+        """A writer into Kafka for one thread, closed when the roles that are added after it have stopped."""
+        writer = KafkaWriter(self.config.kafka)
+        self._parts.append(ClosedAtStop(writer.close))
+        return writer
 
 
 class _AggregatePart:

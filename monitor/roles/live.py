@@ -81,7 +81,15 @@ class LiveRoles(RunningRoles):
         self._parts.append(AlertingRole(self.alerting, store))
 
     def _add_ingest(self) -> None:
-        sourced = Sourced(self._house, self.config, host=self.host, clock=self._clock)
+        house = self._house
+        sourced = Sourced(
+            self.config,
+            folder=house.folder,
+            log=house.log,
+            posts_log=house.log,
+            this_host=self.host,
+            clock=self._clock,
+        )
         self.sourced = sourced
         self._add_loop("ingest", sourced.step)
         self._parts.append(sourced)

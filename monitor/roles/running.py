@@ -160,3 +160,16 @@ class LoopPart:
 
     def stop(self) -> None:
         self._loop.stop(STOP_SECONDS)
+
+
+class ClosedAtStop:
+    """What the parts behind it use, as a part: it outlives them."""
+
+    def __init__(self, close: Callable[[], None]) -> None:
+        self._close = close
+
+    def start(self) -> None:
+        """Opened by who uses it."""
+
+    def stop(self) -> None:
+        self._close()

@@ -1,0 +1,71 @@
+"""The roles of one process of a fleet beside each other, on a real broker."""
+
+from pathlib import Path
+
+import httpx2
+import msgspec
+import pytest
+from daemon_process import wait_for
+from kafka_house import all_of, kafka_house, usages_of
+from servers.kafka import KafkaServer
+from servers.server_process import server_port
+
+from collectors.clock import SystemClock
+from monitor.config.input_sections import Deployment, Source
+from monitor.config.output_sections import Kafka
+from monitor.config.sections import Config
+from monitor.roles.fleet import FleetHouse, FleetRoles
+from monitor.selfmetrics import DaemonSnapshot
+
+T = 1_712_043_380.0
+
+
+def snapshot() -> DaemonSnapshot:
+    raise AssertionError("role web alone asks for it")
+
+
+def roles_of(folder: Path, config: Config) -> FleetRoles:
+    """Not started yet."""
+    with FleetHouse(folder, config) as house:
+        return house.begin(config, host="h1", clock=SystemClock(), snapshot=snapshot)
+
+
+def line(request_id: str, **more: object) -> bytes:
+    """A good event."""
+    told = {"request_id": request_id, "model": "m", "host": "h1", "start": T, "end": T + 2.0, **more}
+    return msgspec.json.encode(told) + b"\n"
+
+
+@pytest.fixture
+def kafka_section(kafka: KafkaServer) -> Kafka:
+    return msgspec.structs.replace(kafka_house(kafka), clock="broker")
+
+
+def test_every_role_writes_for_itself(kafka: KafkaServer, kafka_section: Kafka, tmp_path: Path) -> None:
+    """Posts, files and control write in three threads: none of them uses another's writer, and all of it is stored."""
+    path, port = tmp_path / "events.jsonl", server_port()
+    path.write_bytes(b"".join(line(f"f{number}") for number in range(100)))
+    config = Config(
+        roles=("ingest", "control"),
+        kafka=kafka_section,
+        sources=(
+            Source(name="file", kind="file", path=path),
+            Source(name="http", kind="http", listen=f"127.0.0.1:{port}"),
+        ),
+        deployments=(Deployment(name="pair", model="spread", hosts=("h1", "h2")),),
+    )
+    roles = roles_of(tmp_path / "data", config)
+    roles.start()
+    try:
+        url = f"http://127.0.0.1:{port}/v1/events"
+        with httpx2.Client(trust_env=False, timeout=60.0) as client:
+            body = b"".join(line(f"p{number}") for number in range(100))
+            answer = client.post(url, content=body, headers={"content-type": "application/x-ndjson"})
+        assert answer.status_code == 202
+        wait_for("the deployment", lambda: all_of(kafka, kafka_section.topics.facts))
+        wait_for("the file", lambda: len(usages_of(kafka, kafka_section)) == 200)
+        assert roles.troubles() == []
+    finally:
+        roles.stop()
+    stored = {request_id for request_id, _, _ in usages_of(kafka, kafka_section)}
+    assert stored == {f"{kind}{number}" for kind in "fp" for number in range(100)}
