@@ -28,6 +28,7 @@ MOST_LISTED: Final = 1_000
 FULL_RETRY_SECONDS: Final = 1
 UNAVAILABLE_RETRY_SECONDS: Final = 5
 _WORKERS: Final = 8
+_NEVER: Final = "the log takes no record with it; whoever runs wattribute finds the reason among its dead letters"
 _NO_LIMITS: Final = Limits()
 _encoder: Final = msgspec.json.Encoder()
 
@@ -115,15 +116,17 @@ class Receiver:
         except Rejected as verdict:
             self._hand_on([], [self._letter(verdict, body)])
             return Answer(rejected_count=1, rejected=[Refusal(None, verdict.reason, verdict.detail)])
-        events, refusals, letters = [], [], []
+        events, indexes, refusals, letters = [], [], [], []
         for index, raw in enumerate(raws):
             try:
                 events.append(self._event(raw))
+                indexes.append(index)
             except Rejected as verdict:
                 letters.append(self._letter(verdict, raw))
                 refusals.append(Refusal(index, verdict.reason, verdict.detail))
-        self._hand_on(events, letters)
-        return Answer(accepted=len(events), rejected_count=len(refusals), rejected=refusals[:MOST_LISTED])
+        never = [Refusal(indexes[each], "refused", _NEVER) for each in self._hand_on(events, letters)]
+        refusals = sorted([*refusals, *never], key=lambda refusal: refusal.index or 0)
+        return Answer(accepted=len(events) - len(never), rejected_count=len(refusals), rejected=refusals[:MOST_LISTED])
 
     def _event(self, raw: bytes) -> RequestEvent:
         if len(raw) > self._limits.event_bytes:
@@ -136,11 +139,12 @@ class Receiver:
         """Its position is its content: the same bytes posted again are counted once."""
         return rejected_input(verdict, source=self._source, position=sha256(raw).hexdigest()[:32], raw=raw)
 
-    def _hand_on(self, events: Sequence[RequestEvent], letters: Sequence[RejectedInput]) -> None:
+    def _hand_on(self, events: Sequence[RequestEvent], letters: Sequence[RejectedInput]) -> Sequence[int]:
+        """Those that can never be stored, by index."""
         if not events and not letters:
-            return
+            return ()
         try:
-            self._sink.accept(events, letters)
+            return self._sink.accept(events, letters)
         except SinkFull as error:
             raise Refused(429, "too_many_posts", str(error), FULL_RETRY_SECONDS) from error
         except RetryLater as error:

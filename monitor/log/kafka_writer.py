@@ -74,26 +74,27 @@ class KafkaWriter:
         """Records that had to be given to a second producer."""
         return self._sender.sent_again
 
-    def append(self, records: Sequence[Append], now: UnixSeconds, *, partition: int | None = None) -> None:
+    def append(self, records: Sequence[Append], now: UnixSeconds, *, partition: int | None = None) -> Sequence[Append]:
         """Stores them, in order per key, and returns once all replicas in sync have them; no records at once.
 
-        `partition` is for what speaks for a partition and not for a host: its ticks.
+        Returns those that the brokers refused. `partition` is for what speaks for a partition and not for a host: its
+        ticks.
         """
         if not records:
-            return
+            return ()
         with self._used():
             self._send(records, now, partition)
-            self._flush(now, ACK_SECONDS)
+            return self._flush(now, ACK_SECONDS)
 
     def send(self, records: Sequence[Append], now: UnixSeconds, *, partition: int | None = None) -> None:
         """Gives them on without waiting, as long as not too much waits; `flush` tells whether they are stored."""
         with self._used():
             self._send(records, now, partition)
 
-    def flush(self, now: UnixSeconds, timeout_seconds: float = ACK_SECONDS) -> None:
-        """Returns once everything that was sent is acknowledged."""
+    def flush(self, now: UnixSeconds, timeout_seconds: float = ACK_SECONDS) -> Sequence[Append]:
+        """Returns once everything that was sent is acknowledged: what of it the brokers refused."""
         with self._used():
-            self._flush(now, timeout_seconds)
+            return self._flush(now, timeout_seconds)
 
     def send_to(self, topic: str, key: str, schema: str, body: bytes, stamp: UnixSeconds) -> None:
         """A record of a topic of the house that is no stream, without waiting; `stamp` counts as with `send`."""
@@ -153,6 +154,7 @@ class KafkaWriter:
             headers=((SCHEMA_HEADER, record.schema.encode()),),
             partition=_FACTS_PARTITION if record.stream == "facts" else partition,
             timestamp_ms=round(stamp * 1_000) if self._kafka.clock == "records" else None,
+            append=record,
         )
 
     def _send_letters(self, letters: Sequence[DeadLetter], bodies: Sequence[bytes]) -> None:
@@ -177,16 +179,17 @@ class KafkaWriter:
                 )
             )
 
-    def _flush(self, now: UnixSeconds, timeout_seconds: float) -> None:
+    def _flush(self, now: UnixSeconds, timeout_seconds: float) -> Sequence[Append]:
         refused = self._sender.flush(timeout_seconds)
         if not refused:
-            return
+            return ()
         self.refused += len(refused)
         logger.error("records refused by Kafka", count=len(refused), topic=refused[0].record.topic, why=refused[0].why)
         letters = [_letter(each, now) for each in refused if each.record.topic != self._kafka.topics.dead_letters]
         self._send_letters(letters, [])
         for each in self._sender.flush(timeout_seconds):
             logger.error("a dead letter is refused by Kafka too; it is only in this line", why=each.why)
+        return [each.record.append for each in refused if each.record.append is not None]
 
 
 def _letter(refused: Refused, now: UnixSeconds) -> DeadLetter:

@@ -126,8 +126,8 @@ class _SourceSink:
         check_not_future(event, self._clock.now())
         self._placed(event)
 
-    def accept(self, events: Sequence[RequestEvent], rejected: Sequence[RejectedInput]) -> None:
-        """Returns once they are in the log; raises RetryLater."""
+    def accept(self, events: Sequence[RequestEvent], rejected: Sequence[RejectedInput]) -> Sequence[int]:
+        """Returns once they are in the log, but for those that it refused for good; raises RetryLater."""
         now = self._clock.now()
         letters = [
             DeadLetter(
@@ -140,10 +140,12 @@ class _SourceSink:
             )
             for bad in rejected
         ]
-        self._appends.store([usage for event in events for usage in self._placed(event)], letters)
-        self._counts.took(self._name, len(events), letters, self._clock.now())
+        refused = self._appends.store([self._placed(event) for event in events], letters)
+        accepted = len(events) - len(refused)
+        self._counts.took(self._name, accepted, letters, self._clock.now(), refused=len(refused))
         if letters:
             logger.warning("events rejected", source=self._name, count=len(letters), first=letters[0].reason)
+        return refused
 
     def _placed(self, event: RequestEvent) -> Sequence[Usage]:
         return self._placer.place(event, trust_team=self._trust_team)

@@ -44,14 +44,14 @@ class CountingLog(SqliteLog):
         self.gate = threading.Event()
         self.gate.set()
 
-    def append(self, records: Sequence[Append], now: float) -> None:
+    def append(self, records: Sequence[Append], now: float) -> Sequence[Append]:
         """As the real one."""
         self.waiting += 1
         assert self.gate.wait(10.0)
         if self.broken:
             raise LogUnavailable("log.db: cannot write the log: disk full; free space on its disk")
         self.appends += bool(records)
-        super().append(records, now)
+        return super().append(records, now)
 
 
 @pytest.fixture
