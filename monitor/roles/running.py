@@ -17,13 +17,16 @@ if TYPE_CHECKING:  # numpy comes with it: role collect alone does without
 
 STALLED_SECONDS: Final = {
     "collect": 45.0,
-    "ingest": 45.0,
+    "ingest": 180.0,
     "ship": 120.0,
     "servers": 120.0,
     "control": 120.0,
     "aggregate": 600.0,
 }
-"""So long may a role's loop not come round before the process counts as stuck; accounting a backlog takes long."""
+"""So long may a role's loop not come round before the process counts as stuck; accounting a backlog takes long.
+
+Longer than the brokers may take for all that a step asks of them: an outage is waited for, and ends no process.
+"""
 STOP_SECONDS: Final = 5.0
 
 

@@ -14,7 +14,12 @@ from collectors.clock import SystemClock
 from monitor.config.input_sections import Deployment, Source
 from monitor.config.output_sections import Kafka
 from monitor.config.sections import Config
+from monitor.log import kafka_facts
+from monitor.log.kafka_producer import ACK_SECONDS
+from monitor.roles import topic_reader
 from monitor.roles.fleet import FleetHouse, FleetRoles
+from monitor.roles.loop import RETRY_SECONDS
+from monitor.roles.running import STALLED_SECONDS
 from monitor.selfmetrics import DaemonSnapshot
 
 T = 1_712_043_380.0
@@ -69,3 +74,41 @@ def test_every_role_writes_for_itself(kafka: KafkaServer, kafka_section: Kafka, 
         roles.stop()
     stored = {request_id for request_id, _, _ in usages_of(kafka, kafka_section)}
     assert stored == {f"{kind}{number}" for kind in "fp" for number in range(100)}
+
+
+def test_an_outage_of_the_brokers_ends_no_process() -> None:
+    """A step that asks the brokers for all it can, each time nearly in vain, comes round before it counts as stuck."""
+    facts, answer = kafka_facts.PATIENCE_SECONDS, topic_reader.ANSWER_MS / 1_000
+    longest = {
+        "ingest": 2 * (facts + ACK_SECONDS + 2 * answer),  # the join's half of the step, and that of the topics
+        "ship": 2 * ACK_SECONDS,
+        "control": facts + ACK_SECONDS,
+    }
+    assert {name: seconds for name, seconds in longest.items() if seconds + RETRY_SECONDS > STALLED_SECONDS[name]} == {}
+
+
+def test_posts_without_brokers(tmp_path: Path) -> None:
+    """Senders are told 503 and when to come again; the process runs, and says what it waits for."""
+    path, port = tmp_path / "events.jsonl", server_port()
+    path.write_bytes(line("f"))
+    config = Config(
+        roles=("ingest",),
+        kafka=Kafka(bootstrap_servers=("127.0.0.1:9",)),
+        sources=(
+            Source(name="file", kind="file", path=path),
+            Source(name="http", kind="http", listen=f"127.0.0.1:{port}"),
+        ),
+    )
+    roles = roles_of(tmp_path / "data", config)
+    roles.start()
+    try:
+        url = f"http://127.0.0.1:{port}/v1/events"
+        with httpx2.Client(trust_env=False, timeout=60.0) as client:
+            answers = [client.post(url, content=line("p"), headers={"content-type": "application/x-ndjson"})]
+            wait_for("the file's turn", roles.waits)
+            answers.append(client.post(url, content=line("p"), headers={"content-type": "application/x-ndjson"}))
+        assert [(each.status_code, each.headers["retry-after"]) for each in answers] == [(503, "5")] * 2
+        assert "127.0.0.1:9" in roles.waits()["ingest"]
+        assert roles.troubles() == []
+    finally:
+        roles.stop()
