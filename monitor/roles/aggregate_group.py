@@ -128,6 +128,11 @@ class GroupAggregate:
             told.append(self.member.waits_for)
         return "; ".join(told)
 
+    @property
+    def refused_records(self) -> int:
+        """Ticks, dead letters and energies of requests that Kafka will never take, since the start."""
+        return self._writer.refused
+
     def lag(self) -> int | None:
         """Records in Kafka that were not fetched yet when it last came round; None while nobody knows. Any thread's."""
         return self._lag

@@ -5,7 +5,7 @@ topics, http, files --> ingest ------------------> Kafka --> aggregate --> store
 [[deployments]] --> control --------------------/
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
@@ -25,6 +25,7 @@ from monitor.roles.running import STOP_SECONDS, ClosedAtStop, RunningRoles
 from monitor.roles.shipper import Shipper
 from monitor.roles.sourced import Sourced
 from monitor.selfmetrics import DaemonSnapshot, SourceSnapshot
+from monitor.store.quarantine import Quarantine
 
 if TYPE_CHECKING:  # numpy and the store's client come with it: role collect alone does without
     from monitor.roles.aggregate_group import GroupAggregate
@@ -64,6 +65,8 @@ class FleetRoles(RunningRoles):
         super().__init__(config, host=host, clock=clock)
         self._house, self._snapshot = house, snapshot
         self._group: GroupAggregate | None = None
+        self._quarantine: Quarantine | None = None
+        self._writers: list[KafkaWriter] = []
         if self._has("aggregate"):
             self._add_aggregate()
         if self._has("control"):
@@ -87,6 +90,14 @@ class FleetRoles(RunningRoles):
     def lag(self) -> int | None:
         return None if self._group is None else self._group.lag()
 
+    def refused_records(self) -> int | None:
+        counts = [writer.refused for writer in self._writers]
+        counts += [self._group.refused_records] if self._group is not None else []
+        return sum(counts) if counts else None
+
+    def refused_rows(self) -> Mapping[str, int] | None:
+        return None if self._quarantine is None else self._quarantine.all_counts
+
     def waits(self) -> dict[str, str]:
         """What each role waits for; of role aggregate also the partitions that it cannot account."""
         found = super().waits()
@@ -98,7 +109,9 @@ class FleetRoles(RunningRoles):
         from monitor.roles.aggregate_group import GroupAggregate
         from monitor.store.open import open_store
 
-        store = open_store(self.config, self._house.store_path)
+        if self.config.store.kind == "influxdb":
+            self._quarantine = Quarantine()
+        store = open_store(self.config, self._house.store_path, quarantine=self._quarantine)
         told: list[Loop] = []
         aggregate = GroupAggregate(
             self.config, store, clock=self._clock, waiting=lambda why: told[0].say(why) if told else None
@@ -171,6 +184,7 @@ class FleetRoles(RunningRoles):
     def _writer(self) -> KafkaWriter:
         """A writer into Kafka for one thread, closed when the roles that are added after it have stopped."""
         writer = KafkaWriter(self.config.kafka)
+        self._writers.append(writer)
         self._parts.append(ClosedAtStop(writer.close))
         return writer
 

@@ -5,7 +5,7 @@ files, http --> ingest --> log --> aggregate --> store --> query
              jobs --------/
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from collectors.clock import Clock
@@ -58,6 +58,10 @@ class LiveRoles(RunningRoles):
     def log_time(self) -> UnixSeconds | None:
         """How far the log is."""
         return self._house.log.log_time()
+
+    def refused_rows(self) -> Mapping[str, int] | None:
+        writes_there = self.config.store.kind == "influxdb" and self.aggregate is not None
+        return self._house.quarantine.all_counts if writes_there else None
 
     def _add_accounting(self) -> None:
         from monitor.roles.aggregate import AggregateRole

@@ -1,6 +1,6 @@
 """What the roles of one process have in common: parts that are started in order and stopped in the opposite one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final, Protocol
 
 from collectors.clock import Clock, monotonic
@@ -134,6 +134,14 @@ class RunningRoles:
 
     def lag(self) -> int | None:
         """Records of these that wait in Kafka; None where nobody knows."""
+        return None
+
+    def refused_records(self) -> int | None:
+        """Records that Kafka will never take, since these roles began; None where they write none there."""
+        return None
+
+    def refused_rows(self) -> Mapping[str, int] | None:
+        """Rows that InfluxDB will never take, since it was opened, by reason; None where they write none there."""
         return None
 
     def missing(self) -> list[str]:

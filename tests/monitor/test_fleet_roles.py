@@ -11,8 +11,9 @@ from servers.kafka import KafkaServer
 from servers.server_process import server_port
 
 from collectors.clock import SystemClock
+from monitor.config.books_sections import Store
 from monitor.config.input_sections import Deployment, Source
-from monitor.config.output_sections import Kafka
+from monitor.config.output_sections import InfluxDb, Kafka
 from monitor.config.sections import Config
 from monitor.log import kafka_facts
 from monitor.log.kafka_producer import ACK_SECONDS
@@ -70,6 +71,7 @@ def test_every_role_writes_for_itself(kafka: KafkaServer, kafka_section: Kafka, 
         wait_for("the deployment", lambda: all_of(kafka, kafka_section.topics.facts))
         wait_for("the file", lambda: len(usages_of(kafka, kafka_section)) == 200)
         assert roles.troubles() == []
+        assert (roles.refused_records(), roles.refused_rows()) == (0, None)
     finally:
         roles.stop()
     stored = {request_id for request_id, _, _ in usages_of(kafka, kafka_section)}
@@ -110,5 +112,28 @@ def test_posts_without_brokers(tmp_path: Path) -> None:
         assert [(each.status_code, each.headers["retry-after"]) for each in answers] == [(503, "5")] * 2
         assert "127.0.0.1:9" in roles.waits()["ingest"]
         assert roles.troubles() == []
+    finally:
+        roles.stop()
+
+
+def test_what_is_refused_for_good_is_counted(kafka: KafkaServer, kafka_section: Kafka, tmp_path: Path) -> None:
+    """Records over all writers of the process; rows, where it writes into InfluxDB."""
+    small = kafka.create_topic(f"{kafka_section.group}.small", 1, max_message_bytes=100)
+    topics = msgspec.structs.replace(kafka_section.topics, usage=small)
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(line("f"))
+    config = Config(
+        roles=("ingest", "aggregate"),
+        kafka=msgspec.structs.replace(kafka_section, topics=topics),
+        sources=(Source(name="file", kind="file", path=path),),
+        store=Store(kind="influxdb"),
+        influxdb=InfluxDb(url="http://127.0.0.1:9"),
+    )
+    roles = roles_of(tmp_path / "data", config)
+    assert (roles.refused_records(), roles.refused_rows()) == (0, {"beyond retention": 0, "refused": 0})
+    roles.start()
+    try:
+        wait_for("the refusal", roles.refused_records)
+        assert roles.refused_records() == 1
     finally:
         roles.stop()
