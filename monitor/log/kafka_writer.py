@@ -24,12 +24,13 @@ SCHEMA_HEADER: Final = "schema"
 LETTER_SCHEMA: Final = "dead-letter.v1"
 _FACTS_PARTITION: Final = 0
 _CLOSE_SECONDS: Final = 2.0
+_SHOWN_CHARACTERS: Final = 300
 
 logger = structlog.get_logger()
 
 
 class LetterRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A dead letter as JSON in its topic. `body` is base64, and there only with [kafka] dead_letter_bodies."""
+    """A dead letter as JSON in its topic. `body` is base64, there with [kafka] dead_letter_bodies alone, if it fits."""
 
     source: str
     position: str
@@ -160,36 +161,49 @@ class KafkaWriter:
     def _send_letters(self, letters: Sequence[DeadLetter], bodies: Sequence[bytes]) -> None:
         for index, letter in enumerate(letters):
             kept = self._kafka.dead_letter_bodies and index < len(bodies)
-            wire = LetterRecord(
-                source=letter.source,
-                position=letter.position,
-                reason=letter.reason,
-                detail=letter.detail,
-                sha256=letter.sha256,
-                at=letter.at,
-                body=base64.b64encode(bodies[index]).decode() if kept else None,
+            body = base64.b64encode(bodies[index]).decode() if kept else None
+            self._send_letter(LetterRecord(**msgspec.structs.asdict(letter), body=body))
+
+    def _send_letter(self, letter: LetterRecord) -> None:
+        self._sender.send(
+            Outgoing(
+                topic=self._kafka.topics.dead_letters,
+                key=letter.source.encode(),
+                value=msgspec.json.encode(letter),
+                headers=((SCHEMA_HEADER, LETTER_SCHEMA.encode()),),
+                timestamp_ms=round(letter.at * 1_000) if self._kafka.clock == "records" else None,
             )
-            self._sender.send(
-                Outgoing(
-                    topic=self._kafka.topics.dead_letters,
-                    key=letter.source.encode(),
-                    value=msgspec.json.encode(wire),
-                    headers=((SCHEMA_HEADER, LETTER_SCHEMA.encode()),),
-                    timestamp_ms=round(letter.at * 1_000) if self._kafka.clock == "records" else None,
-                )
-            )
+        )
 
     def _flush(self, now: UnixSeconds, timeout_seconds: float) -> Sequence[Append]:
         refused = self._sender.flush(timeout_seconds)
         if not refused:
             return ()
-        self.refused += len(refused)
         logger.error("records refused by Kafka", count=len(refused), topic=refused[0].record.topic, why=refused[0].why)
-        letters = [_letter(each, now) for each in refused if each.record.topic != self._kafka.topics.dead_letters]
-        self._send_letters(letters, [])
-        for each in self._sender.flush(timeout_seconds):
-            logger.error("a dead letter is refused by Kafka too; it is only in this line", why=each.why)
+        letters = [self._letter_of(each, now) for each in refused]
+        for letter in filter(None, letters):
+            self._send_letter(letter)
+        lost = [each for each, letter in zip(refused, letters, strict=True) if letter is None]
+        for each in [*lost, *self._sender.flush(timeout_seconds)]:
+            logger.error("a dead letter is refused by Kafka too; it is only in this line", **_told(each))
+        self.refused += sum(each.record.topic != self._kafka.topics.dead_letters for each in refused) + len(lost)
         return [each.record.append for each in refused if each.record.append is not None]
+
+    def _letter_of(self, refused: Refused, now: UnixSeconds) -> LetterRecord | None:
+        """What is written instead: of a dead letter the same without its body, None where it had none."""
+        if refused.record.topic != self._kafka.topics.dead_letters:
+            return LetterRecord(**msgspec.structs.asdict(_letter(refused, now)))
+        letter = msgspec.json.decode(refused.record.value, type=LetterRecord)
+        if letter.body is None:
+            return None
+        told = f"its body of {len(base64.b64decode(letter.body))} bytes is not kept: {refused.why[:_SHOWN_CHARACTERS]}"
+        return msgspec.structs.replace(letter, body=None, detail="; ".join(filter(None, [letter.detail, told])))
+
+
+def _told(refused: Refused) -> dict[str, str]:
+    letter = msgspec.json.decode(refused.record.value, type=LetterRecord)
+    place = {"source": letter.source, "position": letter.position, "sha256": letter.sha256}
+    return place | {"reason": letter.reason, "detail": letter.detail[:_SHOWN_CHARACTERS], "why": refused.why}
 
 
 def _letter(refused: Refused, now: UnixSeconds) -> DeadLetter:
@@ -200,7 +214,7 @@ def _letter(refused: Refused, now: UnixSeconds) -> DeadLetter:
         source=record.topic,
         position=f"{record.key.decode(errors='replace')}/{digest[:16]}",
         reason="refused",
-        detail=f"{refused.why[:300]}; {len(record.value)} bytes",
+        detail=f"{refused.why[:_SHOWN_CHARACTERS]}; {len(record.value)} bytes",
         sha256=digest,
         at=now,
     )

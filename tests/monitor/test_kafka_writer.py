@@ -7,6 +7,7 @@ from hashlib import sha256
 
 import msgspec
 import pytest
+import structlog
 from daemon_process import wait_for
 from kafka_house import all_of, kafka_house
 from servers.kafka import KafkaServer
@@ -114,6 +115,31 @@ def test_dead_letters(kafka: KafkaServer, house: Kafka) -> None:
     plain, whole = (msgspec.json.decode(record.value) for record in all_of(kafka, house.topics.dead_letters))
     assert plain == msgspec.to_builtins(LETTER)
     assert whole == plain | {"body": base64.b64encode(b"{prompt").decode()}
+
+
+def test_a_body_too_large_to_be_kept(kafka: KafkaServer, house: Kafka) -> None:
+    """Its letter is kept without it, with reason and digest, and says so; those around it have their bodies."""
+    writer = KafkaWriter(msgspec.structs.replace(house, dead_letter_bodies=True))
+    letters = [msgspec.structs.replace(LETTER, position=f"3/{number}") for number in range(3)]
+    writer.reject(letters, [b"{one", b"x" * 800_000, b"{three"])
+    writer.close()
+    first, third, second = (msgspec.json.decode(record.value) for record in all_of(kafka, house.topics.dead_letters))
+    assert [base64.b64decode(each["body"]) for each in (first, third)] == [b"{one", b"{three"]
+    detail = second.pop("detail")
+    assert detail.startswith("no JSON; its body of 800000 bytes is not kept: MessageSizeTooLarge")
+    assert second == {name: value for name, value in msgspec.to_builtins(letters[1]).items() if name != "detail"}
+    assert writer.refused == 0
+
+
+def test_a_letter_that_no_broker_takes(house: Kafka) -> None:
+    """Then it stands in the log of the daemon, whole, and is counted; nothing waits for it."""
+    writer = KafkaWriter(house)
+    with structlog.testing.capture_logs() as told:
+        writer.reject([msgspec.structs.replace(LETTER, detail="x" * 2_000_000)])
+    writer.close()
+    (line,) = [each for each in told if "only in this line" in each["event"]]
+    assert (line["source"], line["position"], line["sha256"]) == ("gateway", "3/17", "ab")
+    assert writer.refused == 1
 
 
 def test_one_threads_failure_is_not_anothers_loss(kafka: KafkaServer, house: Kafka) -> None:
