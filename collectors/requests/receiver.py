@@ -52,8 +52,8 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
 class Receiver:
     """The ASGI app of one source. An event is answered for once the sink has stored it, and not before.
 
-    `check` raises Rejected for an event that is well-formed and yet of no use here. `refused` counts posts that were
-    not looked into, by reason.
+    `check` raises Rejected for an event that is well-formed and yet of no use here, RetryLater where that cannot be
+    told now. `refused` counts posts that were not taken, by reason.
     """
 
     def __init__(
@@ -132,7 +132,10 @@ class Receiver:
         if len(raw) > self._limits.event_bytes:
             raise Rejected("too_large", f"{len(raw)} bytes; an event has at most {self._limits.event_bytes}")
         event = decode_event(raw, namespace=self._namespace, source=self._source, allowed_labels=self._allowed_labels)
-        self._check(event)
+        try:
+            self._check(event)
+        except RetryLater as error:
+            raise _not_stored(error) from error
         return event
 
     def _letter(self, verdict: Rejected, raw: bytes) -> RejectedInput:
@@ -148,7 +151,7 @@ class Receiver:
         except SinkFull as error:
             raise Refused(429, "too_many_posts", str(error), FULL_RETRY_SECONDS) from error
         except RetryLater as error:
-            raise Refused(503, "not_stored", str(error), UNAVAILABLE_RETRY_SECONDS) from error
+            raise _not_stored(error) from error
 
     def _refusal(self, refused: Refused) -> Response:
         self.refused[refused.reason] += 1
@@ -162,6 +165,10 @@ class Receiver:
         reason = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "refused")
         content = {"accepted": 0, "error": reason, "detail": "events are sent with POST /v1/events"}
         return _json(error.status_code, content, dict(error.headers or {}))
+
+
+def _not_stored(error: RetryLater) -> Refused:
+    return Refused(503, "not_stored", str(error), UNAVAILABLE_RETRY_SECONDS)
 
 
 def _json(status: int, content: Any, headers: dict[str, str] | None = None) -> Response:

@@ -14,13 +14,16 @@ from collectors.clock import Clock
 from collectors.errors import Broken
 from collectors.units import UnixSeconds
 from monitor.config.sections import Config
+from monitor.log.kafka_facts import KafkaFacts
 from monitor.log.kafka_writer import KafkaWriter
 from monitor.log.sqlite import SqliteLog
 from monitor.roles.collect import CollectRole
+from monitor.roles.control import FactsReader, FreshFacts
 from monitor.roles.embedded import LOG_FILE, STORE_FILE
 from monitor.roles.ingest_kafka import KafkaIngest, source_topics
 from monitor.roles.leader import Leader
 from monitor.roles.loop import Loop
+from monitor.roles.placement import PlacerByFacts
 from monitor.roles.running import STOP_SECONDS, ClosedAtStop, RunningRoles
 from monitor.roles.shipper import Shipper
 from monitor.roles.sourced import Sourced
@@ -146,13 +149,14 @@ class FleetRoles(RunningRoles):
 
     def _add_ingest(self) -> None:
         this_host = self.host if self._has("collect") else ""
-        config, writer = self.config, self._writer()
+        config, writer, facts = self.config, self._writer(), KafkaFacts(self.config.kafka)
+        self._parts.append(ClosedAtStop(facts.close))
         sourced = Sourced(
             config,
             folder=self._house.folder,
             log=writer,
             posts_log=self._writer(),
-            this_host=this_host,
+            placer=PlacerByFacts(FreshFacts(FactsReader(facts)), this_host),
             clock=self._clock,
         )
         topics = KafkaIngest(config, writer, clock=self._clock, this_host=this_host) if source_topics(config) else None

@@ -22,7 +22,7 @@ from monitor.config.sections import Config
 from monitor.core.usage import Usage
 from monitor.log.protocol import DeadLetter, LogUnavailable, LogWriter
 from monitor.roles.ingest_counts import IngestCounts
-from monitor.roles.placement import place_by_config
+from monitor.roles.placement import Placing
 from monitor.roles.usage_batches import append_events
 
 logger = structlog.get_logger()
@@ -34,8 +34,10 @@ class FileIngest:
     A crash in between makes it read some lines twice; their identity makes that harmless.
     """
 
-    def __init__(self, log: LogWriter, config: Config, sources: Sequence[Source], folder: Path, this_host: str) -> None:
-        self._log, self._config, self._placer = log, config, place_by_config(config, this_host)
+    def __init__(
+        self, log: LogWriter, config: Config, sources: Sequence[Source], folder: Path, placer: Placing
+    ) -> None:
+        self._log, self._config, self._placer = log, config, placer
         self._places = folder / "sources"
         self._places.mkdir(exist_ok=True)
         self._kept = {source.name: self._kept_place(source.name) for source in sources}
@@ -73,6 +75,8 @@ class FileIngest:
                 self._missing[source.name] = str(error)
         self._tell_events(source.name, file)
         try:
+            if lines:
+                self._placer.refresh()
             self._take(source, lines, now)
         except LogUnavailable:
             file.rewind()

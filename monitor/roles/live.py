@@ -13,6 +13,7 @@ from collectors.units import UnixSeconds
 from monitor.config.sections import Config
 from monitor.roles.collect import CollectRole
 from monitor.roles.embedded import Embedded
+from monitor.roles.placement import place_by_config
 from monitor.roles.running import RunningRoles
 from monitor.roles.sourced import Sourced
 from monitor.selfmetrics import DaemonSnapshot
@@ -91,7 +92,7 @@ class LiveRoles(RunningRoles):
             folder=house.folder,
             log=house.log,
             posts_log=house.log,
-            this_host=self.host,
+            placer=place_by_config(self.config, self.host),
             clock=self._clock,
         )
         self.sourced = sourced

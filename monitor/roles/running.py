@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # numpy comes with it: role collect alone does without
 
 STALLED_SECONDS: Final = {
     "collect": 45.0,
-    "ingest": 180.0,
+    "ingest": 240.0,
     "ship": 120.0,
     "servers": 120.0,
     "control": 120.0,

@@ -14,6 +14,7 @@ from monitor.log.protocol import LogWriter
 from monitor.roles.ingest import FileIngest
 from monitor.roles.ingest_http import HttpIngest
 from monitor.roles.orders import carry_out_orders
+from monitor.roles.placement import Placing
 from monitor.selfmetrics import SourceSnapshot
 
 PAUSE_SECONDS = 1.0
@@ -33,15 +34,16 @@ class Sourced:
         folder: Path,
         log: LogWriter,
         posts_log: LogWriter,
-        this_host: str,
+        placer: Placing,
         clock: Clock,
     ) -> None:
         self._sources = [source for source in config.sources if source.kind in ("file", "http")]
         files = [source for source in config.sources if source.kind == "file"]
         posts = [source for source in config.sources if source.kind == "http"]
         self._folder, self._log, self._clock = folder, log, clock
-        self.files = FileIngest(log, config, files, folder, this_host)
-        self.http = HttpIngest(posts_log, config, posts, this_host, clock)
+        self._placer = placer
+        self.files = FileIngest(log, config, files, folder, placer)
+        self.http = HttpIngest(posts_log, config, posts, placer, clock)
 
     def start(self) -> None:
         """Opens the receivers; files are read by `step`."""
@@ -74,6 +76,8 @@ class Sourced:
 
     def step(self) -> float:
         """Reads what has come; returns how long to wait before the next."""
+        if self._sources:
+            self._placer.refresh()
         now = self._clock.now()
         carry_out_orders(self._folder, self._log, now)
         return 0.0 if self.files.read(now) else PAUSE_SECONDS

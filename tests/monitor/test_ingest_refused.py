@@ -17,6 +17,7 @@ from collectors.clock import SystemClock
 from monitor.config.input_sections import Source
 from monitor.config.output_sections import Kafka
 from monitor.config.sections import Config
+from monitor.core.facts import Facts
 from monitor.core.usage import Usage
 from monitor.log.kafka_writer import KafkaWriter, LetterRecord
 from monitor.log.protocol import Append, DeadLetter
@@ -24,6 +25,7 @@ from monitor.roles.ingest import FileIngest
 from monitor.roles.ingest_group import GroupedAppends, _Entry
 from monitor.roles.ingest_http import HttpIngest
 from monitor.roles.ingest_kafka import KafkaIngest
+from monitor.roles.placement import Placer
 
 T = 1_712_043_380.0
 MANY = 12_000
@@ -68,7 +70,7 @@ def writer(narrow: Kafka) -> Iterator[KafkaWriter]:
 def file_ingest(writer: KafkaWriter, folder: Path, content: bytes) -> FileIngest:
     path = folder / "events.jsonl"
     path.write_bytes(content)
-    return FileIngest(writer, Config(), [Source(name="s", kind="file", path=path)], folder, "")
+    return FileIngest(writer, Config(), [Source(name="s", kind="file", path=path)], folder, Placer(Facts(())))
 
 
 def post(ingest: HttpIngest, body: bytes) -> httpx2.Response:
@@ -123,7 +125,8 @@ def test_lines_that_the_brokers_never_take(
 
 def test_posts_that_the_brokers_never_take(kafka: KafkaServer, narrow: Kafka, writer: KafkaWriter) -> None:
     """The sender learns which of the events they are, and that it is of no use to send those again."""
-    ingest = HttpIngest(writer, Config(), [Source(name="s", kind="http", listen="127.0.0.1:0")], "", SystemClock())
+    source = Source(name="s", kind="http", listen="127.0.0.1:0")
+    ingest = HttpIngest(writer, Config(), [source], Placer(Facts(())), SystemClock())
     ingest.start()
     try:
         answer = post(ingest, b"no json\n" + line("small", host="gpu-02") + large("large") + line("b", host="gpu-03"))
