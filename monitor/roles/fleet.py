@@ -123,6 +123,7 @@ class FleetRoles(RunningRoles):
         told.append(loop)
         self.aggregate = self._group = aggregate
         self.loops.append(loop)
+        self._parts.append(ClosedAtStop(store.close))
         self._parts.append(_AggregatePart(aggregate, loop))
 
     def _add_control(self) -> None:
@@ -131,6 +132,7 @@ class FleetRoles(RunningRoles):
         leader = Leader(self.config.kafka)
         self._parts.append(leader)
         control = FleetControl(self.config, self._writer(), leader, clock=self._clock)
+        self._parts.append(ClosedAtStop(control.close))
         self._add_loop("control", control.step)
         if self.config.alerts:
             from monitor.roles.alerting import Alerting, AlertingRole

@@ -1,9 +1,11 @@
 """The roles of one process of a fleet beside each other, on a real broker."""
 
+from collections import Counter
 from pathlib import Path
 
 import httpx2
 import msgspec
+import psutil
 import pytest
 from daemon_process import wait_for
 from kafka_house import all_of, kafka_house, usages_of
@@ -210,3 +212,30 @@ def test_old_facts_place_nothing() -> None:
     placer._read_at -= OLD_SECONDS + 1.0
     with pytest.raises(RetryLater, match="send it again"):
         placer.check_age()
+
+
+def test_a_reload_leaves_nothing_open(kafka: KafkaServer, kafka_section: Kafka, tmp_path: Path) -> None:
+    """What roles have opened, files and connections, is closed when they have stopped: a reload makes them anew."""
+    config = Config(
+        roles=("ingest", "control", "aggregate"),
+        kafka=kafka_section,
+        sources=(Source(name="http", kind="http", listen=f"127.0.0.1:{server_port()}"),),
+        deployments=(Deployment(name="pair", model="spread", hosts=("h1", "h2")),),
+    )
+    before = open_things(kafka)
+    roles = roles_of(tmp_path / "data", config)
+    roles.start()
+    try:
+        wait_for("the deployment", lambda: all_of(kafka, kafka_section.topics.facts))
+        assert open_things(kafka) > before
+    finally:
+        roles.stop()
+    wait_for("everything to be closed", lambda: open_things(kafka) <= before)
+
+
+def open_things(kafka: KafkaServer) -> Counter[str]:
+    """Of this process: connections to the broker, and files of stores."""
+    process, port = psutil.Process(), int(kafka.bootstrap.rpartition(":")[2])
+    found = Counter(Path(file.path).name for file in process.open_files() if "store.db" in file.path)
+    found["connections"] = sum(bool(each.raddr) and each.raddr.port == port for each in process.net_connections())
+    return found
