@@ -36,8 +36,11 @@ class Source(Protocol[T_co]):
 class EventSink(Protocol):
     """Where a receiver puts what it was sent. Called by many threads at once."""
 
-    def accept(self, events: "Sequence[RequestEvent]", rejected: "Sequence[RejectedInput]") -> None:
-        """Returns once all of it is stored for good; raises RetryLater (SinkFull) where it is not: send it again."""
+    def accept(self, events: "Sequence[RequestEvent]", rejected: "Sequence[RejectedInput]") -> "Sequence[int]":
+        """Returns once all of it is stored for good; raises RetryLater (SinkFull) where it is not: send it again.
+
+        What is returned are the events, by index, that can never be stored: to send those again is of no use.
+        """
         ...
 
 

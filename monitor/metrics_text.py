@@ -43,6 +43,7 @@ class _Snapshot(Collector):
         yield from _meters(self._snapshot.meters)
         yield from _devices(self._snapshot.meters)
         yield from _sources(self._snapshot)
+        yield from _refused(self._snapshot)
         yield from _alerts(self._snapshot.alerts)
         if self._snapshot.cost is not None:
             yield from _cost(self._snapshot.cost)
@@ -126,6 +127,13 @@ def _sources(snapshot: DaemonSnapshot) -> Iterator[Metric]:
     yield _gauge("source_up", "Whether a source can be read.", ("source",), up)
     yield _counter("events_accepted_total", "Request events that are in the log.", ("source",), accepted)
     yield _counter("events_rejected_total", "Request events not used, by reason.", ("source", "reason"), rejected)
+
+
+def _refused(snapshot: DaemonSnapshot) -> Iterator[Metric]:
+    records = [((), snapshot.refused_records)]
+    rows = [((reason,), count) for reason, count in (snapshot.refused_rows or {}).items()]
+    yield _counter("log_records_refused_total", "Records that Kafka will never take, left out.", (), records)
+    yield _counter("store_rows_refused_total", "Rows that InfluxDB will never take, left out.", ("reason",), rows)
 
 
 def _alerts(alerts: Sequence[AlertSnapshot]) -> Iterator[Metric]:

@@ -163,7 +163,8 @@ class DaemonSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
     `loop_age_seconds` is how long ago, on a clock that never steps, the main loop last came round. `ready` is whether
     a first good sample has passed; `reason` says what is missing while it is not. `config_refused` says why the last
-    reload was not taken, "" where it was.
+    reload was not taken, "" where it was. `refused_records` are those that Kafka, `refused_rows`, by reason, those that
+    InfluxDB will never take from these roles; None where they write none there.
     """
 
     version: str
@@ -181,6 +182,8 @@ class DaemonSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     meters: tuple[MeterSnapshot, ...] = ()
     sources: tuple[SourceSnapshot, ...] = ()
     ledger: LedgerSnapshot | None = None
+    refused_records: int | None = None
+    refused_rows: Mapping[str, int] | None = None
     alerts: tuple[AlertSnapshot, ...] = ()
     cost: AgentCost | None = None
 

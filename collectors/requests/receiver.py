@@ -28,6 +28,7 @@ MOST_LISTED: Final = 1_000
 FULL_RETRY_SECONDS: Final = 1
 UNAVAILABLE_RETRY_SECONDS: Final = 5
 _WORKERS: Final = 8
+_NEVER: Final = "the log takes no record with it; whoever runs wattribute finds the reason among its dead letters"
 _NO_LIMITS: Final = Limits()
 _encoder: Final = msgspec.json.Encoder()
 
@@ -51,8 +52,8 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
 class Receiver:
     """The ASGI app of one source. An event is answered for once the sink has stored it, and not before.
 
-    `check` raises Rejected for an event that is well-formed and yet of no use here. `refused` counts posts that were
-    not looked into, by reason.
+    `check` raises Rejected for an event that is well-formed and yet of no use here, RetryLater where that cannot be
+    told now. `refused` counts posts that were not taken, by reason.
     """
 
     def __init__(
@@ -115,36 +116,42 @@ class Receiver:
         except Rejected as verdict:
             self._hand_on([], [self._letter(verdict, body)])
             return Answer(rejected_count=1, rejected=[Refusal(None, verdict.reason, verdict.detail)])
-        events, refusals, letters = [], [], []
+        events, indexes, refusals, letters = [], [], [], []
         for index, raw in enumerate(raws):
             try:
                 events.append(self._event(raw))
+                indexes.append(index)
             except Rejected as verdict:
                 letters.append(self._letter(verdict, raw))
                 refusals.append(Refusal(index, verdict.reason, verdict.detail))
-        self._hand_on(events, letters)
-        return Answer(accepted=len(events), rejected_count=len(refusals), rejected=refusals[:MOST_LISTED])
+        never = [Refusal(indexes[each], "refused", _NEVER) for each in self._hand_on(events, letters)]
+        refusals = sorted([*refusals, *never], key=lambda refusal: refusal.index or 0)
+        return Answer(accepted=len(events) - len(never), rejected_count=len(refusals), rejected=refusals[:MOST_LISTED])
 
     def _event(self, raw: bytes) -> RequestEvent:
         if len(raw) > self._limits.event_bytes:
             raise Rejected("too_large", f"{len(raw)} bytes; an event has at most {self._limits.event_bytes}")
         event = decode_event(raw, namespace=self._namespace, source=self._source, allowed_labels=self._allowed_labels)
-        self._check(event)
+        try:
+            self._check(event)
+        except RetryLater as error:
+            raise _not_stored(error) from error
         return event
 
     def _letter(self, verdict: Rejected, raw: bytes) -> RejectedInput:
         """Its position is its content: the same bytes posted again are counted once."""
         return rejected_input(verdict, source=self._source, position=sha256(raw).hexdigest()[:32], raw=raw)
 
-    def _hand_on(self, events: Sequence[RequestEvent], letters: Sequence[RejectedInput]) -> None:
+    def _hand_on(self, events: Sequence[RequestEvent], letters: Sequence[RejectedInput]) -> Sequence[int]:
+        """Those that can never be stored, by index."""
         if not events and not letters:
-            return
+            return ()
         try:
-            self._sink.accept(events, letters)
+            return self._sink.accept(events, letters)
         except SinkFull as error:
             raise Refused(429, "too_many_posts", str(error), FULL_RETRY_SECONDS) from error
         except RetryLater as error:
-            raise Refused(503, "not_stored", str(error), UNAVAILABLE_RETRY_SECONDS) from error
+            raise _not_stored(error) from error
 
     def _refusal(self, refused: Refused) -> Response:
         self.refused[refused.reason] += 1
@@ -158,6 +165,10 @@ class Receiver:
         reason = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "refused")
         content = {"accepted": 0, "error": reason, "detail": "events are sent with POST /v1/events"}
         return _json(error.status_code, content, dict(error.headers or {}))
+
+
+def _not_stored(error: RetryLater) -> Refused:
+    return Refused(503, "not_stored", str(error), UNAVAILABLE_RETRY_SECONDS)
 
 
 def _json(status: int, content: Any, headers: dict[str, str] | None = None) -> Response:

@@ -3,6 +3,7 @@
 Offsets are Kafka's plus one, so that 0 stands before the first, as in the embedded log.
 """
 
+import threading
 from typing import Any, Final
 
 from kafka import KafkaConsumer, TopicPartition
@@ -18,28 +19,42 @@ from monitor.log.protocol import LogRecord
 PATIENCE_SECONDS: Final = 15.0
 """How long one call may take. Facts are few: thousands in a year."""
 _POLL_MS: Final = 200
+_CLOSE_SECONDS: Final = 2.0
 
 
 class KafkaFacts:
-    """A FactsLog. Connects when it is first asked; one thread at a time. Raises LogUnavailable."""
+    """A FactsLog. Connects when it is first asked; for one thread, any may close it. Raises LogUnavailable."""
 
     def __init__(self, kafka: Kafka) -> None:
         self._settings = client_settings(kafka)
         self._partition = TopicPartition(kafka.topics.facts, 0)
         self._consumer: Any = None
+        self._in_use = threading.Lock()
+        self._closed = False
         self._next = 0
         self._log_time: UnixSeconds = float("-inf")
 
     def facts(self, after: int = 0) -> list[LogRecord]:
         """All records behind that offset, to the end that the topic has now."""
-        try:
-            return self._read(after)
-        except kafka_errors.KafkaError as error:
-            self.close()
-            raise unavailable(self._settings, f"cannot read topic {self._partition.topic}", error) from error
+        with self._in_use:
+            try:
+                return self._read(after)
+            except kafka_errors.KafkaError as error:
+                self._let_go()
+                raise unavailable(self._settings, f"cannot read topic {self._partition.topic}", error) from error
+            finally:
+                if self._closed:
+                    self._let_go()
 
     def close(self) -> None:
-        """Lets go of the connections; the next call begins anew."""
+        """Lets go of the connections, at the latest when the call under way ends."""
+        self._closed = True
+        if self._in_use.acquire(timeout=_CLOSE_SECONDS):
+            self._let_go()
+            self._in_use.release()
+
+    def _let_go(self) -> None:
+        """The next call begins anew."""
         if self._consumer is not None:
             self._consumer.close(timeout_ms=1_000)
             self._consumer = None

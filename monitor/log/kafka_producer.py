@@ -17,7 +17,7 @@ from kafka.producer.future import FutureRecordMetadata
 
 from collectors.clock import monotonic
 from monitor.log.kafka_client import unavailable
-from monitor.log.protocol import LogUnavailable
+from monitor.log.protocol import Append, LogUnavailable
 
 ACK_SECONDS: Final = 30.0
 """How long one flush may take, with everything that is sent again."""
@@ -47,7 +47,10 @@ logger = structlog.get_logger()
 
 
 class Outgoing(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A record on its way. `partition` None: by its key. `timestamp_ms` None: the broker's clock."""
+    """A record on its way. `partition` None: by its key. `timestamp_ms` None: the broker's clock.
+
+    `append` is what it was made of, None of what is no record of a stream.
+    """
 
     topic: str
     key: bytes
@@ -55,6 +58,7 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     headers: tuple[tuple[str, bytes], ...] = ()
     partition: int | None = None
     timestamp_ms: int | None = None
+    append: Append | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -70,7 +74,7 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sender:
-    """Sends without waiting, and waits for all of it in `flush`. One thread at a time; the caller holds a lock.
+    """Sends without waiting, and waits for all of it in `flush`. One thread's.
 
     `settings` are those that every client has (monitor/log/kafka_client.py). After LogUnavailable nothing is kept: the
     caller gives everything since its last flush again.

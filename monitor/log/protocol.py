@@ -97,10 +97,11 @@ class Hole(msgspec.Struct, frozen=True, kw_only=True):
 class LogWriter(Protocol):
     """Where records are appended. Raises LogUnavailable when it takes none."""
 
-    def append(self, records: Sequence[Append], now: UnixSeconds) -> None:
+    def append(self, records: Sequence[Append], now: UnixSeconds) -> Sequence[Append]:
         """Stores them in order; returns once they are durable. In the embedded log: all of them or none.
 
-        A record is stamped max(last stamp, its own stamp or else `now`). ValueError for one that is not finite.
+        What is returned is not stored and never will be: the brokers refused it, and it is a dead letter. A record is
+        stamped max(last stamp, its own stamp or else `now`). ValueError for one that is not finite.
         """
         ...
 

@@ -62,10 +62,10 @@ class SqliteLog:
             self._file.close()
             raise
 
-    def append(self, records: Sequence[Append], now: UnixSeconds) -> None:
-        """Stores all of them or none, in order, in one transaction; returns once they are on disk."""
+    def append(self, records: Sequence[Append], now: UnixSeconds) -> Sequence[Append]:
+        """Stores all of them or none, in order, in one transaction; returns once they are on disk. It refuses none."""
         if not records:
-            return
+            return ()
         with self._file.transaction() as connection:
             rows, last_stamp = [], self._last_stamp
             for record in records:
@@ -74,6 +74,7 @@ class SqliteLog:
             connection.executemany(_INSERT, rows)
             # Still within the lock. If the commit fails, log time is ahead of the log rather than behind it.
             self._last_stamp = last_stamp
+        return ()
 
     def read(self, positions: Mapping[str, int], limit: int) -> list[LogRecord]:
         """The next records of readings and usage at or behind `positions`, in the order of their offsets."""

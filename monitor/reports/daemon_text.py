@@ -89,6 +89,7 @@ def _head(snapshot: DaemonSnapshot) -> list[str]:
         ("config", snapshot.config_file or "built-in defaults"),
         ("data", snapshot.data_directory or "none"),
         *_cost(snapshot),
+        *_refused(snapshot),
     ]
     return [
         printable(f"wattribute {snapshot.version} on {snapshot.host}, pid {snapshot.pid}: {state}"),
@@ -103,6 +104,15 @@ def _cost(snapshot: DaemonSnapshot) -> list[tuple[str, str]]:
         return []
     memory = "" if cost.memory_bytes is None else f", {cost.memory_bytes / 2**20:.0f} MiB"
     return [("cost", f"{100.0 * cost.cpu_seconds / up_seconds:.2f} % of a core since the start{memory}")]
+
+
+def _refused(snapshot: DaemonSnapshot) -> list[tuple[str, str]]:
+    """What was left out for good; nothing of a place where this process writes nothing."""
+    told = [] if snapshot.refused_records is None else [f"{snapshot.refused_records} records by Kafka"]
+    if snapshot.refused_rows is not None:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(snapshot.refused_rows.items()) if count)
+        told.append(f"{sum(snapshot.refused_rows.values())} rows by InfluxDB" + (f" ({kinds})" if kinds else ""))
+    return [("refused", f"for good: {', '.join(told)}")] if told else []
 
 
 def _meters(snapshot: DaemonSnapshot) -> list[str]:

@@ -22,7 +22,6 @@ from collectors.clock import Clock, monotonic
 from collectors.replay import TICK_SECONDS
 from collectors.units import UnixSeconds
 from monitor.config.sections import Config
-from monitor.core.facts import Facts
 from monitor.core.membership import Accounting
 from monitor.core.questions import Missing
 from monitor.garbage import look_seldom
@@ -35,7 +34,7 @@ from monitor.log.kafka_partition import KafkaPartition
 from monitor.log.kafka_topics import check_topics
 from monitor.log.kafka_writer import KafkaWriter
 from monitor.log.protocol import LogUnavailable, Stream
-from monitor.roles.control import FactsReader, TermsChanged, accounting_of, agree_on_terms
+from monitor.roles.control import FactsReader, FreshFacts, TermsChanged, accounting_of, agree_on_terms
 from monitor.roles.known_holes import KnownHoles
 from monitor.roles.request_energy import RequestEnergySink, wants_requests
 from monitor.store.patient import NotOurs, PatientStore
@@ -43,8 +42,6 @@ from monitor.store.protocol import Store
 
 FILL_SECONDS: Final = 0.2
 IDLE_SECONDS: Final = 0.5
-FACTS_SECONDS: Final = 2.0
-"""Facts are in force a minute after they stand in the log, so reading them this often misses none."""
 RETRY_SECONDS: Final = 5.0
 SHOWN_PARTITIONS: Final = 8
 STEP_RECORDS: Final = 500
@@ -69,7 +66,7 @@ class GroupAggregate:
         self._feed, self._spare = KafkaFeed(config.kafka), KafkaFeed(config.kafka)
         self._writer = KafkaWriter(config.kafka)
         self._facts_log = KafkaFacts(config.kafka)
-        self._facts = _FreshFacts(FactsReader(self._facts_log))
+        self._facts = FreshFacts(FactsReader(self._facts_log))
         self._waiting = waiting
         self._stop = threading.Event()
         self._terms: Accounting | None = None
@@ -127,6 +124,11 @@ class GroupAggregate:
         if not self.member.partitions and self.member.waits_for:
             told.append(self.member.waits_for)
         return "; ".join(told)
+
+    @property
+    def refused_records(self) -> int:
+        """Ticks, dead letters and energies of requests that Kafka will never take, since the start."""
+        return self._writer.refused
 
     def lag(self) -> int | None:
         """Records in Kafka that were not fetched yet when it last came round; None while nobody knows. Any thread's."""
@@ -269,25 +271,6 @@ class GroupAggregate:
 
     def _now(self) -> UnixSeconds:
         return self._clock.now()
-
-
-class _FreshFacts:
-    """What is in force, read again every few seconds; all ledgers share one look."""
-
-    def __init__(self, read: FactsReader) -> None:
-        self._read = read
-        self._facts: Facts | None = None
-        self._read_at = float("-inf")
-
-    def expire(self) -> None:
-        """The next look reads them to their end."""
-        self._read_at = float("-inf")
-
-    def __call__(self) -> Facts:
-        if self._facts is None or monotonic() - self._read_at >= FACTS_SECONDS:
-            self._facts = self._read()
-            self._read_at = monotonic()
-        return self._facts
 
 
 @lru_cache(maxsize=65_536)

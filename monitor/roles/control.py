@@ -4,9 +4,11 @@ config, carbon/mixes --> facts stream of the log
 """
 
 from collections.abc import Iterable
+from typing import Final
 
 import structlog
 
+from collectors.clock import monotonic
 from collectors.errors import Rejected
 from collectors.units import UnixSeconds
 from monitor.carbon.mixes import mix_of_zone
@@ -16,6 +18,8 @@ from monitor.core.membership import Accounting
 from monitor.log.codec import Decoder, accounting_record, intensity_record
 from monitor.log.protocol import FactsLog, Log, LogRecord, LogUnavailable, LogWriter
 
+FACTS_SECONDS: Final = 2.0
+"""Facts are in force a minute after they stand in the log, so reading them this often misses none."""
 logger = structlog.get_logger()
 
 
@@ -44,6 +48,25 @@ class FactsReader:
             self._known.append((record.stamp, self._decoder.decode(record)))
         except Rejected as rejected:  # a newer version's, or a stranger's: what we know is in force all the same
             logger.error("a fact is passed by", offset=record.offset, key=record.key, why=str(rejected))
+
+
+class FreshFacts:
+    """What is in force, read again every few seconds; whoever shares it shares one look. One thread's."""
+
+    def __init__(self, read: FactsReader) -> None:
+        self._read = read
+        self._facts: Facts | None = None
+        self._read_at = float("-inf")
+
+    def expire(self) -> None:
+        """The next look reads them to their end."""
+        self._read_at = float("-inf")
+
+    def __call__(self) -> Facts:
+        if self._facts is None or monotonic() - self._read_at >= FACTS_SECONDS:
+            self._facts = self._read()
+            self._read_at = monotonic()
+        return self._facts
 
 
 class TermsChanged(Exception):

@@ -13,6 +13,7 @@ from monitor.log.sqlite import SqliteLog
 from monitor.query import Query
 from monitor.store.open import open_store
 from monitor.store.protocol import Store
+from monitor.store.quarantine import Quarantine
 
 LOG_FILE: Final = "log.db"
 STORE_FILE: Final = "store.db"
@@ -30,7 +31,8 @@ class Embedded:
         self.folder = folder
         self.store_path = folder / STORE_FILE
         self.log = SqliteLog(folder / LOG_FILE)
-        self.store: Store = open_store(config, self.store_path)
+        self.quarantine = Quarantine()
+        self.store: Store = open_store(config, self.store_path, quarantine=self.quarantine)
 
     def __enter__(self) -> Self:
         return self

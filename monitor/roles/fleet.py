@@ -5,7 +5,7 @@ topics, http, files --> ingest ------------------> Kafka --> aggregate --> store
 [[deployments]] --> control --------------------/
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -16,17 +16,21 @@ from collectors.clock import Clock
 from collectors.errors import Broken
 from collectors.units import UnixSeconds
 from monitor.config.sections import Config
+from monitor.log.kafka_facts import KafkaFacts
 from monitor.log.kafka_writer import KafkaWriter
 from monitor.log.sqlite import SqliteLog
 from monitor.roles.collect import CollectRole
+from monitor.roles.control import FactsReader, FreshFacts
 from monitor.roles.embedded import LOG_FILE, STORE_FILE
 from monitor.roles.ingest_kafka import KafkaIngest, source_topics
 from monitor.roles.leader import Leader
 from monitor.roles.loop import Loop
-from monitor.roles.running import STOP_SECONDS, RunningRoles
+from monitor.roles.placement import PlacerByFacts
+from monitor.roles.running import STOP_SECONDS, ClosedAtStop, RunningRoles
 from monitor.roles.shipper import Shipper
 from monitor.roles.sourced import Sourced
 from monitor.selfmetrics import DaemonSnapshot, SourceSnapshot
+from monitor.store.quarantine import Quarantine
 
 if TYPE_CHECKING:  # numpy and the store's client come with it: role collect alone does without
     from monitor.roles.aggregate_group import GroupAggregate
@@ -35,13 +39,12 @@ logger = structlog.get_logger()
 
 
 class FleetHouse:
-    """A process's own folder, and the writer into Kafka that its roles share; the host's log where it meters."""
+    """A process's own folder, and the host's log where it meters."""
 
     def __init__(self, folder: Path, config: Config) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.config, self.folder = config, folder
         self.host_log = SqliteLog(folder / LOG_FILE) if "collect" in config.roles else None
-        self.log = KafkaWriter(config.kafka)
         self.store_path = folder / STORE_FILE
 
     def begin(self, config: Config, *, host: str, clock: Clock, snapshot: Callable[[], DaemonSnapshot]) -> "FleetRoles":
@@ -54,7 +57,6 @@ class FleetHouse:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.log.close()
         if self.host_log is not None:
             self.host_log.close()
 
@@ -68,6 +70,8 @@ class FleetRoles(RunningRoles):
         super().__init__(config, host=host, clock=clock)
         self._house, self._snapshot = house, snapshot
         self._group: GroupAggregate | None = None
+        self._quarantine: Quarantine | None = None
+        self._writers: list[KafkaWriter] = []
         if self._has("aggregate"):
             self._add_aggregate()
         if self._has("control"):
@@ -91,6 +95,14 @@ class FleetRoles(RunningRoles):
     def lag(self) -> int | None:
         return None if self._group is None else self._group.lag()
 
+    def refused_records(self) -> int | None:
+        counts = [writer.refused for writer in self._writers]
+        counts += [self._group.refused_records] if self._group is not None else []
+        return sum(counts) if counts else None
+
+    def refused_rows(self) -> Mapping[str, int] | None:
+        return None if self._quarantine is None else self._quarantine.all_counts
+
     def waits(self) -> dict[str, str]:
         """What each role waits for; of role aggregate also the partitions that it cannot account."""
         found = super().waits()
@@ -102,7 +114,9 @@ class FleetRoles(RunningRoles):
         from monitor.roles.aggregate_group import GroupAggregate
         from monitor.store.open import open_store
 
-        store = open_store(self.config, self._house.store_path)
+        if self.config.store.kind == "influxdb":
+            self._quarantine = Quarantine()
+        store = open_store(self.config, self._house.store_path, quarantine=self._quarantine)
         told: list[Loop] = []
         aggregate = GroupAggregate(
             self.config, store, clock=self._clock, waiting=lambda why: told[0].say(why) if told else None
@@ -111,6 +125,7 @@ class FleetRoles(RunningRoles):
         told.append(loop)
         self.aggregate = self._group = aggregate
         self.loops.append(loop)
+        self._parts.append(ClosedAtStop(store.close))
         self._parts.append(_AggregatePart(aggregate, loop))
 
     def _add_control(self) -> None:
@@ -118,7 +133,8 @@ class FleetRoles(RunningRoles):
 
         leader = Leader(self.config.kafka)
         self._parts.append(leader)
-        control = FleetControl(self.config, self._house.log, leader, clock=self._clock)
+        control = FleetControl(self.config, self._writer(), leader, clock=self._clock)
+        self._parts.append(ClosedAtStop(control.close))
         self._add_loop("control", control.step)
         if self.config.alerts:
             from monitor.roles.alerting import Alerting, AlertingRole
@@ -137,12 +153,17 @@ class FleetRoles(RunningRoles):
 
     def _add_ingest(self) -> None:
         this_host = self.host if self._has("collect") else ""
-        sourced = Sourced(self._house, self.config, host=this_host, clock=self._clock)
-        topics = (
-            KafkaIngest(self.config, self._house.log, clock=self._clock, this_host=this_host)
-            if source_topics(self.config)
-            else None
+        config, writer, facts = self.config, self._writer(), KafkaFacts(self.config.kafka)
+        self._parts.append(ClosedAtStop(facts.close))
+        sourced = Sourced(
+            config,
+            folder=self._house.folder,
+            log=writer,
+            posts_log=self._writer(),
+            placer=PlacerByFacts(FreshFacts(FactsReader(facts)), this_host),
+            clock=self._clock,
         )
+        topics = KafkaIngest(config, writer, clock=self._clock, this_host=this_host) if source_topics(config) else None
         self.sourced = _FleetSources(sourced, topics)
         self._add_loop("ingest", self.sourced.step)
         self._parts.append(self.sourced)
@@ -159,7 +180,7 @@ class FleetRoles(RunningRoles):
             logger.warning("emissions are missing, not zero: no carbon intensity is known", zone=zone)
         servers = servers_of(config)
         meters = meters_of(config, self._clock, servers)
-        shipper = Shipper(log, self._house.log, most_bytes=config.log.max_size_bytes, clock=self._clock)
+        shipper = Shipper(log, self._writer(), most_bytes=config.log.max_size_bytes, clock=self._clock)
         self.loops.append(shipper)
         self._parts.append(shipper)
         found = ServersFound(
@@ -168,6 +189,13 @@ class FleetRoles(RunningRoles):
         self._add_loop("servers", found.step)
         self.collect = CollectRole(log, config, meters, host=self.host, clock=self._clock)
         self._parts.append(self.collect)
+
+    def _writer(self) -> KafkaWriter:
+        """A writer into Kafka for one thread, closed when the roles that are added after it have stopped."""
+        writer = KafkaWriter(self.config.kafka)
+        self._writers.append(writer)
+        self._parts.append(ClosedAtStop(writer.close))
+        return writer
 
 
 class _AggregatePart:

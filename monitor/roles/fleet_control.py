@@ -25,7 +25,12 @@ class FleetControl:
 
     def __init__(self, config: Config, writer: KafkaWriter, leader: Leader, *, clock: Clock) -> None:
         self._config, self._writer, self._leader, self._clock = config, writer, leader, clock
-        self._facts = FactsReader(KafkaFacts(config.kafka))
+        self._facts_log = KafkaFacts(config.kafka)
+        self._facts = FactsReader(self._facts_log)
+
+    def close(self) -> None:
+        """Lets go of the connections that the facts are read through; the writer is its maker's."""
+        self._facts_log.close()
 
     def step(self) -> float:
         """States what is new; returns how long to wait before the next look."""

@@ -20,10 +20,10 @@ from collectors.units import UnixSeconds
 from monitor.config.input_sections import Source
 from monitor.config.sections import Config
 from monitor.core.usage import Usage
-from monitor.log.codec import usage_record
 from monitor.log.protocol import DeadLetter, LogUnavailable, LogWriter
 from monitor.roles.ingest_counts import IngestCounts
-from monitor.roles.placement import place_by_config
+from monitor.roles.placement import Placing
+from monitor.roles.usage_batches import append_events
 
 logger = structlog.get_logger()
 
@@ -34,8 +34,10 @@ class FileIngest:
     A crash in between makes it read some lines twice; their identity makes that harmless.
     """
 
-    def __init__(self, log: LogWriter, config: Config, sources: Sequence[Source], folder: Path, this_host: str) -> None:
-        self._log, self._config, self._placer = log, config, place_by_config(config, this_host)
+    def __init__(
+        self, log: LogWriter, config: Config, sources: Sequence[Source], folder: Path, placer: Placing
+    ) -> None:
+        self._log, self._config, self._placer = log, config, placer
         self._places = folder / "sources"
         self._places.mkdir(exist_ok=True)
         self._kept = {source.name: self._kept_place(source.name) for source in sources}
@@ -73,6 +75,8 @@ class FileIngest:
                 self._missing[source.name] = str(error)
         self._tell_events(source.name, file)
         try:
+            if lines:
+                self._placer.refresh()
             self._take(source, lines, now)
         except LogUnavailable:
             file.rewind()
@@ -82,19 +86,18 @@ class FileIngest:
         return len(lines)
 
     def _take(self, source: Source, lines: Sequence[Line], now: UnixSeconds) -> None:
-        by_host: dict[str, list[Usage]] = {}
+        events: list[Sequence[Usage]] = []
         letters = []
         for line in lines:
             try:
-                for usage in self._usages(source, line, now):
-                    by_host.setdefault(usage.host, []).append(usage)
+                events.append(self._usages(source, line, now))
             except Rejected as rejected:
                 letters.append(_letter(source.name, line, rejected, now))
         self._log.reject(letters)
-        self._log.append([usage_record(host, usages) for host, usages in sorted(by_host.items())], now)
+        refused = len(append_events(self._log, events, now))
         if letters:
             logger.warning("events rejected", source=source.name, count=len(letters), first=letters[0].reason)
-        self.counts.took(source.name, len(lines) - len(letters), letters, now)
+        self.counts.took(source.name, len(events) - refused, letters, now, refused=refused)
 
     def _tell_events(self, name: str, file: EventFile) -> None:
         """A file that was cut short, or is not found again, may have held lines that nobody has read."""

@@ -12,8 +12,8 @@ from collectors.clock import Clock
 from collectors.collector import SinkFull
 from collectors.errors import RetryLater
 from monitor.core.usage import Usage
-from monitor.log.codec import usage_record
 from monitor.log.protocol import DeadLetter, LogUnavailable, LogWriter
+from monitor.roles.usage_batches import append_events
 
 MOST_WAITING: Final = 256
 MOST_USAGES: Final = 20_000
@@ -24,8 +24,9 @@ logger = structlog.get_logger()
 
 @dataclass(slots=True)
 class _Entry:
-    usages: Sequence[Usage]
+    events: Sequence[Sequence[Usage]]
     letters: Sequence[DeadLetter]
+    refused: Sequence[int] = ()
     stored: threading.Event = field(default_factory=threading.Event)
     error: str | None = "wattribute is stopping"
 
@@ -54,14 +55,15 @@ class GroupedAppends:
                 return
             self._thread.join(seconds)
 
-    def store(self, usages: Sequence[Usage], letters: Sequence[DeadLetter]) -> None:
-        """Returns once they are in the log. Raises SinkFull, or RetryLater where the log takes nothing.
+    def store(self, events: Sequence[Sequence[Usage]], letters: Sequence[DeadLetter]) -> Sequence[int]:
+        """Returns once they are in the log: which events it refused for good, by index, each an event's parts.
 
-        After RetryLater they may be in the log all the same: sent again they are the same requests, and change nothing.
+        Raises SinkFull, or RetryLater where the log takes nothing. After RetryLater they may be in the log all the
+        same: sent again they are the same requests, and change nothing.
         """
         if self._stopping or not self._thread.is_alive():
             raise RetryLater("wattribute is stopping; send it again")
-        entry = _Entry(usages, letters)
+        entry = _Entry(events, letters)
         try:
             self._entries.put_nowait(entry)
         except queue.Full:
@@ -70,6 +72,7 @@ class GroupedAppends:
             raise RetryLater(f"the log did not answer within {PATIENCE_SECONDS:.0f} s; send it again")
         if entry.error is not None:
             raise RetryLater(entry.error)
+        return entry.refused
 
     def _run(self) -> None:
         group: list[_Entry] = []
@@ -92,7 +95,7 @@ class GroupedAppends:
         entry = self._entries.get()
         while entry is not None:
             group.append(entry)
-            usages += len(entry.usages)
+            usages += sum(map(len, entry.events))
             if usages >= MOST_USAGES:
                 return group, False
             try:
@@ -103,15 +106,10 @@ class GroupedAppends:
 
     def _write(self, group: Sequence[_Entry]) -> None:
         """Stores the group as a whole; each entry knows afterwards whether it is stored."""
-        by_host: dict[str, list[Usage]] = {}
-        for entry in group:
-            for usage in entry.usages:
-                by_host.setdefault(usage.host, []).append(usage)
         letters = [letter for entry in group for letter in entry.letters]
         try:
             self._log.reject(letters)
-            records = [usage_record(host, usages) for host, usages in sorted(by_host.items())]
-            self._log.append(records, self._clock.now())
+            refused = append_events(self._log, [event for entry in group for event in entry.events], self._clock.now())
         except LogUnavailable as error:
             if self._available:
                 logger.error("events cannot be stored; senders are told to retry", error=str(error))
@@ -120,8 +118,12 @@ class GroupedAppends:
                 entry.error = str(error)
             return
         self._available = True
+        first = 0
         for entry in group:
+            end = first + len(entry.events)
+            entry.refused = [index - first for index in refused if first <= index < end]
             entry.error = None
+            first = end
 
     def _release_the_rest(self) -> None:
         while True:

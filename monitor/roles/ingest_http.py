@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from collectors.clock import Clock
-from collectors.errors import Broken
+from collectors.errors import Broken, Rejected, RetryLater
 from collectors.rejected import RejectedInput
 from collectors.requests.decoders.native import check_not_future
 from collectors.requests.event import RequestEvent
@@ -19,7 +19,7 @@ from monitor.core.usage import Usage
 from monitor.log.protocol import DeadLetter, LogWriter
 from monitor.roles.ingest_counts import IngestCounts
 from monitor.roles.ingest_group import GroupedAppends
-from monitor.roles.placement import Placer, place_by_config
+from monitor.roles.placement import Placing
 
 if TYPE_CHECKING:  # a web server's worth of memory: only for who receives
     from collectors.http_server import HttpServer
@@ -33,8 +33,10 @@ logger = structlog.get_logger()
 class HttpIngest:
     """The receivers of the configuration, each on its own address, all into one log."""
 
-    def __init__(self, log: LogWriter, config: Config, sources: Sequence[Source], this_host: str, clock: Clock) -> None:
-        self._config, self._sources, self._this_host, self._clock = config, sources, this_host, clock
+    def __init__(
+        self, log: LogWriter, config: Config, sources: Sequence[Source], placer: Placing, clock: Clock
+    ) -> None:
+        self._config, self._sources, self._placer, self._clock = config, sources, placer, clock
         self._appends = GroupedAppends(log, clock)
         self._counts = IngestCounts()
         self._receivers: dict[str, Receiver] = {}
@@ -81,7 +83,7 @@ class HttpIngest:
         sink = _SourceSink(
             source,
             self._config,
-            place_by_config(self._config, self._this_host),
+            self._placer,
             clock=self._clock,
             appends=self._appends,
             counts=self._counts,
@@ -111,7 +113,7 @@ class _SourceSink:
         self,
         source: Source,
         config: Config,
-        placer: Placer,
+        placer: Placing,
         *,
         clock: Clock,
         appends: GroupedAppends,
@@ -122,12 +124,13 @@ class _SourceSink:
         self._appends, self._counts = appends, counts
 
     def check(self, event: RequestEvent) -> None:
-        """Raises Rejected for what comes from the future, or is placed nowhere."""
+        """Raises Rejected for what comes from the future, or is placed nowhere; RetryLater where nobody knows now."""
+        self._placer.check_age()
         check_not_future(event, self._clock.now())
         self._placed(event)
 
-    def accept(self, events: Sequence[RequestEvent], rejected: Sequence[RejectedInput]) -> None:
-        """Returns once they are in the log; raises RetryLater."""
+    def accept(self, events: Sequence[RequestEvent], rejected: Sequence[RejectedInput]) -> Sequence[int]:
+        """Returns once they are in the log, but for those that it refused for good; raises RetryLater."""
         now = self._clock.now()
         letters = [
             DeadLetter(
@@ -140,10 +143,19 @@ class _SourceSink:
             )
             for bad in rejected
         ]
-        self._appends.store([usage for event in events for usage in self._placed(event)], letters)
-        self._counts.took(self._name, len(events), letters, self._clock.now())
+        refused = self._appends.store([self._still_placed(event) for event in events], letters)
+        accepted = len(events) - len(refused)
+        self._counts.took(self._name, accepted, letters, self._clock.now(), refused=len(refused))
         if letters:
             logger.warning("events rejected", source=self._name, count=len(letters), first=letters[0].reason)
+        return refused
+
+    def _still_placed(self, event: RequestEvent) -> Sequence[Usage]:
+        """As it was when it was checked, but for facts that came since."""
+        try:
+            return self._placed(event)
+        except Rejected as rejected:
+            raise RetryLater(f"where it ran has just changed: {rejected.detail}; send it again") from rejected
 
     def _placed(self, event: RequestEvent) -> Sequence[Usage]:
         return self._placer.place(event, trust_team=self._trust_team)

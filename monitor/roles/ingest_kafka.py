@@ -28,7 +28,7 @@ from monitor.roles.join_kafka import KafkaJoin
 from monitor.roles.placement import Placer
 from monitor.roles.topic_events import AsTheyAre, Refusals, SourceTopic
 from monitor.roles.topic_reader import PartitionLag, TopicReader
-from monitor.roles.usage_batches import usage_batches
+from monitor.roles.usage_batches import parts_of, with_their_parts
 from monitor.selfmetrics import SourceSnapshot
 
 GROUP_SUFFIX: Final = "-ingest"
@@ -149,29 +149,32 @@ class KafkaIngest:
         now = self._clock.now()
         log_time = float("-inf")
         placed: list[Usage] = []
-        came: list[tuple[str, int, Refusals]] = []
+        came: list[tuple[str, int, Refusals, range]] = []
         for part, messages in found.items():
             topic, refused = self._topics[part.topic], Refusals()
             time = max(self._reader.log_time(part), max(message.timestamp for message in messages) / 1_000)
             log_time = max(log_time, time)
             came_at = time if self._by_records else now
+            begin = len(placed)
             if topic.part is not None and self._join is not None:
                 halves: list[RequestEvent] = []
                 count = topic.read(messages, AsTheyAre(), came_at, halves, refused)
                 self._join.send(halves, topic.part, time)
             else:
                 count = topic.read(messages, placer, came_at, placed, refused)
-            came.append((topic.source, count, refused))
-        for _, _, refused in came:
+            came.append((topic.source, count, refused, range(begin, len(placed))))
+        for _, _, refused, _ in came:
             self._writer.send_letters(refused.letters, refused.bodies)
-        self._writer.send(list(usage_batches(placed, log_time if self._by_records else None)), now)
-        self._writer.flush(now)
-        for source, count, refused in came:
-            self._tell(source, count, refused, now)
-        return sum(count for _, count, _ in came)
+        batches = list(with_their_parts(placed, log_time if self._by_records else None))
+        self._writer.send([record for record, _ in batches], now)
+        never = {id(part) for part in parts_of(self._writer.flush(now), batches)}
+        for source, count, refused, places in came:
+            lost = [placed[place] for place in places if id(placed[place]) in never] if never else []
+            self._tell(source, count, refused, len({part.identity[1:] for part in lost}), now)
+        return sum(count for _, count, _, _ in came)
 
-    def _tell(self, source: str, count: int, refused: Refusals, now: UnixSeconds) -> None:
-        self.counts.took(source, count, refused.letters, now)
+    def _tell(self, source: str, count: int, refused: Refusals, lost: int, now: UnixSeconds) -> None:
+        self.counts.took(source, count - lost, refused.letters, now, refused=lost)
         self.counts.passed_by(source, refused.unplaced_tokens)
         if refused.letters:
             first = refused.letters[0]

@@ -5,7 +5,7 @@ files, http --> ingest --> log --> aggregate --> store --> query
              jobs --------/
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from collectors.clock import Clock
@@ -13,6 +13,7 @@ from collectors.units import UnixSeconds
 from monitor.config.sections import Config
 from monitor.roles.collect import CollectRole
 from monitor.roles.embedded import Embedded
+from monitor.roles.placement import place_by_config
 from monitor.roles.running import RunningRoles
 from monitor.roles.sourced import Sourced
 from monitor.selfmetrics import DaemonSnapshot
@@ -59,6 +60,10 @@ class LiveRoles(RunningRoles):
         """How far the log is."""
         return self._house.log.log_time()
 
+    def refused_rows(self) -> Mapping[str, int] | None:
+        writes_there = self.config.store.kind == "influxdb" and self.aggregate is not None
+        return self._house.quarantine.all_counts if writes_there else None
+
     def _add_accounting(self) -> None:
         from monitor.roles.aggregate import AggregateRole
         from monitor.roles.control import accounting_of, agree_on_terms
@@ -81,7 +86,15 @@ class LiveRoles(RunningRoles):
         self._parts.append(AlertingRole(self.alerting, store))
 
     def _add_ingest(self) -> None:
-        sourced = Sourced(self._house, self.config, host=self.host, clock=self._clock)
+        house = self._house
+        sourced = Sourced(
+            self.config,
+            folder=house.folder,
+            log=house.log,
+            posts_log=house.log,
+            placer=place_by_config(self.config, self.host),
+            clock=self._clock,
+        )
         self.sourced = sourced
         self._add_loop("ingest", sourced.step)
         self._parts.append(sourced)

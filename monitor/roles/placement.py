@@ -1,23 +1,43 @@
-"""Places a request on the hosts that may have served it. Pure. In: an event, the facts. Out: Usage records."""
+"""Places a request on the hosts that may have served it. In: an event, the facts. Out: Usage records."""
 
-from collections.abc import Sequence
-from typing import Final
+import threading
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
 
 import msgspec
 
-from collectors.errors import Rejected
+from collectors.clock import monotonic
+from collectors.errors import Rejected, RetryLater
 from collectors.requests.event import UNKNOWN_TEAM, RequestEvent
 from monitor.config.input_sections import Deployment as ConfiguredDeployment
 from monitor.config.sections import Config
-from monitor.core.facts import Facts
+from monitor.core.facts import IN_FORCE_AFTER_SECONDS, Facts
 from monitor.core.serving import Deployment, Place
 from monitor.core.usage import Usage, usage_of
 
+OLD_SECONDS: Final = IN_FORCE_AFTER_SECONDS / 2
+"""Facts that were read so long ago may lack one that is in force now; half, as clocks differ."""
 _NOWHERE: Final[Sequence[Place]] = ()
 
 
+class Placing(Protocol):
+    """Places the events of one process's sources. One thread calls `refresh`, any number the rest."""
+
+    def refresh(self) -> None:
+        """Reads what is new of the facts. Raises LogUnavailable."""
+        ...
+
+    def check_age(self) -> None:
+        """Raises RetryLater where too little is known to place anything now."""
+        ...
+
+    def place(self, event: RequestEvent, *, trust_team: bool) -> Sequence[Usage]:
+        """The event's part on each host. Raises Rejected as "unplaced"."""
+        ...
+
+
 class Placer:
-    """Places events by the facts in force at their start.
+    """Places events by the facts in force at their start; the facts are those that it is given.
 
     An event's part goes where it says, else where its deployment is, else where servers of its model were found, else
     on this host if it is metered. Of n hosts each gets a record of weight 1/n: nobody knows which of them it was.
@@ -26,6 +46,12 @@ class Placer:
     def __init__(self, facts: Facts, this_host: str = "") -> None:
         self._facts = facts
         self._here: Sequence[Place] = (Place(host=this_host),) if this_host else _NOWHERE
+
+    def refresh(self) -> None:
+        """Nothing is read."""
+
+    def check_age(self) -> None:
+        """They hold."""
 
     def place(self, event: RequestEvent, *, trust_team: bool) -> Sequence[Usage]:
         """The event's part on each host. Raises Rejected as "unplaced"."""
@@ -40,6 +66,37 @@ class Placer:
                 f"model {event.model!r:.80} names no host, no [[deployments]] entry has it, and no server found has",
             )
         return [_part(event, place) for place in places]
+
+
+class PlacerByFacts:
+    """Places by the facts of a fleet as they were read last; `facts` reads them. Before the first look it knows none.
+
+    So all that a fleet's processes ingest is placed alike, whatever their own configuration says.
+    """
+
+    def __init__(self, facts: Callable[[], Facts], this_host: str) -> None:
+        self._read, self._this_host = facts, this_host
+        self._facts, self._placer = Facts(()), Placer(Facts(()), this_host)
+        self._read_at = float("-inf")
+        self._lock = threading.Lock()
+
+    def refresh(self) -> None:
+        """Reads what is new. Raises LogUnavailable."""
+        facts = self._read()
+        with self._lock:
+            self._read_at = monotonic()
+            if facts is not self._facts:
+                self._facts, self._placer = facts, Placer(facts, self._this_host)
+
+    def check_age(self) -> None:
+        """Raises RetryLater before they were read, and where they could not be for too long."""
+        if monotonic() - self._read_at > OLD_SECONDS:
+            raise RetryLater("the facts that tell where models are served cannot be read now; send it again")
+
+    def place(self, event: RequestEvent, *, trust_team: bool) -> Sequence[Usage]:
+        """The event's part on each host. Raises Rejected as "unplaced"."""
+        with self._lock:
+            return self._placer.place(event, trust_team=trust_team)
 
 
 def place_by_config(config: Config, this_host: str) -> Placer:

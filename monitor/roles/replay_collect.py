@@ -10,6 +10,7 @@ import msgspec
 from collectors.clock import Clock, sleep
 from collectors.pace import Pace
 from collectors.recording import Recording
+from monitor.log.kafka_writer import KafkaWriter
 from monitor.roles.control import accounting_of, state_intensities
 from monitor.roles.fleet import FleetHouse
 from monitor.roles.replay import ReplayRole, with_model_facts
@@ -40,7 +41,8 @@ def replay_readings(
     told = [with_model_facts(recording, config) for recording in recordings]
     role = ReplayRole(log, told, accounting_of(config), with_requests=False)
     state_intensities(log, [recording.profile.zone for recording in recordings], role.before_start)
-    shipper = Shipper(log, house.log, most_bytes=config.log.max_size_bytes, clock=clock)
+    writer = KafkaWriter(config.kafka)
+    shipper = Shipper(log, writer, most_bytes=config.log.max_size_bytes, clock=clock)
     shipper.start()
     pace, finished = Pace(speed), True
     try:
@@ -54,6 +56,7 @@ def replay_readings(
             sleep(0.1)
     finally:
         shipper.stop()
+        writer.close()
     return Shipped(finished=finished, records=shipper.shipped_records)
 
 

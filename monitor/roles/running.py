@@ -1,6 +1,6 @@
 """What the roles of one process have in common: parts that are started in order and stopped in the opposite one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final, Protocol
 
 from collectors.clock import Clock, monotonic
@@ -17,13 +17,16 @@ if TYPE_CHECKING:  # numpy comes with it: role collect alone does without
 
 STALLED_SECONDS: Final = {
     "collect": 45.0,
-    "ingest": 45.0,
+    "ingest": 240.0,
     "ship": 120.0,
     "servers": 120.0,
     "control": 120.0,
     "aggregate": 600.0,
 }
-"""So long may a role's loop not come round before the process counts as stuck; accounting a backlog takes long."""
+"""So long may a role's loop not come round before the process counts as stuck; accounting a backlog takes long.
+
+Longer than the brokers may take for all that a step asks of them: an outage is waited for, and ends no process.
+"""
 STOP_SECONDS: Final = 5.0
 
 
@@ -133,6 +136,14 @@ class RunningRoles:
         """Records of these that wait in Kafka; None where nobody knows."""
         return None
 
+    def refused_records(self) -> int | None:
+        """Records that Kafka will never take, since these roles began; None where they write none there."""
+        return None
+
+    def refused_rows(self) -> Mapping[str, int] | None:
+        """Rows that InfluxDB will never take, since it was opened, by reason; None where they write none there."""
+        return None
+
     def missing(self) -> list[str]:
         """What there has to be before the process counts as ready: a first reading, where it meters at all."""
         if self.collect is not None and self.collect.readings == 0 and not self.collect.last_watts:
@@ -160,3 +171,16 @@ class LoopPart:
 
     def stop(self) -> None:
         self._loop.stop(STOP_SECONDS)
+
+
+class ClosedAtStop:
+    """What the parts behind it use, as a part: it outlives them."""
+
+    def __init__(self, close: Callable[[], None]) -> None:
+        self._close = close
+
+    def start(self) -> None:
+        """Opened by who uses it."""
+
+    def stop(self) -> None:
+        self._close()

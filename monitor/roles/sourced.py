@@ -6,7 +6,6 @@ orders --------------/
 """
 
 from pathlib import Path
-from typing import Protocol
 
 from collectors.clock import Clock
 from monitor.config.input_sections import Source
@@ -15,31 +14,36 @@ from monitor.log.protocol import LogWriter
 from monitor.roles.ingest import FileIngest
 from monitor.roles.ingest_http import HttpIngest
 from monitor.roles.orders import carry_out_orders
+from monitor.roles.placement import Placing
 from monitor.selfmetrics import SourceSnapshot
 
 PAUSE_SECONDS = 1.0
 
 
-class Intake(Protocol):
-    """Where events go, and the data folder in which the places in files are kept."""
-
-    @property
-    def log(self) -> LogWriter: ...
-
-    @property
-    def folder(self) -> Path: ...
-
-
 class Sourced:
-    """Every source of the configuration that needs no broker."""
+    """Every source of the configuration that needs no broker.
 
-    def __init__(self, house: Intake, config: Config, *, host: str, clock: Clock) -> None:
+    Places in files are kept in `folder`. What is posted goes to `posts_log` in a thread of its own; the rest goes to
+    `log` in the thread that calls `step`.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        folder: Path,
+        log: LogWriter,
+        posts_log: LogWriter,
+        placer: Placing,
+        clock: Clock,
+    ) -> None:
         self._sources = [source for source in config.sources if source.kind in ("file", "http")]
         files = [source for source in config.sources if source.kind == "file"]
         posts = [source for source in config.sources if source.kind == "http"]
-        self._house, self._clock = house, clock
-        self.files = FileIngest(house.log, config, files, house.folder, host)
-        self.http = HttpIngest(house.log, config, posts, host, clock)
+        self._folder, self._log, self._clock = folder, log, clock
+        self._placer = placer
+        self.files = FileIngest(log, config, files, folder, placer)
+        self.http = HttpIngest(posts_log, config, posts, placer, clock)
 
     def start(self) -> None:
         """Opens the receivers; files are read by `step`."""
@@ -72,6 +76,8 @@ class Sourced:
 
     def step(self) -> float:
         """Reads what has come; returns how long to wait before the next."""
+        if self._sources:
+            self._placer.refresh()
         now = self._clock.now()
-        carry_out_orders(self._house.folder, self._house.log, now)
+        carry_out_orders(self._folder, self._log, now)
         return 0.0 if self.files.read(now) else PAUSE_SECONDS

@@ -1,12 +1,13 @@
 """Usage by host, so that a record of the log holds many requests' parts. In: Usage. Out: records of one host each."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Final
 
 from collectors.units import UnixSeconds
 from monitor.core.usage import Usage
 from monitor.log.codec import usage_record
-from monitor.log.protocol import Append
+from monitor.log.protocol import Append, LogWriter
 
 MOST_USAGES: Final = 500
 """In one record: about 100 kB."""
@@ -16,6 +17,26 @@ MOST_BYTES: Final = 512 * 2**10
 
 def usage_batches(usages: Iterable[Usage], stamp: UnixSeconds | None = None) -> Iterator[Append]:
     """Records of at most 500 parts each, host by host, in the order in which they came."""
+    return (record for record, _ in with_their_parts(usages, stamp))
+
+
+def append_events(log: LogWriter, events: Sequence[Sequence[Usage]], now: UnixSeconds) -> Sequence[int]:
+    """Appends the parts of each event; returns which events have a part that the log will never take, by index."""
+    batches = list(with_their_parts(chain.from_iterable(events)))
+    refused = log.append([record for record, _ in batches], now)
+    lost = {id(part) for part in parts_of(refused, batches)}
+    return [index for index, parts in enumerate(events) if lost and any(id(part) in lost for part in parts)]
+
+
+def parts_of(records: Collection[Append], batches: Iterable[tuple[Append, Sequence[Usage]]]) -> list[Usage]:
+    """What stands in these records; `batches` are all that were made."""
+    return [part for record, parts in batches if records and record in records for part in parts]
+
+
+def with_their_parts(
+    usages: Iterable[Usage], stamp: UnixSeconds | None = None
+) -> Iterator[tuple[Append, Sequence[Usage]]]:
+    """The records of `usage_batches`, each with what stands in it."""
     by_host: dict[str, list[Usage]] = {}
     for usage in usages:
         gathered = by_host.get(usage.host)
@@ -28,10 +49,10 @@ def usage_batches(usages: Iterable[Usage], stamp: UnixSeconds | None = None) -> 
             yield from _records(host, theirs[begin : begin + MOST_USAGES], stamp)
 
 
-def _records(host: str, usages: Sequence[Usage], stamp: UnixSeconds | None) -> Iterator[Append]:
+def _records(host: str, usages: Sequence[Usage], stamp: UnixSeconds | None) -> Iterator[tuple[Append, Sequence[Usage]]]:
     record = usage_record(host, usages, stamp)
     if len(record.body) <= MOST_BYTES or len(usages) == 1:
-        yield record
+        yield record, usages
         return
     half = len(usages) // 2
     yield from _records(host, usages[:half], stamp)

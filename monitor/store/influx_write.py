@@ -4,6 +4,7 @@
 """
 
 import re
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, cast
 
@@ -28,6 +29,7 @@ class Writer:
     def __init__(self, server: Server, quarantine: Quarantine, clock: Clock) -> None:
         self._server, self._quarantine, self._clock = server, quarantine, clock
         self._client: InfluxDBClient | None = None
+        self._changing = threading.Lock()
 
     def write(self, bucket: str, lines: Sequence[str]) -> None:
         """Returns once the server has them, but for those given to quarantine. Raises StoreUnavailable."""
@@ -85,9 +87,7 @@ class Writer:
         )
 
     def _post_v2(self, bucket: str, text: str) -> None:
-        client = self._client
-        if client is None or client.token != self._server.token:
-            client = self._client = self._new_client()
+        client = self._client_of_the_token()
         try:
             client.write_api(write_options=SYNCHRONOUS).write(bucket, self._server.settings.org, text)
         except ApiException as error:
@@ -98,6 +98,14 @@ class Writer:
                 raise StoreUnavailable(f"{where}: {why}; name the authority in [influxdb] ca_file") from error
             headers: Mapping[str, str] = error.headers or {}
             raise Refused(status, reason_in(error.body or error.reason or ""), retry_after(headers)) from error
+
+    def _client_of_the_token(self) -> InfluxDBClient:
+        """A rotated token takes another client; what is under way with the old one ends, and its connections too."""
+        with self._changing:
+            if self._client is None or self._client.token != self._server.token:
+                self.close()
+                self._client = self._new_client()
+            return self._client
 
     def _new_client(self) -> InfluxDBClient:
         settings = self._server.settings

@@ -10,7 +10,7 @@ from typing import Final, ParamSpec, TypeVar
 
 from collectors.units import UnixSeconds
 from monitor.core.points import Measurement, Row
-from monitor.store.protocol import Resolution, Store, StoreUnavailable
+from monitor.store.protocol import Resolution, Store, StoreBusy, StoreUnavailable
 
 FIRST_WAIT_SECONDS: Final = 0.5
 LONGEST_WAIT_SECONDS: Final = 15.0
@@ -114,10 +114,15 @@ class PatientStore:
             except StoreUnavailable as error:
                 self._waiting(str(error))
                 waited = True
-                asked_for = getattr(error, "retry_after_seconds", None)
-                self._stop.wait(wait_seconds if asked_for is None else asked_for)
+                self._stop.wait(_pause(error, wait_seconds))
                 wait_seconds = min(2 * wait_seconds, LONGEST_WAIT_SECONDS)
             else:
                 if waited:
                     self._waiting("")
                 return answer
+
+
+def _pause(error: StoreUnavailable, else_seconds: float) -> float:
+    """What the store asks for, within bounds: 0 s would be a flood of tries, an hour is longer than our place lasts."""
+    asked = error.retry_after_seconds if isinstance(error, StoreBusy) else None
+    return else_seconds if asked is None else max(FIRST_WAIT_SECONDS, min(asked, LONGEST_WAIT_SECONDS))

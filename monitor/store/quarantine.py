@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import structlog
 
 _SHOWN_CHARACTERS = 300
+_BEYOND_RETENTION, _REFUSED = "beyond retention", "refused"
 
 
 class Quarantine:
@@ -25,7 +26,7 @@ class Quarantine:
         with self._lock:
             self._total += 1
             total = self._total
-            self._counts["beyond retention" if "retention" in reason else "refused"] += 1
+            self._counts[_BEYOND_RETENTION if "retention" in reason else _REFUSED] += 1
         if str(total).strip("0") == "1":
             structlog.get_logger().warning(
                 "the store will never take a row; it is left out",
@@ -39,3 +40,8 @@ class Quarantine:
         """How many lines, by the kind of reason."""
         with self._lock:
             return dict(self._counts)
+
+    @property
+    def all_counts(self) -> Mapping[str, int]:
+        """The same with the kinds of which there was none."""
+        return {_BEYOND_RETENTION: 0, _REFUSED: 0} | dict(self.counts)

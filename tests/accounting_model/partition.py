@@ -82,9 +82,10 @@ class MemoryLog:
         self._time: dict[Stream, float] = {}
         self._whole = True
 
-    def append(self, records: Sequence[Append], now: float) -> None:
+    def append(self, records: Sequence[Append], now: float) -> Sequence[Append]:
         """All of them or none."""
         self._partition.append(records, now)
+        return ()
 
     def read(self, positions: Mapping[str, int], limit: int) -> list[LogRecord]:
         """In step: a record is given once the other stream is known to have reached its log time."""

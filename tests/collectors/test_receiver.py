@@ -30,16 +30,18 @@ class Kept:
         self.events: list[RequestEvent] = []
         self.rejected: list[RejectedInput] = []
         self.trouble: Exception | None = None
+        self.never: Sequence[int] = ()
         self.gate = threading.Event()
         self.gate.set()
 
-    def accept(self, events: Sequence[RequestEvent], rejected: Sequence[RejectedInput]) -> None:
-        """Keeps them."""
+    def accept(self, events: Sequence[RequestEvent], rejected: Sequence[RejectedInput]) -> Sequence[int]:
+        """Keeps them, but for those of `never`."""
         assert self.gate.wait(10.0)
         if self.trouble is not None:
             raise self.trouble
         self.events += events
         self.rejected += rejected
+        return self.never
 
     @property
     def ids(self) -> list[str]:

@@ -97,7 +97,12 @@ def test_a_rotated_token_is_read_again(influxd: InfluxServer, tmp_path: Path) ->
     with pytest.raises(StoreUnavailable, match=r"401 .*put a valid token"):
         made.store.read(METER, *EVER)
     file.write_text(tokens[1]["token"])
+    before = made.store._writer._client  # held, so that it is not the garbage collector that closes it
+    assert before is not None
+    pools = before.api_client.rest_client.pool_manager.pools
+    assert len(pools) == 1
     made.store.write(ROWS[10:])
+    assert len(pools) == 0, "the connections of the old token are closed"
     assert list(made.store.dump(BOOKS)) == undisturbed(tmp_path, ROWS)
     made.store.close()
 

@@ -22,6 +22,7 @@ from monitor.log.protocol import Append, LogUnavailable
 from monitor.log.sqlite import SqliteLog
 from monitor.roles.ingest import FileIngest
 from monitor.roles.ingest_http import HttpIngest
+from monitor.roles.placement import place_by_config
 
 T = 1_712_043_380.0
 
@@ -44,14 +45,14 @@ class CountingLog(SqliteLog):
         self.gate = threading.Event()
         self.gate.set()
 
-    def append(self, records: Sequence[Append], now: float) -> None:
+    def append(self, records: Sequence[Append], now: float) -> Sequence[Append]:
         """As the real one."""
         self.waiting += 1
         assert self.gate.wait(10.0)
         if self.broken:
             raise LogUnavailable("log.db: cannot write the log: disk full; free space on its disk")
         self.appends += bool(records)
-        super().append(records, now)
+        return super().append(records, now)
 
 
 @pytest.fixture
@@ -69,12 +70,13 @@ def source(name: str, **more: Any) -> Source:
 
 
 CONFIG = Config(deployments=(Deployment(name="pair", model="spread", hosts=("h1", "h2")),))
+HERE, NOWHERE = place_by_config(CONFIG, "h1"), place_by_config(CONFIG, "")
 
 
 @pytest.fixture
 def ingest(log: CountingLog) -> Iterator[HttpIngest]:
     """Two receivers of one house, one of which is not believed about teams."""
-    role = HttpIngest(log, CONFIG, [source("open"), source("shy", namespace="shop", trust_team=False)], "h1", Fixed())
+    role = HttpIngest(log, CONFIG, [source("open"), source("shy", namespace="shop", trust_team=False)], HERE, Fixed())
     role.start()
     yield role
     log.gate.set()
@@ -166,7 +168,7 @@ def test_bad_events_become_dead_letters_once(log: CountingLog, ingest: HttpInges
 
 def test_an_event_of_no_host_is_named(log: CountingLog) -> None:
     """Where this host meters nothing and no deployment has the model, the sender learns that it is unplaced."""
-    role = HttpIngest(log, CONFIG, [source("open")], "", Fixed())
+    role = HttpIngest(log, CONFIG, [source("open")], NOWHERE, Fixed())
     role.start()
     try:
         told = post(role, line(event("a"))).json()
@@ -190,12 +192,12 @@ def test_stopping_lets_no_sender_hang(log: CountingLog, ingest: HttpIngest) -> N
 def test_a_taken_address_stops_the_others(log: CountingLog, ingest: HttpIngest) -> None:
     """Broken names the source; what had started before is stopped again, and a role without sources is nothing."""
     taken = Source(name="second", kind="http", listen=f"127.0.0.1:{ingest.ports['open']}")
-    role = HttpIngest(log, CONFIG, [source("first"), taken], "h1", Fixed())
+    role = HttpIngest(log, CONFIG, [source("first"), taken], HERE, Fixed())
     with pytest.raises(Broken, match="source second"):
         role.start()
     with pytest.raises(httpx2.HTTPError):
         post(role, line(event("a")), "first")
-    empty = HttpIngest(log, CONFIG, [], "h1", Fixed())
+    empty = HttpIngest(log, CONFIG, [], HERE, Fixed())
     empty.start()
     empty.stop()
 
@@ -253,7 +255,7 @@ TABLE: list[tuple[str, bytes, str | None]] = [
 
 
 def _over_http(log: CountingLog, body: bytes, _folder: Path) -> None:
-    role = HttpIngest(log, CONFIG, [source("s")], "h1", Fixed())
+    role = HttpIngest(log, CONFIG, [source("s")], HERE, Fixed())
     role.start()
     try:
         assert post(role, body, "s").status_code == 400
@@ -265,7 +267,7 @@ def _over_http(log: CountingLog, body: bytes, _folder: Path) -> None:
 def _from_a_file(log: CountingLog, body: bytes, folder: Path) -> None:
     path = folder / "events.jsonl"
     path.write_bytes(body)
-    role = FileIngest(log, CONFIG, [Source(name="s", kind="file", path=path)], folder, "h1")
+    role = FileIngest(log, CONFIG, [Source(name="s", kind="file", path=path)], folder, HERE)
     while role.read(Fixed().now()):
         pass
     role.close()
@@ -286,7 +288,7 @@ def test_the_table_of_bad_input_costs_only_itself(log: CountingLog, tmp_path: Pa
 
 def test_a_source_may_limit_its_events(log: CountingLog) -> None:
     """[requests] max_event_size holds for posts."""
-    role = HttpIngest(log, Config(requests=Requests(max_event_size_bytes=200)), [source("s")], "h1", Fixed())
+    role = HttpIngest(log, Config(requests=Requests(max_event_size_bytes=200)), [source("s")], HERE, Fixed())
     role.start()
     try:
         told = post(role, line(event("a", prompt="x" * 200)) + line(event("b")), "s").json()

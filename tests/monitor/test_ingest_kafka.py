@@ -1,7 +1,7 @@
 """Role ingest over Kafka, on a real broker: every event becomes usage that can be read, and nothing stops it."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 import pytest
@@ -17,7 +17,7 @@ from monitor.core.serving import Deployment as Stated
 from monitor.core.serving import FoundServer, HostServers
 from monitor.log.codec import deployment_record, servers_record
 from monitor.log.kafka_writer import KafkaWriter, LetterRecord
-from monitor.log.protocol import LogUnavailable
+from monitor.log.protocol import Append, LogUnavailable
 from monitor.roles.ingest_kafka import KafkaIngest
 
 NOON = 1_780_000_000.0
@@ -214,11 +214,11 @@ def test_an_unreachable_log_repeats_and_loses_nothing(
     class Unreachable(KafkaWriter):
         down = 2
 
-        def flush(self, now: float, timeout_seconds: float = 30.0) -> None:
+        def flush(self, now: float, timeout_seconds: float = 30.0) -> Sequence[Append]:
             if self.down:
                 self.down -= 1
                 raise LogUnavailable("away")
-            super().flush(now, timeout_seconds)
+            return super().flush(now, timeout_seconds)
 
     flaky = Unreachable(house)
     ingest = ingest_of(house, flaky)

@@ -1,11 +1,14 @@
 """Into Kafka: what the writer says is stored is stored, with its key, schema and stamp, and refusals stop nothing."""
 
 import base64
+import threading
 from collections.abc import Iterator
 from hashlib import sha256
 
 import msgspec
 import pytest
+import structlog
+from daemon_process import wait_for
 from kafka_house import all_of, kafka_house
 from servers.kafka import KafkaServer
 
@@ -112,6 +115,91 @@ def test_dead_letters(kafka: KafkaServer, house: Kafka) -> None:
     plain, whole = (msgspec.json.decode(record.value) for record in all_of(kafka, house.topics.dead_letters))
     assert plain == msgspec.to_builtins(LETTER)
     assert whole == plain | {"body": base64.b64encode(b"{prompt").decode()}
+
+
+def test_a_body_too_large_to_be_kept(kafka: KafkaServer, house: Kafka) -> None:
+    """Its letter is kept without it, with reason and digest, and says so; those around it have their bodies."""
+    writer = KafkaWriter(msgspec.structs.replace(house, dead_letter_bodies=True))
+    letters = [msgspec.structs.replace(LETTER, position=f"3/{number}") for number in range(3)]
+    writer.reject(letters, [b"{one", b"x" * 800_000, b"{three"])
+    writer.close()
+    first, third, second = (msgspec.json.decode(record.value) for record in all_of(kafka, house.topics.dead_letters))
+    assert [base64.b64decode(each["body"]) for each in (first, third)] == [b"{one", b"{three"]
+    detail = second.pop("detail")
+    assert detail.startswith("no JSON; its body of 800000 bytes is not kept: MessageSizeTooLarge")
+    assert second == {name: value for name, value in msgspec.to_builtins(letters[1]).items() if name != "detail"}
+    assert writer.refused == 0
+
+
+def test_a_letter_that_no_broker_takes(house: Kafka) -> None:
+    """Then it stands in the log of the daemon, whole, and is counted; nothing waits for it."""
+    writer = KafkaWriter(house)
+    with structlog.testing.capture_logs() as told:
+        writer.reject([msgspec.structs.replace(LETTER, detail="x" * 2_000_000)])
+    writer.close()
+    (line,) = [each for each in told if "only in this line" in each["event"]]
+    assert (line["source"], line["position"], line["sha256"]) == ("gateway", "3/17", "ab")
+    assert writer.refused == 1
+
+
+def test_one_threads_failure_is_not_anothers_loss(kafka: KafkaServer, house: Kafka) -> None:
+    """What a thread has sent is stored when its flush returns, whatever fails for another thread in between.
+
+    An append that fails lets go of everything that was not acknowledged; so a second thread is refused the writer.
+    """
+    topics = msgspec.structs.replace(house.topics, facts="nowhere")
+    writer = KafkaWriter(msgspec.structs.replace(house, topics=topics))
+    troubles: list[Exception] = []
+
+    def other_role() -> None:
+        fact = Append(stream="facts", key="z", schema="intensity.v1", body=b"1")
+        for give in (lambda: writer.append([fact], NOON), lambda: writer.send_to("nowhere", "k", "s", b"1", NOON)):
+            try:
+                give()
+            except (LogUnavailable, RuntimeError) as error:
+                troubles.append(error)
+
+    writer.send([usage("a", str(number).encode()) for number in range(50)], NOON)
+    thread = threading.Thread(target=other_role, name="other")
+    thread.start()
+    thread.join()
+    writer.flush(NOON)
+    assert [record.value for record in all_of(kafka, house.topics.usage)] == [b"%d" % number for number in range(50)]
+    assert [type(error) for error in troubles] == [RuntimeError, RuntimeError]
+    writer.close()
+
+
+def test_nothing_to_store_asks_no_broker() -> None:
+    """Without records or letters there is nothing to wait for, so a role that has none is not held up."""
+    writer = KafkaWriter(Kafka(bootstrap_servers=("127.0.0.1:9",)))
+    writer.append([], NOON)
+    writer.reject([])
+    thread = threading.Thread(target=lambda: writer.append([], NOON))
+    thread.start()
+    thread.join()
+    writer.close()
+
+
+def test_closed_under_a_call() -> None:
+    """A close waits little for a call under way, which then lets go of the connections itself; later ones are told."""
+    writer = KafkaWriter(Kafka(bootstrap_servers=("127.0.0.1:9",)))
+    told: list[str] = []
+
+    def role() -> None:
+        for _ in range(2):
+            try:
+                writer.append([usage("a", b"1")], NOON)
+            except LogUnavailable as error:
+                told.append(str(error))
+
+    thread = threading.Thread(target=role)
+    thread.start()
+    wait_for("the call to begin", writer._in_use.locked)
+    writer.close()
+    thread.join()
+    assert "cannot write to topic" in told[0]
+    assert told[1] == "the writer into Kafka is closed: its role has ended"
+    assert writer._sender._producer is None
 
 
 def test_no_broker() -> None:

@@ -99,6 +99,20 @@ def test_what_is_not_known_is_absent_and_never_zero() -> None:
     assert "wattribute_ledger_windows_final_total" not in _values(render(daemon(ledger=None)).decode())
 
 
+def test_what_was_refused_for_good_is_counted() -> None:
+    """By Kafka and by InfluxDB: 0 while nothing was, absent where this process writes nothing there."""
+    rows = {"beyond retention": 2, "refused": 0}
+    values = _values(render(daemon(refused_records=0, refused_rows=rows)).decode())
+    assert values["wattribute_log_records_refused_total"] == {frozenset(): 0.0}
+    assert values["wattribute_store_rows_refused_total"] == {
+        frozenset({("reason", "beyond retention")}): 2.0,
+        frozenset({("reason", "refused")}): 0.0,
+    }
+    elsewhere = _values(render(daemon()).decode())
+    assert "wattribute_log_records_refused_total" not in elsewhere
+    assert "wattribute_store_rows_refused_total" not in elsewhere
+
+
 def test_metrics_pass_the_rules_of_names() -> None:
     """Prefix, snake case, HELP and TYPE once, base unit last, _total on counters alone, no repeated series."""
     text = render(daemon()).decode()

@@ -66,6 +66,22 @@ def test_what_is_broken_is_told_with_what_mends_it(tmp_path: Path) -> None:
     assert "  - GPU-77aa: asked for 40 s without an answer; see `dmesg` for Xid errors\n" in result.stdout
 
 
+@pytest.mark.parametrize(
+    ("records", "rows", "told"),
+    [
+        (None, None, None),
+        (0, None, "0 records by Kafka"),
+        (None, {"beyond retention": 0, "refused": 0}, "0 rows by InfluxDB"),
+        (7, {"beyond retention": 2, "refused": 0}, "7 records by Kafka, 2 rows by InfluxDB (2 beyond retention)"),
+    ],
+)
+def test_what_was_refused_for_good(records: int | None, rows: dict[str, int] | None, told: str | None) -> None:
+    """Told with its count, 0 too; nothing is told of a place where this process writes nothing."""
+    text = render(msgspec.structs.replace(healthy(), refused_records=records, refused_rows=rows))
+    found = [line for line in text.splitlines() if line.startswith("  refused")]
+    assert found == ([] if told is None else [f"  refused  for good: {told}"])
+
+
 def test_json_is_the_daemons_own_answer(tmp_path: Path) -> None:
     """With the same exit code."""
     result = _status(tmp_path, daemon(), "--json")
