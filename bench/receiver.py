@@ -20,6 +20,7 @@ from monitor.config.input_sections import Source
 from monitor.config.sections import Config
 from monitor.log.sqlite import SqliteLog
 from monitor.roles.ingest_http import HttpIngest
+from monitor.roles.placement import place_by_config
 
 _ROUNDS = 3
 _POSTS = {1: 150, 100: 40}  # events in a post: posts of a connection in a round
@@ -52,7 +53,7 @@ def run() -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         log = SqliteLog(Path(folder) / "log.db")
         source = Source(name="bench", kind="http", listen="127.0.0.1:0")
-        ingest = HttpIngest(log, Config(), [source], "host", SystemClock())
+        ingest = HttpIngest(log, Config(), [source], place_by_config(Config(), "host"), SystemClock())
         bare = HttpServer(_bare_app(), "127.0.0.1:0", name="bare")
         ingest.start()
         bare.start()

@@ -26,7 +26,15 @@ from monitor.core.points import (
     Row,
 )
 from monitor.core.readings import Told
-from monitor.core.usage_columns import Index, UsageColumns, final_lines, joined, windows_at, windows_of_each
+from monitor.core.usage_columns import (
+    Index,
+    UsageColumns,
+    final_lines,
+    joined,
+    windows_at,
+    windows_of_each,
+    windows_touched,
+)
 from monitor.core.window import window_start, windows_of
 
 _PROVISIONAL = {"energy": PROVISIONAL_ENERGY.name, "meter": PROVISIONAL_METER.name, "usage": PROVISIONAL_USAGE.name}
@@ -89,19 +97,12 @@ class Book:
 
         One that came before may come again, but under a number of its own.
         """
-        if not len(usages):
-            return
         first, last = windows_of_each(usages, self._terms.window_seconds)
-        spans = last - first + 1
-        places = np.repeat(np.arange(len(usages)), spans)
-        windows = np.arange(len(places)) + np.repeat(first - (np.cumsum(spans) - spans), spans)
-        order = np.argsort(windows, kind="stable")
-        windows, places = windows[order], places[order]
-        begins = np.flatnonzero(np.concatenate(([True], windows[1:] != windows[:-1])))
-        host = usages.routes[usages.route[0]].host
-        for window, mine in zip(windows[begins].tolist(), np.split(places, begins[1:]), strict=True):
+        for window in windows_touched(first, last):
             if window >= self._oldest and (self._keep is None or self._keep(window)):
-                self._page(window, host, log_time).usages.append(_Part(log_time, usages, mine))
+                (places,) = ((first <= window) & (window <= last)).nonzero()
+                host = usages.routes[usages.route[0]].host
+                self._page(window, host, log_time).usages.append(_Part(log_time, usages, places))
 
     def add_activity(self, host: str, activity: ActivityReading, log_time: UnixSeconds) -> None:
         """Enters who used a device in every window it touches. Alone it makes no window worth restating."""

@@ -35,9 +35,9 @@ class Demand:
     def on(self, device: Device) -> Index:
         """Which of them work on the device: a GPU's by placement; everything else on the host serves all of them."""
         if device.kind != "gpu":
-            return np.flatnonzero(self.usages.where(lambda route: route.devices != ()))
+            return self.usages.where(lambda route: route.devices != ()).nonzero()[0]
         parts = {device.id, *device.instances}
-        return np.flatnonzero(self.usages.where(lambda route: not parts.isdisjoint(route.devices or ())))
+        return self.usages.where(lambda route: not parts.isdisjoint(route.devices or ())).nonzero()[0]
 
     def elsewhere(self) -> tuple[Column, Column]:
         """Starts and ends of those of which nobody knows the device."""
@@ -55,7 +55,7 @@ def demand_of(usages: UsageColumns, window_begin: UnixSeconds) -> Demand:
         fresh_tokens=np.maximum(context - np.nan_to_num(usages.cached_input_tokens, nan=0.0), 0.0),
         context_tokens=context,
         output_tokens=np.nan_to_num(usages.output_tokens, nan=0.0),
-        unknown=np.flatnonzero(usages.where(lambda route: route.devices is None)),
+        unknown=usages.where(lambda route: route.devices is None).nonzero()[0],
     )
 
 

@@ -296,6 +296,12 @@ def final_lines(terms: Accounting, windows: Index) -> Column:
     return np.asarray((windows + 1) * terms.window_seconds + terms.horizon_seconds, dtype=np.float64)
 
 
+def windows_touched(first: Index, last: Index) -> list[int]:
+    """All windows of requests that touch these: 3 to 4 and 3 to 3 and 7 to 7 are 3, 4, 7."""
+    spans = set(zip(first.tolist(), last.tolist(), strict=True))
+    return sorted({window for begin, end in spans for window in range(begin, end + 1)})
+
+
 def windows_of_each(usages: UsageColumns, length_seconds: UnixSeconds) -> tuple[Index, Index]:
     """The first and the last window that each touches, the one that it ends in included."""
     return windows_at(usages.start, length_seconds), windows_at(usages.end, length_seconds)

@@ -14,7 +14,7 @@ from monitor.core.membership import FUTURE_LIMIT_SECONDS, Accounting, Identities
 from monitor.core.readings import PARENT_REACH_SECONDS
 from monitor.core.request_identities import RequestIdentities
 from monitor.core.usage import Usage
-from monitor.core.usage_columns import FAR_WINDOW, Index, columns_of, windows_of_each
+from monitor.core.usage_columns import FAR_WINDOW, Index, columns_of, windows_of_each, windows_touched
 from monitor.core.window import windows_of
 from monitor.log.codec import Decoder, ReadingBatch, Restate, UsageBatch
 from monitor.log.protocol import DeadLetter, LogRecord
@@ -68,8 +68,7 @@ class RequestsTouch(msgspec.Struct, frozen=True, gc=False):
 
     def touched(self) -> Iterable[int]:
         """All windows that any of them touches."""
-        spans = set(zip(self.first.tolist(), self.last.tolist(), strict=True))
-        return {window for first, last in spans for window in range(first, last + 1)}
+        return windows_touched(self.first, self.last)
 
     def touching_before(self, window: int) -> Iterator[range]:
         """The windows of each that touches one before this one."""
