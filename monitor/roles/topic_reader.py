@@ -102,7 +102,8 @@ class TopicReader:
             limit = self._limit()
             ready = any(state.held[0].timestamp <= limit for state in self._holding())
             found = self._found(consumer, self._patience_ms(timeout_ms, ready=ready))
-            self._take(self._begun(found))
+            self._take({part: messages for part, messages in found.items() if part not in self._fresh})
+            self._begin_what_is_fresh()
             return self._give()
         except kafka_errors.KafkaError as error:
             raise self._unavailable("cannot read", error) from error
@@ -209,7 +210,7 @@ class TopicReader:
     def _found(self, consumer: Any, patience_ms: int) -> Mapping[TopicPartition, Sequence[Any]]:
         """What a poll finds; nothing, once where a partition has no offset, or one that is gone, is put right.
 
-        What is not begun yet `_begun` puts right: that a message is gone is then said, and counted, once.
+        What is not begun yet `_begin_what_is_fresh` puts right: that a message is gone is then said, and counted, once.
         """
         try:
             found: Mapping[TopicPartition, Sequence[Any]] = consumer.poll(patience_ms, max_records=_ALL_THERE_IS)
@@ -222,16 +223,14 @@ class TopicReader:
             self._begin_at_the_oldest(begun)
         return {}
 
-    def _begun(self, found: Mapping[TopicPartition, Sequence[Any]]) -> Mapping[TopicPartition, Sequence[Any]]:
-        """What was found of partitions that are begun. Those that a rebalance has given begin at the group's offset.
+    def _begin_what_is_fresh(self) -> None:
+        """Partitions that a rebalance has given begin at the group's offset; what was found of them is passed by.
 
         kafka-python 3.0.12 keeps its position in a partition that it is given again, but what it had given from there
-        and was not dealt with is forgotten here: going on would lose it.
+        and was not dealt with is forgotten here: going on would lose it. What was found of other partitions is taken
+        before: here a broker may not answer, and the client's positions are behind it already.
         """
-        if not self._fresh:
-            return found
-        fresh = self._fresh & self._consumer.assignment()
-        for part in sorted(fresh):
+        for part in sorted(self._fresh & self._consumer.assignment()):
             committed = self._consumer.committed(part, timeout_ms=ANSWER_MS)
             if committed is None:
                 self._begin_at_the_oldest({part: None})
@@ -240,7 +239,6 @@ class TopicReader:
                 state = self._parts.setdefault(part, _Part())
                 state.settled = state.fetched = committed
             self._fresh.discard(part)
-        return {part: messages for part, messages in found.items() if part not in fresh}
 
     def _take(self, found: Mapping[TopicPartition, Sequence[Any]]) -> None:
         for part, messages in found.items():
