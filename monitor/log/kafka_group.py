@@ -55,8 +55,8 @@ class GroupMember:
 
     @property
     def alive(self) -> bool:
-        """False once its thread has ended."""
-        return self._thread.is_alive()
+        """False once its thread has ended: by an error that nobody foresaw, it is never ours again."""
+        return self._thread.ident is None or self._thread.is_alive()
 
     @property
     def partitions(self) -> frozenset[int]:

@@ -66,6 +66,7 @@ class FleetRoles(RunningRoles):
         super().__init__(config, host=host, clock=clock)
         self._house, self._snapshot = house, snapshot
         self._group: GroupAggregate | None = None
+        self._leader: Leader | None = None
         if self._has("aggregate"):
             self._add_aggregate()
         if self._has("control"):
@@ -88,6 +89,12 @@ class FleetRoles(RunningRoles):
 
     def lag(self) -> int | None:
         return None if self._group is None else self._group.lag()
+
+    def troubles(self) -> list[str]:
+        """Also a place in a consumer group that is lost for good: its role would wait for partitions for ever."""
+        places = {"aggregate": None if self._group is None else self._group.member, "control": self._leader}
+        lost = [name for name, place in places.items() if place is not None and not place.alive]
+        return super().troubles() + [f"{name} has left its consumer group by an error" for name in lost]
 
     def waits(self) -> dict[str, str]:
         """What each role waits for; of role aggregate also the partitions that it cannot account."""
@@ -114,7 +121,7 @@ class FleetRoles(RunningRoles):
     def _add_control(self) -> None:
         from monitor.roles.fleet_control import FleetControl
 
-        leader = Leader(self.config.kafka)
+        leader = self._leader = Leader(self.config.kafka)
         self._parts.append(leader)
         control = FleetControl(self.config, self._house.log, leader, clock=self._clock)
         self._add_loop("control", control.step)

@@ -1,0 +1,60 @@
+"""A fleet's aggregator against the brokers: what it does when they, or the client in between, fail it."""
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+from daemon_process import wait_for
+from daemon_snapshots import healthy
+from kafka import KafkaConsumer
+from servers.kafka import KafkaServer
+
+from collectors.clock import SystemClock
+from monitor.config.output_sections import Kafka, KafkaTopics
+from monitor.config.sections import Config
+from monitor.log.kafka_topics import create_topics
+from monitor.roles.fleet import FleetHouse
+
+PARTITIONS = 4
+
+
+@pytest.fixture
+def config(kafka: KafkaServer) -> Config:
+    """Of books that nobody else keeps, with their topics."""
+    name = f"g-{uuid.uuid4().hex[:8]}"
+    topics = KafkaTopics(
+        readings=f"{name}.readings",
+        usage=f"{name}.usage",
+        facts=f"{name}.facts",
+        requests=f"{name}.requests",
+        request_energy=f"{name}.request-energy",
+        dead_letters=f"{name}.letters",
+        partitions=PARTITIONS,
+        replication=1,
+    )
+    house = Kafka(bootstrap_servers=(kafka.bootstrap,), topics=topics, group=name, clock="records")
+    config = Config(kafka=house, roles=("aggregate", "control"))
+    create_topics(config)
+    return config
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_place_in_the_group_that_is_lost_for_good_ends_the_process(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the client itself breaks no partition ever comes again, and nobody leads: a restart mends it."""
+
+    class Broken(KafkaConsumer):  # type: ignore[misc]
+        def poll(self, *_arguments: Any, **_more: Any) -> Any:
+            raise RuntimeError("NetworkSelector closed!")
+
+    monkeypatch.setattr("monitor.log.kafka_group.KafkaConsumer", Broken)
+    with FleetHouse(tmp_path, config) as house:
+        roles = house.begin(config, host="h", clock=SystemClock(), snapshot=healthy)
+        roles.start()
+        try:
+            told = [f"{name} has left its consumer group by an error" for name in ("aggregate", "control")]
+            wait_for("both to be told", lambda: roles.troubles() == told)
+        finally:
+            roles.stop()
