@@ -138,6 +138,7 @@ class GroupAggregate:
         Raises LogUnavailable when no broker answers; what concerns one partition alone is in `trouble`.
         """
         terms = self._agreed_terms()
+        self._facts.look()
         self._follow_the_group(terms)
         if not self._ledgers:
             self._lag = None
@@ -147,7 +148,7 @@ class GroupAggregate:
         except OffsetsGone as gone:
             self._begin_anew({part.partition for part in gone.parts}, str(gone))
         if self._kafka.clock == "records":  # log time runs as fast as it is read, and passes a fact within the second
-            self._facts.expire()
+            self._facts.look(max_age_seconds=0.0)
         taken = sum(self._step_one(number, ledger) for number, ledger in sorted(self._ledgers.items()))
         self._tick()
         self._known_holes.look(self.progress.holes)
@@ -272,21 +273,24 @@ class GroupAggregate:
 
 
 class _FreshFacts:
-    """What is in force, read again every few seconds; all ledgers share one look."""
+    """What is in force, as of the last look; all ledgers share it.
+
+    Looked at once for all of them: each one that asked for itself would wait for a broker that is away as long as the
+    one before it, and begin again at its last commit for nothing.
+    """
 
     def __init__(self, read: FactsReader) -> None:
         self._read = read
-        self._facts: Facts | None = None
+        self._facts = Facts(())
         self._read_at = float("-inf")
 
-    def expire(self) -> None:
-        """The next look reads them to their end."""
-        self._read_at = float("-inf")
-
-    def __call__(self) -> Facts:
-        if self._facts is None or monotonic() - self._read_at >= FACTS_SECONDS:
+    def look(self, max_age_seconds: float = FACTS_SECONDS) -> None:
+        """Reads them to their end, if the last look is so long ago. Raises LogUnavailable."""
+        if monotonic() - self._read_at >= max_age_seconds:
             self._facts = self._read()
             self._read_at = monotonic()
+
+    def __call__(self) -> Facts:
         return self._facts
 
 

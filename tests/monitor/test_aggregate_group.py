@@ -1,6 +1,7 @@
 """A fleet's aggregator against the brokers: what it does when they, or the client in between, fail it."""
 
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,17 @@ import pytest
 from daemon_process import wait_for
 from daemon_snapshots import healthy
 from kafka import KafkaConsumer
+from kafka.errors import KafkaTimeoutError
 from servers.kafka import KafkaServer
 
-from collectors.clock import SystemClock
+from collectors.clock import SystemClock, monotonic
 from monitor.config.output_sections import Kafka, KafkaTopics
 from monitor.config.sections import Config
 from monitor.log.kafka_topics import create_topics
+from monitor.log.protocol import LogUnavailable
+from monitor.roles.aggregate_group import GroupAggregate
 from monitor.roles.fleet import FleetHouse
+from monitor.store.open import open_store
 
 PARTITIONS = 4
 
@@ -37,6 +42,40 @@ def config(kafka: KafkaServer) -> Config:
     config = Config(kafka=house, roles=("aggregate", "control"))
     create_topics(config)
     return config
+
+
+@pytest.fixture
+def aggregate(config: Config, tmp_path: Path) -> Iterator[GroupAggregate]:
+    """It has all partitions."""
+    store = open_store(config, tmp_path / "store.db")
+    aggregate = GroupAggregate(config, store, clock=SystemClock())
+    try:
+        wait_for("all partitions", lambda: aggregate.step() is None or len(aggregate.partitions) == PARTITIONS)
+        yield aggregate
+    finally:
+        aggregate.close()
+        store.close()
+
+
+def test_facts_that_cannot_be_read_cost_no_ledger(aggregate: GroupAggregate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are asked for once, whatever the number of partitions, and every ledger goes on where it was."""
+    asked = []
+
+    class Silent(KafkaConsumer):  # type: ignore[misc]
+        def end_offsets(self, *_arguments: Any, **_more: Any) -> Any:
+            asked.append(monotonic())
+            raise KafkaTimeoutError("the facts' broker is away")
+
+    ledgers = dict(aggregate._ledgers)
+    with monkeypatch.context() as away:
+        away.setattr("monitor.log.kafka_facts.KafkaConsumer", Silent)
+        aggregate._facts_log.close()  # as a connection that is lost
+        with pytest.raises(LogUnavailable, match="the facts' broker is away"):
+            aggregate.step()
+    assert len(asked) == 1
+    aggregate.step()
+    assert aggregate._ledgers == ledgers
+    assert aggregate.trouble == {}
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
