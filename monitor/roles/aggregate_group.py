@@ -174,14 +174,36 @@ class GroupAggregate:
         for number in [number for number in self._ledgers if number not in kept]:
             self._forget(number)
         self._generation = generation
+        for number in self.trouble.keys() - ours:
+            del self.trouble[number]
+        counts = self.member.partition_counts()
+        if why := self._other_count(counts):
+            for number in ours:
+                self._put_aside(number, why)
+            return
+        if len(counts) < len(self._parts(0)):
+            return  # what a topic is like is not known yet
         for number in sorted(ours - self._ledgers.keys()):
             if monotonic() >= self._retry_at.get(number, 0.0):
                 self._begin(number, terms)
 
+    def _other_count(self, counts: Mapping[str, int]) -> str:
+        """Why nothing is accounted while the topics are not those of the books; "" while they are.
+
+        A partition that somebody has added has no commit that would refuse it, and a host that moved into it in the
+        middle of a window would be accounted twice under one name.
+        """
+        wanted = self._kafka.topics.partitions
+        if all(count == wanted for count in counts.values()):
+            return ""
+        found = " and ".join(f"{topic} has {count} partitions" for topic, count in counts.items())
+        return (
+            f"{found}, but the books are kept with {wanted} ([kafka.topics] partitions): hosts have moved between"
+            " partitions, so none is accounted; docs/fleet.md, 'More partitions', has the procedure"
+        )
+
     def _begin(self, number: int, terms: Accounting) -> None:
-        count = self.member.partition_count()
-        if count is None:
-            return
+        count = self._kafka.topics.partitions
         log = KafkaPartition(
             self._kafka,
             number,

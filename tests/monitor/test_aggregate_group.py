@@ -15,6 +15,7 @@ from servers.kafka import KafkaServer
 from collectors.clock import SystemClock, monotonic
 from monitor.config.output_sections import Kafka, KafkaTopics
 from monitor.config.sections import Config
+from monitor.log.kafka_client import admin
 from monitor.log.kafka_topics import create_topics
 from monitor.log.protocol import LogUnavailable
 from monitor.roles.aggregate_group import GroupAggregate
@@ -76,6 +77,23 @@ def test_facts_that_cannot_be_read_cost_no_ledger(aggregate: GroupAggregate, mon
     aggregate.step()
     assert aggregate._ledgers == ledgers
     assert aggregate.trouble == {}
+
+
+def test_partitions_that_are_added_behind_its_back_are_refused(config: Config, aggregate: GroupAggregate) -> None:
+    """Neither the new ones, which no commit speaks of, nor those that it has: hosts have moved between them."""
+    topics = config.kafka.topics
+    with admin(config.kafka) as client:
+        client.create_partitions({topics.readings: 6, topics.usage: 6})
+    aggregate.member._consumer._cluster.request_update()  # by itself it looks every 30 s
+    wait_for("a refusal", lambda: aggregate.step() and "has 6 partitions" in aggregate.waits_for)
+    wait_for("the rebalance", lambda: aggregate.step() and aggregate.member.partitions == set(range(6)))
+    aggregate.step()
+    assert not aggregate.partitions
+    assert aggregate.waits_for == (
+        f"partitions 0, 1, 2, 3, 4, 5: {topics.readings} has 6 partitions and {topics.usage} has 6 partitions, but the"
+        " books are kept with 4 ([kafka.topics] partitions): hosts have moved between partitions, so none is accounted;"
+        " docs/fleet.md, 'More partitions', has the procedure"
+    )
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
