@@ -18,7 +18,7 @@ from kafka import TopicPartition
 from collectors.clock import Clock, monotonic
 from collectors.units import UnixSeconds
 from monitor.config.output_sections import Kafka
-from monitor.log.kafka_feed import KafkaFeed
+from monitor.log.kafka_feed import KafkaFeed, OffsetsGone
 from monitor.log.protocol import Commit, DeadLetter, Hole, LogRecord, LogUnavailable, Moved, Stream
 
 AHEAD_SECONDS: Final = 600.0
@@ -84,9 +84,15 @@ class KafkaPartition:
         self._parts = {stream: TopicPartition(topics[stream], number) for stream in _STREAMS}
         self._next: dict[Stream, int] = {}
         self._floors: dict[Stream, UnixSeconds] = dict.fromkeys(_STREAMS, _MINUS_INFINITY)
+        self._goes_on: dict[Stream, tuple[int, int]] = {}
+        """Of a stream whose records are known to be gone: who asks for the first offset is given what is at the
+        second. `start` and `hole` have told the asker of it."""
 
     def read(self, positions: Mapping[str, int], limit: int) -> list[LogRecord]:
-        """The next records at or behind `positions`, in step; without patience those alone that were fetched."""
+        """The next records at or behind `positions`, in step; without patience those alone that were fetched.
+
+        Raises OffsetsGone where they are not there, and neither `start` nor `hole` has said so.
+        """
         for stream in _STREAMS:
             if self._next.get(stream) != positions.get(stream, 0):
                 self._place(stream, positions.get(stream, 0))
@@ -138,6 +144,7 @@ class KafkaPartition:
     def start(self) -> tuple[UnixSeconds, bool] | None:
         """The log time from which on both streams are whole, and whether records before it are gone."""
         beginnings = self._feed.beginnings(self._parts.values())
+        self._goes_on = {stream: (0, beginnings[part]) for stream, part in self._parts.items()}
         firsts = {stream: self._feed.first_from(part, _MINUS_INFINITY) for stream, part in self._parts.items()}
         stamps = {stream: found[1] for stream, found in firsts.items() if found is not None}
         if not stamps:
@@ -163,6 +170,9 @@ class KafkaPartition:
                 lost[f"{part.topic} was made anew"] = first
             elif position < beginnings[part]:
                 lost[f"retention of {part.topic} passed the committed offset {position}"] = first
+            else:
+                continue
+            self._goes_on[stream] = (position, beginnings[part])
         if not lost:
             return None
         why = f"partition {self._number}: {'; '.join(sorted(lost))}"
@@ -222,8 +232,11 @@ class KafkaPartition:
     def _place(self, stream: Stream, offset: int) -> None:
         part = self._parts[stream]
         beginning, end = self._feed.beginnings([part])[part], self._feed.ends([part])[part]
-        inside = offset if beginning <= offset <= end else beginning
-        self._feed.place(part, stream, inside, self._floors[stream])
+        asked, instead = self._goes_on.get(stream, (offset, offset))
+        begin = instead if offset == asked else offset
+        if not beginning <= begin <= end:
+            raise OffsetsGone([part], f"offset {begin} was to be read next, and offsets {beginning} to {end} are there")
+        self._feed.place(part, stream, begin, self._floors[stream])
         self._next[stream] = offset
 
     def _taken(self, limit: int) -> list[LogRecord]:

@@ -238,6 +238,8 @@ class GroupAggregate:
         except NotOurs as error:
             logger.info("partition let go", partition=number, why=str(error))
             self._forget(number)
+        except OffsetsGone as gone:
+            self._begin_anew({number}, str(gone))
         except LogUnavailable as error:
             self._put_aside(number, str(error))
         return 0
