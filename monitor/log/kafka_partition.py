@@ -18,31 +18,15 @@ from kafka import TopicPartition
 from collectors.clock import Clock, monotonic
 from collectors.units import UnixSeconds
 from monitor.config.output_sections import Kafka
+from monitor.log.kafka_claims import Claim, claim_in, highest, parts_of
 from monitor.log.kafka_feed import KafkaFeed, OffsetsGone
-from monitor.log.protocol import Commit, DeadLetter, Hole, LogRecord, LogUnavailable, Moved, Stream
+from monitor.log.protocol import Commit, DeadLetter, Hole, LogRecord, LogUnavailable, Stream
 
 AHEAD_SECONDS: Final = 600.0
 """A log that is stamped so far ahead of this host's clock has a broker with a wrong one; it is waited for."""
 SILENT_SECONDS: Final = 30.0
 _STREAMS: Final[tuple[Stream, Stream]] = ("readings", "usage")
 _MINUS_INFINITY: Final = float("-inf")
-
-
-class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The metadata of a commit, as JSON; None is -infinity. Well below the 4 096 bytes that a broker takes.
-
-    Each of a pair says the positions of both: of a pair that was torn apart the higher one is whole by itself. `topics`
-    are the ids of the topics that the positions are of: one that was made anew has another.
-    """
-
-    n: int
-    positions: dict[str, int]
-    watermark: UnixSeconds | None = None
-    mark: UnixSeconds | None = None
-    log_time: UnixSeconds | None = None
-    beginning: UnixSeconds | None = None
-    topics: dict[str, str] = {}
-    moved: Moved | None = None
 
 
 class Commits(Protocol):
@@ -80,8 +64,7 @@ class KafkaPartition:
         self._kafka, self._number, self._partitions = kafka, number, partitions
         self._feed, self._spare, self._commits, self._reject = feed, spare, commits, reject
         self._clock, self._patience_seconds = clock, patience_seconds
-        topics = {"readings": kafka.topics.readings, "usage": kafka.topics.usage}
-        self._parts = {stream: TopicPartition(topics[stream], number) for stream in _STREAMS}
+        self._parts = parts_of(kafka, number)
         self._next: dict[Stream, int] = {}
         self._floors: dict[Stream, UnixSeconds] = dict.fromkeys(_STREAMS, _MINUS_INFINITY)
         self._goes_on: dict[Stream, tuple[int, int]] = {}
@@ -274,7 +257,7 @@ class KafkaPartition:
     def _claim(self) -> tuple[Claim | None, set[Stream]]:
         """The highest claim, and the streams that have none. LogUnavailable for one of another number of partitions."""
         committed = self._commits.committed(list(self._parts.values()))
-        claims = [_claim(found[1], part) for part in self._parts.values() if (found := committed[part]) is not None]
+        claims = [claim_in(found[1], part) for part in self._parts.values() if (found := committed[part]) is not None]
         for claim in claims:
             if claim.n != self._partitions:
                 raise LogUnavailable(
@@ -282,22 +265,7 @@ class KafkaPartition:
                     f" but the books were kept with {claim.n}: hosts have moved between partitions, so this partition"
                     " is refused; docs/fleet.md, 'More partitions', has the procedure"
                 )
-        highest = max(claims, key=_height, default=None)
-        return highest, {stream for stream, part in self._parts.items() if committed[part] is None}
-
-
-def _claim(metadata: str, part: TopicPartition) -> Claim:
-    try:
-        return msgspec.json.decode(metadata, type=Claim)
-    except msgspec.DecodeError as error:
-        raise LogUnavailable(
-            f"{part.topic}, partition {part.partition}: the group's commit holds {metadata[:80]!r}, which is none of"
-            " an aggregator's; give the aggregators a [kafka] group of their own"
-        ) from error
-
-
-def _height(claim: Claim) -> tuple[UnixSeconds, ...]:
-    return tuple(map(_or_minus_infinity, (claim.watermark, claim.mark, claim.log_time)))
+        return highest(claims), {stream for stream, part in self._parts.items() if committed[part] is None}
 
 
 def _or_none(moment: UnixSeconds) -> UnixSeconds | None:

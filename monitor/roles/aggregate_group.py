@@ -28,13 +28,14 @@ from monitor.core.questions import Missing
 from monitor.garbage import look_seldom
 from monitor.ledger.ledger import Ledger, Progress
 from monitor.log.codec import tick_record
+from monitor.log.kafka_claims import parts_of
 from monitor.log.kafka_facts import KafkaFacts
 from monitor.log.kafka_feed import KafkaFeed, OffsetsGone
 from monitor.log.kafka_group import GroupMember
 from monitor.log.kafka_partition import KafkaPartition
 from monitor.log.kafka_topics import check_topics
 from monitor.log.kafka_writer import KafkaWriter
-from monitor.log.protocol import LogUnavailable, Stream
+from monitor.log.protocol import LogUnavailable
 from monitor.roles.control import FactsReader, TermsChanged, accounting_of, agree_on_terms
 from monitor.roles.known_holes import KnownHoles
 from monitor.roles.request_energy import RequestEnergySink, wants_requests
@@ -181,7 +182,7 @@ class GroupAggregate:
             for number in ours:
                 self._put_aside(number, why)
             return
-        if len(counts) < len(self._parts(0)):
+        if len(counts) < len(parts_of(self._kafka, 0)):
             return  # what a topic is like is not known yet
         for number in sorted(ours - self._ledgers.keys()):
             if monotonic() >= self._retry_at.get(number, 0.0):
@@ -264,7 +265,7 @@ class GroupAggregate:
         if ledger is not None:
             self._past = _sum([self._past, ledger.progress])
         self.trouble.pop(number, None)
-        self._feed.drop(self._parts(number).values())
+        self._feed.drop(parts_of(self._kafka, number).values())
 
     def _is_ours(self, number: int) -> bool:
         same = self.member.generation == self._generation
@@ -276,7 +277,7 @@ class GroupAggregate:
             return
         now, ticks = self._now(), 0
         for number in self._ledgers:
-            parts = self._parts(number)
+            parts = parts_of(self._kafka, number)
             if all(self._feed.log_time(part) == float("-inf") for part in parts.values()):
                 continue
             for stream, part in parts.items():
@@ -287,10 +288,6 @@ class GroupAggregate:
                     ticks += 1
         if ticks:
             self._writer.flush(now)
-
-    def _parts(self, number: int) -> dict[Stream, TopicPartition]:
-        topics = self._kafka.topics
-        return {"readings": TopicPartition(topics.readings, number), "usage": TopicPartition(topics.usage, number)}
 
     def _now(self) -> UnixSeconds:
         return self._clock.now()
