@@ -62,14 +62,21 @@ class _Part:
 
     def take(self, offset: int, half: Half, stamp: UnixSeconds) -> Sequence[RequestEvent]:
         """The requests that this half makes ready, those apart that were handed on before."""
+        self._replayed_to(offset)
+        found = self.joiner.take(half, stamp)
+        self.stamps.append((offset, self.joiner.log_time))
+        self.next_offset = offset + 1
+        if not self.replaying:
+            return found
+        self._replayed_to(self.next_offset)  # the next half may not come for hours, and what waits here is due before
+        return ()
+
+    def _replayed_to(self, offset: int) -> None:
+        """Where that is the end of what was decided, the joiner knows what the one before it knew."""
         if self.replaying and offset >= self.decided.offset:
             self.joiner.advance(self.decided.log_time)
             self.joiner.unjoined = 0
             self.replaying = False
-        found = self.joiner.take(half, stamp)
-        self.stamps.append((offset, self.joiner.log_time))
-        self.next_offset = offset + 1
-        return () if self.replaying else found
 
     def word(self) -> tuple[int, str]:
         """Where a successor has to begin, and how far everything is decided."""
