@@ -3,6 +3,9 @@
 A host's partition follows from their number, so hosts move. What windows that are not final yet need of a moved host is
 copied to its new partition, under the log time of now: there it is late, and the next mark makes those windows of it,
 whole. What is older stays behind; the commits say from which window on each partition is whole.
+
+Nothing is kept of an attempt that was cut off: a record in a partition that is not its host's by the old number is a
+copy of it. It stays, is made once more, and counts once.
 """
 
 import threading
@@ -78,6 +81,8 @@ class Growing:
         before = min((claim.n for claim in claims.values()), default=0)
         if not before:
             raise NotReady("nothing is accounted yet: delete readings and usage, and make them with more partitions")
+        if set(there.values()) == {partitions} == {before}:
+            raise NotReady(f"nothing is left to do: the topics have {before} partitions, and so have the books")
         if partitions <= before or any(before < count != partitions for count in there.values()):
             found = ", ".join(f"{topic} has {count}" for topic, count in there.items())
             raise NotReady(f"{found} partitions, and the books were kept with {before}; say more than that, or finish")
@@ -165,7 +170,8 @@ class Growing:
                 for record in self._records(feed, part, stream, since, later[part]):
                     log_time = max(log_time, record.stamp)
                     if self._says_something(record):
-                        newest = record.stamp
+                        if _is_at_home(record, number, before):
+                            newest = record.stamp
                         if record.offset >= ends[part]:
                             raise NotReady(
                                 f"{part.topic}, partition {number}, was written within the last"
@@ -208,7 +214,7 @@ class Growing:
         for stream, part in parts_of(self._kafka, number).items():
             waiting: list[LogRecord] = []
             for record in self._records(feed, part, stream, needed_since, growth.ends[part]):
-                if self._moves(record, growth) and self._is_needed(record, growth.whole_from, terms):
+                if self._leaves(record, number, growth) and self._is_needed(record, growth.whole_from, terms):
                     waiting.append(record)
                     count += 1
                 if len(waiting) >= _AT_ONCE:
@@ -229,9 +235,9 @@ class Growing:
             writer.send([again], growth.log_time, partition=partition_of(record.key, growth.after))
         writer.flush(growth.log_time)
 
-    def _moves(self, record: LogRecord, growth: Growth) -> bool:
-        home = partition_of(record.key, growth.before)
-        return home != partition_of(record.key, growth.after) and bool(record.key)
+    def _leaves(self, record: LogRecord, number: int, growth: Growth) -> bool:
+        moves = number != partition_of(record.key, growth.after)
+        return moves and bool(record.key) and _is_at_home(record, number, growth.before)
 
     def _says_something(self, record: LogRecord) -> bool:
         try:
@@ -280,7 +286,10 @@ class Growing:
             feed.drop([part])
 
     def _commit(self, client: KafkaAdminClient, growth: Growth, ends: Mapping[TopicPartition, int]) -> None:
-        """For all at once: kept partitions go on where they were, new ones begin at their start."""
+        """Kept partitions go on where they were, new ones begin at their start.
+
+        The new ones' first: as long as a kept one has the old number, this can be done again.
+        """
         marks = [claim.mark for claim in growth.claims.values() if claim.mark is not None]
         watermark = min(claim.watermark or 0.0 for claim in growth.claims.values())
         topics = next(iter(growth.claims.values())).topics
@@ -300,7 +309,14 @@ class Growing:
             metadata = msgspec.json.encode(claim).decode()
             for stream, part in parts.items():
                 offsets[part] = OffsetAndMetadata(claim.positions[stream], metadata, -1)
-        for part, error in client.alter_group_offsets(self._group, offsets).items():
-            if error is not kafka_errors.NoError:
-                said = f"group {self._group}: cannot commit for {part.topic}, partition {part.partition}"
-                raise LogUnavailable(f"{said}: {error.__name__}; run it again before anything is started")
+        for is_new in (True, False):
+            some = {part: each for part, each in offsets.items() if (part.partition >= growth.before) is is_new}
+            for part, error in client.alter_group_offsets(self._group, some).items():
+                if error is not kafka_errors.NoError:
+                    said = f"group {self._group}: cannot commit for {part.topic}, partition {part.partition}"
+                    raise LogUnavailable(f"{said}: {error.__name__}; run it again before anything is started")
+
+
+def _is_at_home(record: LogRecord, number: int, partitions: int) -> bool:
+    """Whether its host's records are written to that partition while there are so many."""
+    return partition_of(record.key, partitions) == number
