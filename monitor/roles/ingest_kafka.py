@@ -109,22 +109,33 @@ class KafkaIngest:
     def step(self) -> float:
         """Reads, places, stores and commits what has come; returns the seconds to wait before the next time."""
         with self._in_step:
-            return CLOSE_SECONDS if self._closed else self._step()
+            try:
+                return CLOSE_SECONDS if self._closed else self._step()
+            finally:
+                if self._closed:
+                    self._let_go()
 
     def close(self) -> None:
-        """Leaves the group and lets go of the connections; the writer is its maker's. From any thread."""
+        """Leaves the group and lets go of the connections; the writer is its maker's. From any thread.
+
+        A step that the brokers keep from ending leaves when it ends: after a reload the process lives on, and its
+        heartbeats would keep the partitions for a reader that reads no more.
+        """
         self._closed = True
-        if self._in_step.acquire(timeout=CLOSE_SECONDS):  # else the brokers do not answer, and the process ends anyway
-            self._reader.close()
-            if self._join is not None:
-                self._join.close()
-            self._facts_log.close()
+        if self._in_step.acquire(timeout=CLOSE_SECONDS):
+            self._let_go()
             self._in_step.release()
 
     @property
     def unjoined(self) -> int:
         """Halves that came when their request had gone alone."""
         return 0 if self._join is None else self._join.unjoined
+
+    def _let_go(self) -> None:
+        self._reader.close()
+        if self._join is not None:
+            self._join.close()
+        self._facts_log.close()
 
     def _step(self) -> float:
         if self._join is not None:
