@@ -7,6 +7,7 @@ Between `poll` and `settle` a crash, a rebalance or a broker that is away makes 
 """
 
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -69,7 +70,7 @@ class TopicReader:
     """Messages of the partitions that the group gives to this member. One thread. Raises LogUnavailable.
 
     The group's first reader begins at the oldest message. What retention took before it was read is named, and counted
-    in `lost_messages`.
+    in `lost`, by topic.
     """
 
     def __init__(self, kafka: Kafka, topics: Iterable[str], group: str) -> None:
@@ -81,7 +82,7 @@ class TopicReader:
         self._fresh: set[TopicPartition] = set()
         """Assigned and not begun yet: where the group has committed, whatever the client thinks."""
         self._waited_at = float("-inf")
-        self.lost_messages = 0
+        self.lost: Counter[str] = Counter()
 
     @property
     def trouble(self) -> str:
@@ -310,7 +311,7 @@ class TopicReader:
             state.settled = state.fetched = oldest[part]
             if wanted is not None:
                 lost = max(0, oldest[part] - wanted)
-                self.lost_messages += lost
+                self.lost[part.topic] += lost
                 logger.error(
                     "messages are gone that nobody has read: retention was too short, or the topic was made anew",
                     topic=part.topic,

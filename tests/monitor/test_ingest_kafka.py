@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import msgspec
 import pytest
-from kafka import KafkaProducer
+from kafka import KafkaProducer, TopicPartition
 from kafka_house import all_of, kafka_house, usages_of
 from servers.kafka import KafkaServer
 
@@ -305,3 +305,31 @@ def test_a_step_that_outlasts_the_close_leaves_the_group_when_it_ends(
     loop.join()
     slow.close()
     assert state() == "Empty"
+
+
+def test_what_is_lost_is_told_of_its_source(kafka: KafkaServer, house: Kafka, producer: KafkaProducer) -> None:
+    """Two sources in one process: retention passed one of them, and the other one's line says nothing of it."""
+    writer, topics = KafkaWriter(house), {name: f"{house.group}.{name}" for name in ("lossy", "whole")}
+    for topic in topics.values():
+        kafka.create_topic(topic, 1, message_timestamp_type="CreateTime", retention_ms=-1)
+    sources = tuple(Source(name=name, kind="kafka", topics=(topic,)) for name, topic in topics.items())
+    config = Config(kafka=house, sources=sources)
+
+    def read(numbers: range, wanted: int) -> KafkaIngest:
+        for topic in topics.values():
+            for number in numbers:
+                producer.send(topic, msgspec.json.encode(event(number)), timestamp_ms=round(NOON * 1_000))
+        producer.flush()
+        if numbers.start:
+            with admin(house) as client:
+                client.delete_records({TopicPartition(topics["lossy"], 0): 5})
+        ingest = KafkaIngest(config, writer, clock=SystemClock())
+        drain(ingest, wanted)
+        ingest.close()
+        return ingest
+
+    read(range(2), 4)
+    ingest = read(range(2, 8), 9)
+    writer.close()
+    details = {source.name: source.detail for source in ingest.snapshots()}
+    assert details == {"lossy": "3 messages were gone before they were read", "whole": ""}

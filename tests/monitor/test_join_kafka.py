@@ -73,6 +73,8 @@ def test_joined_alone_and_too_late(kafka: KafkaServer) -> None:
     while len(usages(kafka, house)) < 61 or ingest.unjoined < 1:
         ingest.step()
     ingest.close()
+    details = {source.name: source.detail for source in ingest.snapshots()}
+    assert details == {"gateway": "1 halves of requests came too late to be joined", "engine": ""}
     found = usages(kafka, house)
     assert found["r100"] == {("gpu-1", "unknown", None, None)}
     assert {each for number in range(20) for each in found[f"r{number:03d}"]} == {("gpu-1", "t", 9, NOON + 1)}
