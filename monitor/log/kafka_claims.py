@@ -70,6 +70,17 @@ def claims_of(client: KafkaAdminClient, kafka: Kafka, group: str, count: int) ->
     return {number: claim for number, pair in pairs.items() if (claim := highest(pair)) is not None}
 
 
+def refuse_other_count(kafka: Kafka, claims: Iterable[Claim], partitions: int) -> None:
+    """Raises LogUnavailable where books were kept with another number of partitions."""
+    for claim in claims:
+        if claim.n != partitions:
+            raise LogUnavailable(
+                f"{kafka.topics.readings} and {kafka.topics.usage} have {partitions} partitions, but the books were"
+                f" kept with {claim.n}: hosts have moved between partitions, so this partition is refused;"
+                " docs/fleet.md, 'More partitions', has the procedure"
+            )
+
+
 def _height(claim: Claim) -> tuple[UnixSeconds, ...]:
     moments = (claim.watermark, claim.mark, claim.log_time)
     return tuple(_MINUS_INFINITY if moment is None else moment for moment in moments)

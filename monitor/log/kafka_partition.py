@@ -18,7 +18,7 @@ from kafka import TopicPartition
 from collectors.clock import Clock, monotonic
 from collectors.units import UnixSeconds
 from monitor.config.output_sections import Kafka
-from monitor.log.kafka_claims import Claim, claim_in, highest, parts_of
+from monitor.log.kafka_claims import Claim, claim_in, highest, parts_of, refuse_other_count
 from monitor.log.kafka_feed import KafkaFeed, OffsetsGone
 from monitor.log.protocol import Commit, DeadLetter, Hole, LogRecord, LogUnavailable, Stream
 
@@ -258,13 +258,7 @@ class KafkaPartition:
         """The highest claim, and the streams that have none. LogUnavailable for one of another number of partitions."""
         committed = self._commits.committed(list(self._parts.values()))
         claims = [claim_in(found[1], part) for part in self._parts.values() if (found := committed[part]) is not None]
-        for claim in claims:
-            if claim.n != self._partitions:
-                raise LogUnavailable(
-                    f"{self._kafka.topics.readings} and {self._kafka.topics.usage} have {self._partitions} partitions,"
-                    f" but the books were kept with {claim.n}: hosts have moved between partitions, so this partition"
-                    " is refused; docs/fleet.md, 'More partitions', has the procedure"
-                )
+        refuse_other_count(self._kafka, claims, self._partitions)
         return highest(claims), {stream for stream, part in self._parts.items() if committed[part] is None}
 
 

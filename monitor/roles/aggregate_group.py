@@ -28,7 +28,8 @@ from monitor.core.questions import Missing
 from monitor.garbage import look_seldom
 from monitor.ledger.ledger import Ledger, Progress
 from monitor.log.codec import tick_record
-from monitor.log.kafka_claims import parts_of
+from monitor.log.kafka_claims import claims_of, parts_of, refuse_other_count
+from monitor.log.kafka_client import admin
 from monitor.log.kafka_facts import KafkaFacts
 from monitor.log.kafka_feed import KafkaFeed, OffsetsGone
 from monitor.log.kafka_group import GroupMember
@@ -66,7 +67,8 @@ class GroupAggregate:
     ) -> None:
         self._config, self._kafka, self._store, self._clock = config, config.kafka, store, clock
         topics = config.kafka.topics
-        self.member = GroupMember(config.kafka, f"{config.kafka.group}-aggregate", (topics.readings, topics.usage))
+        self._group = f"{config.kafka.group}-aggregate"
+        self.member = GroupMember(config.kafka, self._group, (topics.readings, topics.usage))
         self._feed, self._spare = KafkaFeed(config.kafka), KafkaFeed(config.kafka)
         self._writer = KafkaWriter(config.kafka)
         self._facts_log = KafkaFacts(config.kafka)
@@ -74,6 +76,7 @@ class GroupAggregate:
         self._waiting = waiting
         self._stop = threading.Event()
         self._terms: Accounting | None = None
+        self._books_fit = False
         self._ledgers: dict[int, Ledger] = {}
         self._generation = 0
         self._retry_at: dict[int, float] = {}
@@ -182,6 +185,12 @@ class GroupAggregate:
             for number in ours:
                 self._put_aside(number, why)
             return
+        if ours and not self._books_fit:
+            with admin(self._kafka) as client:
+                claims = claims_of(client, self._kafka, self._group, self._kafka.topics.partitions)
+            # Also the new ones, of which no commit speaks: what they hold of a host is a part of its windows.
+            refuse_other_count(self._kafka, claims.values(), self._kafka.topics.partitions)
+            self._books_fit = True
         if len(counts) < len(parts_of(self._kafka, 0)):
             return  # what a topic is like is not known yet
         for number in sorted(ours - self._ledgers.keys()):

@@ -5,16 +5,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from daemon_process import wait_for
 from daemon_snapshots import healthy
 from kafka import KafkaConsumer
 from kafka.errors import KafkaTimeoutError
+from kafka.structs import OffsetAndMetadata
 from servers.kafka import KafkaServer
 
 from collectors.clock import SystemClock, monotonic
 from monitor.config.output_sections import Kafka, KafkaTopics
 from monitor.config.sections import Config
+from monitor.log.kafka_claims import Claim, parts_of
 from monitor.log.kafka_client import admin
 from monitor.log.kafka_topics import create_topics
 from monitor.log.protocol import LogUnavailable
@@ -94,6 +97,30 @@ def test_partitions_that_are_added_behind_its_back_are_refused(config: Config, a
         " books are kept with 4 ([kafka.topics] partitions): hosts have moved between partitions, so none is accounted;"
         " docs/fleet.md, 'More partitions', has the procedure"
     )
+
+
+def test_books_of_another_number_of_partitions_are_refused_as_a_whole(
+    config: Config, aggregate: GroupAggregate, tmp_path: Path
+) -> None:
+    """Partitions are added, and the configuration is made to agree: the new ones have no commit that refuses them."""
+    topics, group = config.kafka.topics, f"{config.kafka.group}-aggregate"
+    claim = Claim(n=PARTITIONS, positions={"readings": 0, "usage": 0}, watermark=0.0)
+    offset = OffsetAndMetadata(0, msgspec.json.encode(claim).decode(), -1)
+    aggregate.close()
+    with admin(config.kafka) as client:
+        client.alter_group_offsets(group, dict.fromkeys(parts_of(config.kafka, 0).values(), offset))
+        client.create_partitions({topics.readings: 6, topics.usage: 6})
+    six = msgspec.structs.replace(topics, partitions=6)
+    wider = msgspec.structs.replace(config, kafka=msgspec.structs.replace(config.kafka, topics=six))
+    store = open_store(wider, tmp_path / "store.db")
+    other = GroupAggregate(wider, store, clock=SystemClock())
+    try:
+        with pytest.raises(LogUnavailable, match="have 6 partitions, but the books were kept with 4"):
+            wait_for("a ledger", lambda: other.step() is None or other.partitions)
+        assert not other.partitions
+    finally:
+        other.close()
+        store.close()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
