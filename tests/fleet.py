@@ -25,8 +25,8 @@ from monitor.config.output_sections import Kafka
 from monitor.config.sections import Config
 from monitor.core.points import BOOKS
 from monitor.log.codec import tick_record
+from monitor.log.kafka_claims import Claim
 from monitor.log.kafka_client import client_settings
-from monitor.log.kafka_partition import Claim
 from monitor.log.kafka_producer import Outgoing, Sender
 from monitor.log.kafka_writer import KafkaWriter
 from monitor.log.protocol import LogUnavailable

@@ -92,6 +92,8 @@ def test_more_partitions_than_the_books_were_kept_with(faults: FaultHouse, tmp_p
             admin.create_partitions({topics.readings: 3, topics.usage: 3}, timeout_ms=30_000)
         finally:
             admin.close()
+        run.fleet.partitions = 3  # as somebody does who reads that the topics differ from the configuration
+        run.fleet.write_config()
         for name in AGGREGATORS:
             run.fleet.processes[name].terminate()
             assert run.fleet.processes[name].wait(60) == 0

@@ -14,9 +14,10 @@ from fleet_faults import SMALL, SOAK_ONLY, FaultHouse, assert_undisturbed
 from kafka import TopicPartition
 from request_entries import embedded_joules, newest_entries
 
-from monitor.log.kafka_client import admin
+from monitor.config.sections import Config
 from monitor.log.kafka_feed import KafkaFeed
 from monitor.roles.aggregate_group import partition_of
+from monitor.roles.growing import Growing
 
 pytestmark = pytest.mark.filterwarnings(
     # kafka-python drops the socket of a connection that it gives up halfway
@@ -53,8 +54,7 @@ def procedure(run: CrashRun) -> None:
         stop(run, name)
     code, said = grow(run, partitions=BEFORE)
     assert code == 1, said
-    with admin(fleet.config.kafka) as client:  # as an attempt that was cut off leaves it
-        client.create_partitions({fleet.config.kafka.topics.readings: AFTER})
+    cut_off(fleet.config)
     code, said = grow(run)
     assert (code, f"have {AFTER} partitions" in said) == (0, True), said
     fleet.partitions = AFTER
@@ -62,6 +62,21 @@ def procedure(run: CrashRun) -> None:
     for kind in ("aggregate", "ingest", "collect"):
         for name in run.named(kind):
             run.start_process(name)
+
+
+def cut_off(config: Config) -> None:
+    """An attempt that ends when the records are copied, also into partitions that were there before."""
+
+    class CutOff(Exception):
+        pass
+
+    def say(said: str) -> None:
+        if "records were copied" in said:
+            raise CutOff
+
+    growing = Growing(config)
+    with pytest.raises(CutOff):
+        growing.carry_out(growing.plan(AFTER, aggregators_run=False), say)
 
 
 def wait_until_ready(run: CrashRun) -> None:

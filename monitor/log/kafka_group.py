@@ -55,8 +55,8 @@ class GroupMember:
 
     @property
     def alive(self) -> bool:
-        """False once its thread has ended."""
-        return self._thread.is_alive()
+        """False once its thread has ended: by an error that nobody foresaw, it is never ours again."""
+        return self._thread.ident is None or self._thread.is_alive()
 
     @property
     def partitions(self) -> frozenset[int]:
@@ -80,13 +80,13 @@ class GroupMember:
         answered = max(heartbeat.last_receive, heartbeat.last_reset)
         return float(answered) + LEASE_RATIO * self._session_seconds - monotonic()
 
-    def partition_count(self) -> int | None:
-        """How many partitions the topics have; None while nobody knows, or while they differ."""
+    def partition_counts(self) -> Mapping[str, int]:
+        """How many partitions each topic has, as the client knows it; nothing of a topic while it knows none."""
         consumer = self._consumer
         if consumer is None:
-            return None
-        counts = {len(consumer.partitions_for_topic(topic) or ()) for topic in self._topics}
-        return counts.pop() if len(counts) == 1 and 0 not in counts else None
+            return {}
+        cluster = consumer._cluster  # its public way asks, and waits
+        return {topic: len(found) for topic in self._topics if (found := cluster.partitions_for_topic(topic))}
 
     def commit(self, offsets: Mapping[TopicPartition, tuple[int, str]]) -> None:
         """Commits for partitions that are ours."""

@@ -19,31 +19,15 @@ from msgspec.structs import replace
 from collectors.clock import Clock, monotonic
 from collectors.units import UnixSeconds
 from monitor.config.output_sections import Kafka
-from monitor.log.kafka_feed import KafkaFeed
-from monitor.log.protocol import Commit, DeadLetter, Hole, LogRecord, LogUnavailable, Moved, Stream
+from monitor.log.kafka_claims import Claim, claim_in, highest, parts_of, refuse_other_count
+from monitor.log.kafka_feed import KafkaFeed, OffsetsGone
+from monitor.log.protocol import Commit, DeadLetter, Hole, LogRecord, LogUnavailable, Stream
 
 AHEAD_SECONDS: Final = 600.0
 """A log that is stamped so far ahead of this host's clock has a broker with a wrong one; it is waited for."""
 SILENT_SECONDS: Final = 30.0
 _STREAMS: Final[tuple[Stream, Stream]] = ("readings", "usage")
 _MINUS_INFINITY: Final = float("-inf")
-
-
-class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The metadata of a commit, as JSON; None is -infinity. Well below the 4 096 bytes that a broker takes.
-
-    Each of a pair says the positions of both: of a pair that was torn apart the higher one is whole by itself. `topics`
-    are the ids of the topics that the positions are of: one that was made anew has another.
-    """
-
-    n: int
-    positions: dict[str, int]
-    watermark: UnixSeconds | None = None
-    mark: UnixSeconds | None = None
-    log_time: UnixSeconds | None = None
-    beginning: UnixSeconds | None = None
-    topics: dict[str, str] = {}
-    moved: Moved | None = None
 
 
 class Commits(Protocol):
@@ -81,13 +65,18 @@ class KafkaPartition:
         self._kafka, self._number, self._partitions = kafka, number, partitions
         self._feed, self._spare, self._commits, self._reject = feed, spare, commits, reject
         self._clock, self._patience_seconds = clock, patience_seconds
-        topics = {"readings": kafka.topics.readings, "usage": kafka.topics.usage}
-        self._parts = {stream: TopicPartition(topics[stream], number) for stream in _STREAMS}
+        self._parts = parts_of(kafka, number)
         self._next: dict[Stream, int] = {}
         self._floors: dict[Stream, UnixSeconds] = dict.fromkeys(_STREAMS, _MINUS_INFINITY)
+        self._goes_on: dict[Stream, tuple[int, int]] = {}
+        """Of a stream whose records are known to be gone: who asks for the first offset is given what is at the
+        second. `start` and `hole` have told the asker of it."""
 
     def read(self, positions: Mapping[str, int], limit: int) -> list[LogRecord]:
-        """The next records at or behind `positions`, in step; without patience those alone that were fetched."""
+        """The next records at or behind `positions`, in step; without patience those alone that were fetched.
+
+        Raises OffsetsGone where they are not there, and neither `start` nor `hole` has said so.
+        """
         for stream in _STREAMS:
             if self._next.get(stream) != positions.get(stream, 0):
                 self._place(stream, positions.get(stream, 0))
@@ -139,6 +128,7 @@ class KafkaPartition:
     def start(self) -> tuple[UnixSeconds, bool] | None:
         """The log time from which on both streams are whole, and whether records before it are gone."""
         beginnings = self._feed.beginnings(self._parts.values())
+        self._goes_on = {stream: (0, beginnings[part]) for stream, part in self._parts.items()}
         firsts = {stream: self._feed.first_from(part, _MINUS_INFINITY) for stream, part in self._parts.items()}
         stamps = {stream: found[1] for stream, found in firsts.items() if found is not None}
         if not stamps:
@@ -164,6 +154,9 @@ class KafkaPartition:
                 lost[f"{part.topic} was made anew"] = first
             elif position < beginnings[part]:
                 lost[f"retention of {part.topic} passed the committed offset {position}"] = first
+            else:
+                continue
+            self._goes_on[stream] = (position, beginnings[part])
         if not lost:
             return None
         why = f"partition {self._number}: {'; '.join(sorted(lost))}"
@@ -223,8 +216,11 @@ class KafkaPartition:
     def _place(self, stream: Stream, offset: int) -> None:
         part = self._parts[stream]
         beginning, end = self._feed.beginnings([part])[part], self._feed.ends([part])[part]
-        inside = offset if beginning <= offset <= end else beginning
-        self._feed.place(part, stream, inside, self._floors[stream])
+        asked, instead = self._goes_on.get(stream, (offset, offset))
+        begin = instead if offset == asked else offset
+        if not beginning <= begin <= end:
+            raise OffsetsGone([part], f"offset {begin} was to be read next, and offsets {beginning} to {end} are there")
+        self._feed.place(part, stream, begin, self._floors[stream])
         self._next[stream] = offset
 
     def _taken(self, limit: int) -> list[LogRecord]:
@@ -262,30 +258,9 @@ class KafkaPartition:
     def _claim(self) -> tuple[Claim | None, set[Stream]]:
         """The highest claim, and the streams that have none. LogUnavailable for one of another number of partitions."""
         committed = self._commits.committed(list(self._parts.values()))
-        claims = [_claim(found[1], part) for part in self._parts.values() if (found := committed[part]) is not None]
-        for claim in claims:
-            if claim.n != self._partitions:
-                raise LogUnavailable(
-                    f"{self._kafka.topics.readings} and {self._kafka.topics.usage} have {self._partitions} partitions,"
-                    f" but the books were kept with {claim.n}: hosts have moved between partitions, so this partition"
-                    " is refused; docs/fleet.md, 'More partitions', has the procedure"
-                )
-        highest = max(claims, key=_height, default=None)
-        return highest, {stream for stream, part in self._parts.items() if committed[part] is None}
-
-
-def _claim(metadata: str, part: TopicPartition) -> Claim:
-    try:
-        return msgspec.json.decode(metadata, type=Claim)
-    except msgspec.DecodeError as error:
-        raise LogUnavailable(
-            f"{part.topic}, partition {part.partition}: the group's commit holds {metadata[:80]!r}, which is none of"
-            " an aggregator's; give the aggregators a [kafka] group of their own"
-        ) from error
-
-
-def _height(claim: Claim) -> tuple[UnixSeconds, ...]:
-    return tuple(map(_or_minus_infinity, (claim.watermark, claim.mark, claim.log_time)))
+        claims = [claim_in(found[1], part) for part in self._parts.values() if (found := committed[part]) is not None]
+        refuse_other_count(self._kafka, claims, self._partitions)
+        return highest(claims), {stream for stream, part in self._parts.items() if committed[part] is None}
 
 
 def _or_none(moment: UnixSeconds) -> UnixSeconds | None:

@@ -27,16 +27,19 @@ from monitor.core.questions import Missing
 from monitor.garbage import look_seldom
 from monitor.ledger.ledger import Ledger, Progress
 from monitor.log.codec import tick_record
+from monitor.log.kafka_claims import claims_of, parts_of, refuse_other_count
+from monitor.log.kafka_client import admin
 from monitor.log.kafka_facts import KafkaFacts
 from monitor.log.kafka_feed import KafkaFeed, OffsetsGone
 from monitor.log.kafka_group import GroupMember
 from monitor.log.kafka_partition import KafkaPartition
 from monitor.log.kafka_topics import check_topics
 from monitor.log.kafka_writer import KafkaWriter
-from monitor.log.protocol import LogUnavailable, Stream
+from monitor.log.protocol import LogUnavailable
 from monitor.roles.control import FactsReader, FreshFacts, TermsChanged, accounting_of, agree_on_terms
 from monitor.roles.known_holes import KnownHoles
 from monitor.roles.request_energy import RequestEnergySink, wants_requests
+from monitor.roles.store_probe import probe
 from monitor.store.patient import NotOurs, PatientStore
 from monitor.store.protocol import Store
 
@@ -62,7 +65,8 @@ class GroupAggregate:
     ) -> None:
         self._config, self._kafka, self._store, self._clock = config, config.kafka, store, clock
         topics = config.kafka.topics
-        self.member = GroupMember(config.kafka, f"{config.kafka.group}-aggregate", (topics.readings, topics.usage))
+        self._group = f"{config.kafka.group}-aggregate"
+        self.member = GroupMember(config.kafka, self._group, (topics.readings, topics.usage))
         self._feed, self._spare = KafkaFeed(config.kafka), KafkaFeed(config.kafka)
         self._writer = KafkaWriter(config.kafka)
         self._facts_log = KafkaFacts(config.kafka)
@@ -70,6 +74,7 @@ class GroupAggregate:
         self._waiting = waiting
         self._stop = threading.Event()
         self._terms: Accounting | None = None
+        self._books_fit = False
         self._ledgers: dict[int, Ledger] = {}
         self._generation = 0
         self._retry_at: dict[int, float] = {}
@@ -140,6 +145,7 @@ class GroupAggregate:
         Raises LogUnavailable when no broker answers; what concerns one partition alone is in `trouble`.
         """
         terms = self._agreed_terms()
+        self._facts.look()
         self._follow_the_group(terms)
         if not self._ledgers:
             self._lag = None
@@ -149,7 +155,7 @@ class GroupAggregate:
         except OffsetsGone as gone:
             self._begin_anew({part.partition for part in gone.parts}, str(gone))
         if self._kafka.clock == "records":  # log time runs as fast as it is read, and passes a fact within the second
-            self._facts.expire()
+            self._facts.look(max_age_seconds=0.0)
         taken = sum(self._step_one(number, ledger) for number, ledger in sorted(self._ledgers.items()))
         self._tick()
         self._known_holes.look(self.progress.holes)
@@ -162,10 +168,13 @@ class GroupAggregate:
                 raise LogUnavailable(f"the topics cannot hold the books: {'; '.join(differences)}")
             wanted = accounting_of(self._config)
             try:
-                self._terms = agree_on_terms(self._facts_log, self._writer, wanted, self._now())
+                terms = agree_on_terms(self._facts_log, self._writer, wanted, self._now())
             except TermsChanged as error:
                 raise LogUnavailable(str(error)) from error
-            self.member.start()  # not before: whoever may not account must hold no partition
+            # Not before: whoever may not account, or cannot store what it does, must hold no partition.
+            probe(self._store, self._clock)
+            self._terms = terms
+            self.member.start()
         return self._terms
 
     def _follow_the_group(self, terms: Accounting) -> None:
@@ -175,14 +184,42 @@ class GroupAggregate:
         for number in [number for number in self._ledgers if number not in kept]:
             self._forget(number)
         self._generation = generation
+        for number in self.trouble.keys() - ours:
+            del self.trouble[number]
+        counts = self.member.partition_counts()
+        if why := self._other_count(counts):
+            for number in ours:
+                self._put_aside(number, why)
+            return
+        if ours and not self._books_fit:
+            with admin(self._kafka) as client:
+                claims = claims_of(client, self._kafka, self._group, self._kafka.topics.partitions)
+            # Also the new ones, of which no commit speaks: what they hold of a host is a part of its windows.
+            refuse_other_count(self._kafka, claims.values(), self._kafka.topics.partitions)
+            self._books_fit = True
+        if len(counts) < len(parts_of(self._kafka, 0)):
+            return  # what a topic is like is not known yet
         for number in sorted(ours - self._ledgers.keys()):
             if monotonic() >= self._retry_at.get(number, 0.0):
                 self._begin(number, terms)
 
+    def _other_count(self, counts: Mapping[str, int]) -> str:
+        """Why nothing is accounted while the topics are not those of the books; "" while they are.
+
+        A partition that somebody has added has no commit that would refuse it, and a host that moved into it in the
+        middle of a window would be accounted twice under one name.
+        """
+        wanted = self._kafka.topics.partitions
+        if all(count == wanted for count in counts.values()):
+            return ""
+        found = " and ".join(f"{topic} has {count} partitions" for topic, count in counts.items())
+        return (
+            f"{found}, but the books are kept with {wanted} ([kafka.topics] partitions): hosts have moved between"
+            " partitions, so none is accounted; docs/fleet.md, 'More partitions', has the procedure"
+        )
+
     def _begin(self, number: int, terms: Accounting) -> None:
-        count = self.member.partition_count()
-        if count is None:
-            return
+        count = self._kafka.topics.partitions
         log = KafkaPartition(
             self._kafka,
             number,
@@ -201,7 +238,7 @@ class GroupAggregate:
                 log,
                 store,
                 terms,
-                self._facts,
+                lambda: self._facts.latest,  # looked at once for all of them
                 owns=lambda host: partition_of(host, count) == number,
                 request_rows=False,
                 finished=RequestEnergySink(self._config, self._writer, store) if wants_requests(self._config) else None,
@@ -217,6 +254,8 @@ class GroupAggregate:
         except NotOurs as error:
             logger.info("partition let go", partition=number, why=str(error))
             self._forget(number)
+        except OffsetsGone as gone:
+            self._begin_anew({number}, str(gone))
         except LogUnavailable as error:
             self._put_aside(number, str(error))
         return 0
@@ -241,7 +280,7 @@ class GroupAggregate:
         if ledger is not None:
             self._past = _sum([self._past, ledger.progress])
         self.trouble.pop(number, None)
-        self._feed.drop(self._parts(number).values())
+        self._feed.drop(parts_of(self._kafka, number).values())
 
     def _is_ours(self, number: int) -> bool:
         same = self.member.generation == self._generation
@@ -253,7 +292,7 @@ class GroupAggregate:
             return
         now, ticks = self._now(), 0
         for number in self._ledgers:
-            parts = self._parts(number)
+            parts = parts_of(self._kafka, number)
             if all(self._feed.log_time(part) == float("-inf") for part in parts.values()):
                 continue
             for stream, part in parts.items():
@@ -264,10 +303,6 @@ class GroupAggregate:
                     ticks += 1
         if ticks:
             self._writer.flush(now)
-
-    def _parts(self, number: int) -> dict[Stream, TopicPartition]:
-        topics = self._kafka.topics
-        return {"readings": TopicPartition(topics.readings, number), "usage": TopicPartition(topics.usage, number)}
 
     def _now(self) -> UnixSeconds:
         return self._clock.now()

@@ -51,22 +51,27 @@ class FactsReader:
 
 
 class FreshFacts:
-    """What is in force, read again every few seconds; whoever shares it shares one look. One thread's."""
+    """What is in force, read again every few seconds; whoever shares it shares one look. One thread's.
+
+    Aggregators look once for all their ledgers: each one that asked for itself would wait for a broker that is away as
+    long as the one before it, and begin again at its last commit for nothing.
+    """
 
     def __init__(self, read: FactsReader) -> None:
         self._read = read
-        self._facts: Facts | None = None
         self._read_at = float("-inf")
+        self.latest = Facts(())
+        """As of the last look; no facts before the first."""
 
-    def expire(self) -> None:
-        """The next look reads them to their end."""
-        self._read_at = float("-inf")
+    def look(self, max_age_seconds: float = FACTS_SECONDS) -> Facts:
+        """Reads them to their end, if the last look is so long ago. Raises LogUnavailable."""
+        if monotonic() - self._read_at >= max_age_seconds:
+            self.latest = self._read()
+            self._read_at = monotonic()
+        return self.latest
 
     def __call__(self) -> Facts:
-        if self._facts is None or monotonic() - self._read_at >= FACTS_SECONDS:
-            self._facts = self._read()
-            self._read_at = monotonic()
-        return self._facts
+        return self.look()
 
 
 class TermsChanged(Exception):

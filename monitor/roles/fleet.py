@@ -72,18 +72,18 @@ class FleetRoles(RunningRoles):
         self._group: GroupAggregate | None = None
         self._quarantine: Quarantine | None = None
         self._writers: list[KafkaWriter] = []
+        self._leader: Leader | None = None
+        # Those that listen come first: where an address is taken the process ends, and has joined no group for nothing.
+        if self._has("web"):
+            self._add_web()
+        if self._has("ingest"):
+            self._add_ingest()
         if self._has("aggregate"):
             self._add_aggregate()
         if self._has("control"):
             self._add_control()
-        if self._has("ingest"):
-            self._add_ingest()
         if self._has("collect"):
             self._add_collect()
-        if self._has("web"):
-            from monitor.roles.web import WebRole
-
-            self._parts.append(WebRole(config, house.store_path, rejected=lambda: None, snapshot=snapshot, clock=clock))
 
     def final_until(self) -> UnixSeconds | None:
         """Everything before it is final in all partitions of this process; None where something is not yet."""
@@ -103,12 +103,29 @@ class FleetRoles(RunningRoles):
     def refused_rows(self) -> Mapping[str, int] | None:
         return None if self._quarantine is None else self._quarantine.all_counts
 
+    def troubles(self) -> list[str]:
+        """Also a place in a consumer group that is lost for good: its role would wait for partitions for ever."""
+        places = {"aggregate": None if self._group is None else self._group.member, "control": self._leader}
+        lost = [name for name, place in places.items() if place is not None and not place.alive]
+        return super().troubles() + [f"{name} has left its consumer group by an error" for name in lost]
+
     def waits(self) -> dict[str, str]:
         """What each role waits for; of role aggregate also the partitions that it cannot account."""
         found = super().waits()
         if self._group is not None and "aggregate" not in found and (why := self._group.waits_for):
             found["aggregate"] = why
         return found
+
+    def _add_web(self) -> None:
+        from monitor.roles.store_probe import StoreProbe
+        from monitor.roles.web import WebRole
+        from monitor.store.open import open_store
+
+        path, clock = self._house.store_path, self._clock
+        self._parts.append(WebRole(self.config, path, rejected=lambda: None, snapshot=self._snapshot, clock=clock))
+        store = open_store(self.config, path, read_only=True)
+        self._parts.append(ClosedAtStop(store.close))
+        self._add_loop("web", StoreProbe(store, clock).step)
 
     def _add_aggregate(self) -> None:
         from monitor.roles.aggregate_group import GroupAggregate
@@ -131,25 +148,31 @@ class FleetRoles(RunningRoles):
     def _add_control(self) -> None:
         from monitor.roles.fleet_control import FleetControl
 
-        leader = Leader(self.config.kafka)
-        self._parts.append(leader)
-        control = FleetControl(self.config, self._writer(), leader, clock=self._clock)
+        leader = self._leader = Leader(self.config.kafka)
+        self._parts.append(ClosedAtStop(leader.stop))
+        check = self._add_alerting(leader) if self.config.alerts else lambda: None
+        control = FleetControl(self.config, self._writer(), leader, clock=self._clock, check=check)
         self._parts.append(ClosedAtStop(control.close))
         self._add_loop("control", control.step)
-        if self.config.alerts:
-            from monitor.roles.alerting import Alerting, AlertingRole
-            from monitor.store.open import open_store
 
-            store = open_store(self.config, self._house.store_path, read_only=True)
-            self.alerting = Alerting(
-                store,
-                self.config,
-                folder=self._house.folder,
-                host=self.host,
-                clock=self._clock,
-                is_leader=leader.leads,
-            )
-            self._parts.append(AlertingRole(self.alerting, store))
+    def _add_alerting(self, leader: Leader) -> Callable[[], None]:
+        """Returns what asks whether the store can be read at all: who cannot judge must not lead."""
+        from monitor.roles.alerting import Alerting, AlertingRole
+        from monitor.roles.store_probe import probe
+        from monitor.store.open import open_store
+
+        store, probed = (open_store(self.config, self._house.store_path, read_only=True) for _ in range(2))
+        self.alerting = Alerting(
+            store,
+            self.config,
+            folder=self._house.folder,
+            host=self.host,
+            clock=self._clock,
+            is_leader=leader.leads,
+        )
+        self._parts.append(ClosedAtStop(probed.close))
+        self._parts.append(AlertingRole(self.alerting, store))
+        return lambda: probe(probed, self._clock)
 
     def _add_ingest(self) -> None:
         this_host = self.host if self._has("collect") else ""
@@ -165,8 +188,8 @@ class FleetRoles(RunningRoles):
         )
         topics = KafkaIngest(config, writer, clock=self._clock, this_host=this_host) if source_topics(config) else None
         self.sourced = _FleetSources(sourced, topics)
-        self._add_loop("ingest", self.sourced.step)
         self._parts.append(self.sourced)
+        self._add_loop("ingest", self.sourced.step)
 
     def _add_collect(self) -> None:
         from monitor.roles.control import state_intensities

@@ -1,8 +1,9 @@
-"""Role control in a fleet: its leader states what the configuration says of deployments and of the grid.
+"""Role control in a fleet: its leader states what the configuration says of deployments.
 
-config, carbon/mixes --> FleetControl --> facts topic
+[[deployments]] --> FleetControl --> facts topic
 """
 
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -21,9 +22,19 @@ logger = structlog.get_logger()
 
 
 class FleetControl:
-    """`step` for a Loop; raises LogUnavailable. Who does not lead states nothing."""
+    """`step` for a Loop; raises LogUnavailable, and what `check` does. Who does not lead states nothing."""
 
-    def __init__(self, config: Config, writer: KafkaWriter, leader: Leader, *, clock: Clock) -> None:
+    def __init__(
+        self,
+        config: Config,
+        writer: KafkaWriter,
+        leader: Leader,
+        *,
+        clock: Clock,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Before it stands for election it calls `check`, which raises what keeps it from doing a leader's work."""
+        self._check, self._stands = check, False
         self._config, self._writer, self._leader, self._clock = config, writer, leader, clock
         self._facts_log = KafkaFacts(config.kafka)
         self._facts = FactsReader(self._facts_log)
@@ -34,6 +45,10 @@ class FleetControl:
 
     def step(self) -> float:
         """States what is new; returns how long to wait before the next look."""
+        if not self._stands:
+            self._check()
+            self._leader.start()
+            self._stands = True
         if not self._leader.leads():
             if why := self._leader.waits_for:
                 raise LogUnavailable(f"cannot stand for election: {why}")

@@ -3,6 +3,9 @@
 A host's partition follows from their number, so hosts move. What windows that are not final yet need of a moved host is
 copied to its new partition, under the log time of now: there it is late, and the next mark makes those windows of it,
 whole. What is older stays behind; the commits say from which window on each partition is whole.
+
+Nothing is kept of an attempt that was cut off: a record in a partition that is not its host's by the old number is a
+copy of it. It stays, is made once more, and counts once.
 """
 
 import threading
@@ -24,10 +27,10 @@ from monitor.core.readings import PARENT_REACH_SECONDS
 from monitor.core.window import window_at, window_start
 from monitor.ledger.restating import STREAMS, earliest
 from monitor.log.codec import Decoder, ReadingBatch, UsageBatch
+from monitor.log.kafka_claims import Claim, claims_of, parts_of
 from monitor.log.kafka_client import admin
 from monitor.log.kafka_facts import KafkaFacts
 from monitor.log.kafka_feed import KafkaFeed
-from monitor.log.kafka_partition import Claim
 from monitor.log.kafka_writer import KafkaWriter
 from monitor.log.protocol import Append, LogRecord, LogUnavailable, Moved, Stream
 from monitor.roles.aggregate_group import partition_of
@@ -40,8 +43,6 @@ _SILENT_SECONDS: Final = 30.0
 _CREATION_MS: Final = 30_000
 _AT_ONCE: Final = 500
 _EMPTY: Final = ("Empty", "Dead")
-
-_Parts = Mapping[Stream, TopicPartition]
 
 
 class NotReady(Exception):
@@ -76,10 +77,12 @@ class Growing:
             if not aggregators_run:
                 self._refuse_members(client, self._group, "stop every process of role aggregate")
             there = self._counts(client)
-            claims = self._claims(client, max(there.values()))
+            claims = claims_of(client, self._kafka, self._group, max(there.values()))
         before = min((claim.n for claim in claims.values()), default=0)
         if not before:
             raise NotReady("nothing is accounted yet: delete readings and usage, and make them with more partitions")
+        if set(there.values()) == {partitions} == {before}:
+            raise NotReady(f"nothing is left to do: the topics have {before} partitions, and so have the books")
         if partitions <= before or any(before < count != partitions for count in there.values()):
             found = ", ".join(f"{topic} has {count}" for topic, count in there.items())
             raise NotReady(f"{found} partitions, and the books were kept with {before}; say more than that, or finish")
@@ -105,7 +108,7 @@ class Growing:
             writer.close()
             feed.close()
         say(f"{copied} records were copied to the new partitions of their hosts")
-        ends = self._ends([part for number in range(growth.after) for part in self._parts(number).values()])
+        ends = self._ends([part for number in range(growth.after) for part in parts_of(self._kafka, number).values()])
         with admin(self._kafka) as client:
             self._commit(client, growth, ends)
 
@@ -143,16 +146,6 @@ class Growing:
             raise NotReady(f"topic {', '.join(missing)} is not there")
         return found
 
-    def _claims(self, client: KafkaAdminClient, count: int) -> dict[int, Claim]:
-        """By partition; of a torn pair the higher one."""
-        parts = [part for number in range(count) for part in self._parts(number).values()]
-        found = client.list_group_offsets({self._group: parts})[self._group]
-        claims: dict[int, list[Claim]] = {}
-        for part, each in found.items():
-            if each.offset >= 0:
-                claims.setdefault(part.partition, []).append(msgspec.json.decode(each.metadata, type=Claim))
-        return {number: max(some, key=_height) for number, some in claims.items()}
-
     def _examined(
         self,
         feed: KafkaFeed,
@@ -162,7 +155,7 @@ class Growing:
         began: float,
     ) -> Growth:
         before, after = counts
-        ends = feed.ends([part for number in range(before) for part in self._parts(number).values()])
+        ends = feed.ends([part for number in range(before) for part in parts_of(self._kafka, number).values()])
         threading.Event().wait(max(0.0, self._quiet_seconds - (monotonic() - began)))
         later = feed.ends(list(ends))
         watermarks = [claim.watermark for claim in claims.values()]
@@ -171,13 +164,14 @@ class Growing:
         first = window_at(min(each or 0.0 for each in watermarks) - terms.horizon_seconds, terms.window_seconds)
         log_time = float("-inf")
         for number in range(before):
-            for stream, part in self._parts(number).items():
+            for stream, part in parts_of(self._kafka, number).items():
                 since = min(earliest(terms, first), (claims[number].log_time or 0.0) if number in claims else 0.0)
                 newest = float("-inf")
                 for record in self._records(feed, part, stream, since, later[part]):
                     log_time = max(log_time, record.stamp)
                     if self._says_something(record):
-                        newest = record.stamp
+                        if _is_at_home(record, number, before):
+                            newest = record.stamp
                         if record.offset >= ends[part]:
                             raise NotReady(
                                 f"{part.topic}, partition {number}, was written within the last"
@@ -217,10 +211,10 @@ class Growing:
         """What one partition holds of hosts that leave it, as far as windows from `whole_from` on need it."""
         count = 0
         needed_since = earliest(terms, window_at(growth.whole_from, terms.window_seconds))
-        for stream, part in self._parts(number).items():
+        for stream, part in parts_of(self._kafka, number).items():
             waiting: list[LogRecord] = []
             for record in self._records(feed, part, stream, needed_since, growth.ends[part]):
-                if self._moves(record, growth) and self._is_needed(record, growth.whole_from, terms):
+                if self._leaves(record, number, growth) and self._is_needed(record, growth.whole_from, terms):
                     waiting.append(record)
                     count += 1
                 if len(waiting) >= _AT_ONCE:
@@ -241,9 +235,9 @@ class Growing:
             writer.send([again], growth.log_time, partition=partition_of(record.key, growth.after))
         writer.flush(growth.log_time)
 
-    def _moves(self, record: LogRecord, growth: Growth) -> bool:
-        home = partition_of(record.key, growth.before)
-        return home != partition_of(record.key, growth.after) and bool(record.key)
+    def _leaves(self, record: LogRecord, number: int, growth: Growth) -> bool:
+        moves = number != partition_of(record.key, growth.after)
+        return moves and bool(record.key) and _is_at_home(record, number, growth.before)
 
     def _says_something(self, record: LogRecord) -> bool:
         try:
@@ -292,13 +286,16 @@ class Growing:
             feed.drop([part])
 
     def _commit(self, client: KafkaAdminClient, growth: Growth, ends: Mapping[TopicPartition, int]) -> None:
-        """For all at once: kept partitions go on where they were, new ones begin at their start."""
+        """Kept partitions go on where they were, new ones begin at their start.
+
+        The new ones' first: as long as a kept one has the old number, this can be done again.
+        """
         marks = [claim.mark for claim in growth.claims.values() if claim.mark is not None]
         watermark = min(claim.watermark or 0.0 for claim in growth.claims.values())
         topics = next(iter(growth.claims.values())).topics
         offsets = {}
         for number in range(growth.after):
-            parts = self._parts(number)
+            parts = parts_of(self._kafka, number)
             fresh = Claim(
                 n=growth.after,
                 positions=dict.fromkeys(STREAMS, 0),
@@ -312,15 +309,14 @@ class Growing:
             metadata = msgspec.json.encode(claim).decode()
             for stream, part in parts.items():
                 offsets[part] = OffsetAndMetadata(claim.positions[stream], metadata, -1)
-        for part, error in client.alter_group_offsets(self._group, offsets).items():
-            if error is not kafka_errors.NoError:
-                said = f"group {self._group}: cannot commit for {part.topic}, partition {part.partition}"
-                raise LogUnavailable(f"{said}: {error.__name__}; run it again before anything is started")
-
-    def _parts(self, number: int) -> _Parts:
-        topics = self._kafka.topics
-        return {"readings": TopicPartition(topics.readings, number), "usage": TopicPartition(topics.usage, number)}
+        for is_new in (True, False):
+            some = {part: each for part, each in offsets.items() if (part.partition >= growth.before) is is_new}
+            for part, error in client.alter_group_offsets(self._group, some).items():
+                if error is not kafka_errors.NoError:
+                    said = f"group {self._group}: cannot commit for {part.topic}, partition {part.partition}"
+                    raise LogUnavailable(f"{said}: {error.__name__}; run it again before anything is started")
 
 
-def _height(claim: Claim) -> tuple[UnixSeconds, UnixSeconds]:
-    return claim.watermark or 0.0, claim.mark or 0.0
+def _is_at_home(record: LogRecord, number: int, partitions: int) -> bool:
+    """Whether its host's records are written to that partition while there are so many."""
+    return partition_of(record.key, partitions) == number

@@ -70,9 +70,12 @@ class KafkaIngest:
         self._closed = False
 
     @property
-    def lost_messages(self) -> int:
-        """Messages that their topics no longer had when their turn came."""
-        return self._reader.lost_messages
+    def lost_messages(self) -> Counter[str]:
+        """Messages that their topics no longer had when their turn came, by source."""
+        found: Counter[str] = Counter()
+        for topic, count in list(self._reader.lost.items()):
+            found[self._topics[topic].source] += count
+        return found
 
     def lag(self) -> Sequence[PartitionLag]:
         """What waits in the partitions of this member."""
@@ -100,8 +103,8 @@ class KafkaIngest:
         unplaced = sum(count for (name, _), count in list(self.counts.unplaced_tokens.items()) if name == source)
         told = (
             (self._waiting[source], "messages wait"),
-            (self.lost_messages, "messages were gone before they were read"),
-            (self.unjoined, "halves of requests came too late to be joined"),
+            (self.lost_messages[source], "messages were gone before they were read"),
+            (self._unjoined_of(source), "halves of requests came too late to be joined"),
             (unplaced, "tokens are of requests that nothing places"),
         )
         return "; ".join(f"{count} {what}" for count, what in told if count)
@@ -109,22 +112,43 @@ class KafkaIngest:
     def step(self) -> float:
         """Reads, places, stores and commits what has come; returns the seconds to wait before the next time."""
         with self._in_step:
-            return CLOSE_SECONDS if self._closed else self._step()
+            try:
+                return CLOSE_SECONDS if self._closed else self._step()
+            finally:
+                if self._closed:
+                    self._let_go()
 
     def close(self) -> None:
-        """Leaves the group and lets go of the connections; the writer is its maker's. From any thread."""
+        """Leaves the group and lets go of the connections; the writer is its maker's. From any thread.
+
+        A step that the brokers keep from ending leaves when it ends: after a reload the process lives on, and its
+        heartbeats would keep the partitions for a reader that reads no more.
+        """
         self._closed = True
-        if self._in_step.acquire(timeout=CLOSE_SECONDS):  # else the brokers do not answer, and the process ends anyway
-            self._reader.close()
-            if self._join is not None:
-                self._join.close()
-            self._facts_log.close()
+        if self._in_step.acquire(timeout=CLOSE_SECONDS):
+            self._let_go()
             self._in_step.release()
 
     @property
     def unjoined(self) -> int:
         """Halves that came when their request had gone alone."""
-        return 0 if self._join is None else self._join.unjoined
+        return 0 if self._join is None else self._join.unjoined.total()
+
+    def _unjoined_of(self, source: str) -> int:
+        """Its halves among them. One that names a source of its own counts for every source of its side."""
+        sides = {topic.source: topic.part for topic in self._topics.values()}
+        unjoined = {} if self._join is None else self._join.unjoined
+        return sum(
+            count
+            for (side, said), count in list(unjoined.items())
+            if side == sides[source] and (said == source or sides.get(said) != side)
+        )
+
+    def _let_go(self) -> None:
+        self._reader.close()
+        if self._join is not None:
+            self._join.close()
+        self._facts_log.close()
 
     def _step(self) -> float:
         if self._join is not None:

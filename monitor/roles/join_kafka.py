@@ -57,19 +57,29 @@ class _Part:
         self.begin = self.decided.begin
         self.joiner = Joiner(wait_seconds, MEMORY_SECONDS, float("-inf") if self.begin is None else self.begin)
         self.stamps: deque[tuple[int, UnixSeconds]] = deque()
+        self.unjoined: Counter[tuple[Side, str]] = Counter()
         self.next_offset = 0
         self.replaying = self.decided.offset > 0
 
     def take(self, offset: int, half: Half, stamp: UnixSeconds) -> Sequence[RequestEvent]:
         """The requests that this half makes ready, those apart that were handed on before."""
-        if self.replaying and offset >= self.decided.offset:
-            self.joiner.advance(self.decided.log_time)
-            self.joiner.unjoined = 0
-            self.replaying = False
+        self._replayed_to(offset)
+        before = self.joiner.unjoined
         found = self.joiner.take(half, stamp)
+        self.unjoined[half.side, half.event.source] += self.joiner.unjoined - before
         self.stamps.append((offset, self.joiner.log_time))
         self.next_offset = offset + 1
-        return () if self.replaying else found
+        if not self.replaying:
+            return found
+        self._replayed_to(self.next_offset)  # the next half may not come for hours, and what waits here is due before
+        return ()
+
+    def _replayed_to(self, offset: int) -> None:
+        """Where that is the end of what was decided, the joiner knows what the one before it knew."""
+        if self.replaying and offset >= self.decided.offset:
+            self.joiner.advance(self.decided.log_time)
+            self.unjoined.clear()
+            self.replaying = False
 
     def word(self) -> tuple[int, str]:
         """Where a successor has to begin, and how far everything is decided."""
@@ -92,7 +102,8 @@ class KafkaJoin:
         self._reader = TopicReader(config.kafka, [self._topic], config.kafka.group + GROUP_SUFFIX)
         self._parts: dict[TopicPartition, _Part] = {}
         self._decoder = msgspec.msgpack.Decoder(Half)
-        self.unjoined = 0
+        self.unjoined: Counter[tuple[Side, str]] = Counter()
+        """Halves that came when their request had gone alone, by their side and the source that they name."""
 
     def send(self, events: Sequence[RequestEvent], side: Side, came_at: UnixSeconds) -> None:
         """Puts one side's halves on their way, without waiting."""
@@ -130,8 +141,8 @@ class KafkaJoin:
                 for event in self._ready(state, message, refused):
                     _place(event, placer, message, placed, refused)
             if not state.replaying:
-                self.unjoined += state.joiner.unjoined
-                state.joiner.unjoined = 0
+                self.unjoined.update(state.unjoined)
+                state.unjoined.clear()
         return set(found)
 
     def _let_go(self, placer: Placer, placed: list[Usage], refused: Refusals) -> set[TopicPartition]:

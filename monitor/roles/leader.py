@@ -25,6 +25,11 @@ class Leader:
         """Why it cannot be elected, and what to do; "" while nothing is known."""
         return self._member.waits_for
 
+    @property
+    def alive(self) -> bool:
+        """False once it can no longer be elected, by an error that nobody foresaw."""
+        return self._member.alive
+
     def leads(self) -> bool:
         """Whether this process is the leader now."""
         return _PARTITION in self._member.partitions

@@ -21,6 +21,7 @@ STALLED_SECONDS: Final = {
     "ship": 120.0,
     "servers": 120.0,
     "control": 120.0,
+    "web": 120.0,
     "aggregate": 600.0,
 }
 """So long may a role's loop not come round before the process counts as stuck; accounting a backlog takes long.

@@ -7,6 +7,7 @@ Between `poll` and `settle` a crash, a rebalance or a broker that is away makes 
 """
 
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -69,7 +70,7 @@ class TopicReader:
     """Messages of the partitions that the group gives to this member. One thread. Raises LogUnavailable.
 
     The group's first reader begins at the oldest message. What retention took before it was read is named, and counted
-    in `lost_messages`.
+    in `lost`, by topic.
     """
 
     def __init__(self, kafka: Kafka, topics: Iterable[str], group: str) -> None:
@@ -81,7 +82,7 @@ class TopicReader:
         self._fresh: set[TopicPartition] = set()
         """Assigned and not begun yet: where the group has committed, whatever the client thinks."""
         self._waited_at = float("-inf")
-        self.lost_messages = 0
+        self.lost: Counter[str] = Counter()
 
     @property
     def trouble(self) -> str:
@@ -102,7 +103,8 @@ class TopicReader:
             limit = self._limit()
             ready = any(state.held[0].timestamp <= limit for state in self._holding())
             found = self._found(consumer, self._patience_ms(timeout_ms, ready=ready))
-            self._take(self._begun(found))
+            self._take({part: messages for part, messages in found.items() if part not in self._fresh})
+            self._begin_what_is_fresh()
             return self._give()
         except kafka_errors.KafkaError as error:
             raise self._unavailable("cannot read", error) from error
@@ -209,7 +211,7 @@ class TopicReader:
     def _found(self, consumer: Any, patience_ms: int) -> Mapping[TopicPartition, Sequence[Any]]:
         """What a poll finds; nothing, once where a partition has no offset, or one that is gone, is put right.
 
-        What is not begun yet `_begun` puts right: that a message is gone is then said, and counted, once.
+        What is not begun yet `_begin_what_is_fresh` puts right: that a message is gone is then said, and counted, once.
         """
         try:
             found: Mapping[TopicPartition, Sequence[Any]] = consumer.poll(patience_ms, max_records=_ALL_THERE_IS)
@@ -222,16 +224,14 @@ class TopicReader:
             self._begin_at_the_oldest(begun)
         return {}
 
-    def _begun(self, found: Mapping[TopicPartition, Sequence[Any]]) -> Mapping[TopicPartition, Sequence[Any]]:
-        """What was found of partitions that are begun. Those that a rebalance has given begin at the group's offset.
+    def _begin_what_is_fresh(self) -> None:
+        """Partitions that a rebalance has given begin at the group's offset; what was found of them is passed by.
 
         kafka-python 3.0.12 keeps its position in a partition that it is given again, but what it had given from there
-        and was not dealt with is forgotten here: going on would lose it.
+        and was not dealt with is forgotten here: going on would lose it. What was found of other partitions is taken
+        before: here a broker may not answer, and the client's positions are behind it already.
         """
-        if not self._fresh:
-            return found
-        fresh = self._fresh & self._consumer.assignment()
-        for part in sorted(fresh):
+        for part in sorted(self._fresh & self._consumer.assignment()):
             committed = self._consumer.committed(part, timeout_ms=ANSWER_MS)
             if committed is None:
                 self._begin_at_the_oldest({part: None})
@@ -240,7 +240,6 @@ class TopicReader:
                 state = self._parts.setdefault(part, _Part())
                 state.settled = state.fetched = committed
             self._fresh.discard(part)
-        return {part: messages for part, messages in found.items() if part not in fresh}
 
     def _take(self, found: Mapping[TopicPartition, Sequence[Any]]) -> None:
         for part, messages in found.items():
@@ -312,7 +311,7 @@ class TopicReader:
             state.settled = state.fetched = oldest[part]
             if wanted is not None:
                 lost = max(0, oldest[part] - wanted)
-                self.lost_messages += lost
+                self.lost[part.topic] += lost
                 logger.error(
                     "messages are gone that nobody has read: retention was too short, or the topic was made anew",
                     topic=part.topic,

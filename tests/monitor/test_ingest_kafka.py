@@ -1,11 +1,12 @@
 """Role ingest over Kafka, on a real broker: every event becomes usage that can be read, and nothing stops it."""
 
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import msgspec
 import pytest
-from kafka import KafkaProducer
+from kafka import KafkaProducer, TopicPartition
 from kafka_house import all_of, kafka_house, usages_of
 from servers.kafka import KafkaServer
 
@@ -16,6 +17,7 @@ from monitor.config.sections import Config
 from monitor.core.serving import Deployment as Stated
 from monitor.core.serving import FoundServer, HostServers
 from monitor.log.codec import deployment_record, servers_record
+from monitor.log.kafka_client import admin
 from monitor.log.kafka_writer import KafkaWriter, LetterRecord
 from monitor.log.protocol import Append, LogUnavailable
 from monitor.roles.ingest_kafka import KafkaIngest
@@ -267,3 +269,67 @@ def test_a_second_member_takes_over(
     assert sorted(set(found)) == [f"r{number:04d}" for number in range(600)]
     assert taken > 0
     assert len(found) - 600 <= 60  # read twice: at most what was under way when partitions changed hands
+
+
+def test_a_step_that_outlasts_the_close_leaves_the_group_when_it_ends(
+    house: Kafka, producer: KafkaProducer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a reload the process lives on: its old reader must not keep the partitions from the new one."""
+    under_way, may_end = threading.Event(), threading.Event()
+
+    class Slow(KafkaWriter):
+        def flush(self, now: float, timeout_seconds: float = 30.0) -> None:
+            under_way.set()
+            assert may_end.wait(30.0)
+            super().flush(now, timeout_seconds)
+
+    def state() -> str:
+        with admin(house) as client:
+            return str(client.describe_groups([group])[group]["group_state"])
+
+    def read() -> None:
+        while not under_way.is_set():
+            ingest.step()
+
+    monkeypatch.setattr("monitor.roles.ingest_kafka.CLOSE_SECONDS", 0.1)
+    group, slow = f"{house.group}-ingest", Slow(house)
+    ingest = ingest_of(house, slow)
+    put(producer, house, msgspec.json.encode(event(1)))
+    producer.flush()
+    loop = threading.Thread(target=read)
+    loop.start()
+    assert under_way.wait(30.0)
+    ingest.close()
+    assert state() == "Stable"
+    may_end.set()
+    loop.join()
+    slow.close()
+    assert state() == "Empty"
+
+
+def test_what_is_lost_is_told_of_its_source(kafka: KafkaServer, house: Kafka, producer: KafkaProducer) -> None:
+    """Two sources in one process: retention passed one of them, and the other one's line says nothing of it."""
+    writer, topics = KafkaWriter(house), {name: f"{house.group}.{name}" for name in ("lossy", "whole")}
+    for topic in topics.values():
+        kafka.create_topic(topic, 1, message_timestamp_type="CreateTime", retention_ms=-1)
+    sources = tuple(Source(name=name, kind="kafka", topics=(topic,)) for name, topic in topics.items())
+    config = Config(kafka=house, sources=sources)
+
+    def read(numbers: range, wanted: int) -> KafkaIngest:
+        for topic in topics.values():
+            for number in numbers:
+                producer.send(topic, msgspec.json.encode(event(number)), timestamp_ms=round(NOON * 1_000))
+        producer.flush()
+        if numbers.start:
+            with admin(house) as client:
+                client.delete_records({TopicPartition(topics["lossy"], 0): 5})
+        ingest = KafkaIngest(config, writer, clock=SystemClock())
+        drain(ingest, wanted)
+        ingest.close()
+        return ingest
+
+    read(range(2), 4)
+    ingest = read(range(2, 8), 9)
+    writer.close()
+    details = {source.name: source.detail for source in ingest.snapshots()}
+    assert details == {"lossy": "3 messages were gone before they were read", "whole": ""}

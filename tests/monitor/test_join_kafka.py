@@ -1,11 +1,12 @@
 """Gateway and engine tell of the same requests, on a real broker: one request each, killed and restarted or not."""
 
 import msgspec
-from kafka import KafkaProducer
+from daemon_process import wait_for
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka_house import all_of, kafka_house, log_record
 from servers.kafka import KafkaServer
 
-from collectors.clock import SystemClock
+from collectors.clock import Clock, SystemClock
 from monitor.config.input_sections import Source
 from monitor.config.output_sections import Kafka
 from monitor.config.sections import Config
@@ -25,12 +26,12 @@ def house_of(kafka: KafkaServer) -> Kafka:
     return msgspec.structs.replace(house, topics=topics)
 
 
-def ingest_of(house: Kafka, writer: KafkaWriter) -> KafkaIngest:
+def ingest_of(house: Kafka, writer: KafkaWriter, clock: Clock | None = None) -> KafkaIngest:
     sources = tuple(
         Source(name=part, kind="kafka", topics=(f"{house.group}.{part}",), part=part)  # type: ignore[arg-type]
         for part in ("gateway", "engine")
     )
-    return KafkaIngest(Config(kafka=house, sources=sources), writer, clock=SystemClock())
+    return KafkaIngest(Config(kafka=house, sources=sources), writer, clock=clock or SystemClock())
 
 
 def put(producer: KafkaProducer, house: Kafka, part: str, number: int, at: float) -> None:
@@ -72,6 +73,8 @@ def test_joined_alone_and_too_late(kafka: KafkaServer) -> None:
     while len(usages(kafka, house)) < 61 or ingest.unjoined < 1:
         ingest.step()
     ingest.close()
+    details = {source.name: source.detail for source in ingest.snapshots()}
+    assert details == {"gateway": "1 halves of requests came too late to be joined", "engine": ""}
     found = usages(kafka, house)
     assert found["r100"] == {("gpu-1", "unknown", None, None)}
     assert {each for number in range(20) for each in found[f"r{number:03d}"]} == {("gpu-1", "t", 9, NOON + 1)}
@@ -100,3 +103,40 @@ def test_restarted_at_every_step(kafka: KafkaServer) -> None:
     assert usages(kafka, house) == {f"r{number:03d}": {("gpu-1", "t", 9, NOON + 1)} for number in range(47)}
     producer.close()
     writer.close()
+
+
+class Later(SystemClock):
+    """A clock that is ahead: it has waited already."""
+
+    def now(self) -> float:
+        return super().now() + 3_000.0
+
+
+def test_a_half_that_waits_at_a_restart_is_let_go_without_another(kafka: KafkaServer) -> None:
+    """On a quiet topic its wait is over by the clock, also in the hands of who read it again."""
+    house = msgspec.structs.replace(house_of(kafka), clock="broker")
+    producer, writer = KafkaProducer(bootstrap_servers=kafka.bootstrap), KafkaWriter(house)
+    put(producer, house, "engine", 7, 0.0)
+    producer.flush()
+    ingest = ingest_of(house, writer)
+    group = f"{house.group}-join"
+    wait_for("the half to be committed", lambda: ingest.step() is None or _words(kafka, group, house.topics.requests))
+    ingest.close()
+    assert usages(kafka, house) == {}
+    other = ingest_of(house, writer, Later())
+    wait_for("the request", lambda: other.step() is None or usages(kafka, house))
+    other.close()
+    assert usages(kafka, house) == {"r007": {("gpu-1", "unknown", None, None)}}
+    producer.close()
+    writer.close()
+
+
+def _words(kafka: KafkaServer, group: str, topic: str) -> list[str]:
+    """What the group has committed beside its offsets."""
+    consumer = KafkaConsumer(bootstrap_servers=kafka.bootstrap, group_id=group, enable_auto_commit=False)
+    try:
+        parts = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic)]
+        found = [consumer.committed(part, metadata=True) for part in parts]
+        return [each.metadata for each in found if each is not None]
+    finally:
+        consumer.close()

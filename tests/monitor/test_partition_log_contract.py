@@ -6,6 +6,7 @@ In Kafka a record is given when the other stream has come as far, so each test e
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,8 @@ from servers.kafka import KafkaServer
 from collectors.clock import SystemClock
 from monitor.config.output_sections import Kafka, KafkaTopics
 from monitor.log.codec import TICK_SCHEMA, tick_record
-from monitor.log.kafka_feed import KafkaFeed
+from monitor.log.kafka_client import admin
+from monitor.log.kafka_feed import KafkaFeed, OffsetsGone
 from monitor.log.kafka_partition import KafkaPartition
 from monitor.log.kafka_writer import KafkaWriter
 from monitor.log.protocol import Append, Commit, LogRecord, PartitionLog, Stream
@@ -82,8 +84,10 @@ class InKafka(Made):
         tag = uuid.uuid4().hex[:8]
         topics = KafkaTopics(readings=f"{tag}.r", usage=f"{tag}.u", dead_letters=f"{tag}.d")
         self._kafka = Kafka(bootstrap_servers=(server.bootstrap,), clock="records", topics=topics)
-        for topic in (topics.readings, topics.usage):
-            server.create_topic(topic, 3, message_timestamp_type="CreateTime", retention_ms=-1)
+        self._topics: dict[Stream, str] = {"readings": topics.readings, "usage": topics.usage}
+        self._create = partial(server.create_topic, partitions=3, message_timestamp_type="CreateTime", retention_ms=-1)
+        for topic in self._topics.values():
+            self._create(topic)
         self._writer, self._commits = KafkaWriter(self._kafka), _Commits(server.bootstrap, tag)
         self.log = self._opened()
 
@@ -98,6 +102,18 @@ class InKafka(Made):
     def close(self) -> None:
         for each in (self._feed, self._spare, self._writer, self._commits):
             each.close()
+
+    def delete(self, stream: Stream, before: int) -> None:
+        """As retention does it."""
+        with admin(self._kafka) as client:
+            client.delete_records({TopicPartition(self._topics[stream], 1): before})
+
+    def make_anew(self, stream: Stream) -> None:
+        """The topic is deleted and made again."""
+        with admin(self._kafka) as client:
+            client.delete_topics([self._topics[stream]])
+        self._create(self._topics[stream])
+        self._writer.close()
 
     def _opened(self) -> KafkaPartition:
         self._feed, self._spare = KafkaFeed(self._kafka), KafkaFeed(self._kafka)
@@ -264,3 +280,63 @@ def test_where_a_log_starts(made: Made) -> None:
     """The oldest stamp, and that nothing before it is gone."""
     made.append(said("usage", "u", 7), said("readings", "r", 9))
     assert made.log.start() == (T + 7, False)
+
+
+@pytest.fixture
+def in_kafka(kafka: KafkaServer) -> Iterator[InKafka]:
+    """For what an embedded log cannot suffer."""
+    made = InKafka(kafka)
+    yield made
+    made.close()
+
+
+def claimed(usage: int) -> Commit:
+    """A commit of nothing but places."""
+    return Commit(positions={"readings": 0, "usage": usage}, watermark=T, mark=T, log_time=T - 1.0)
+
+
+def test_a_named_hole_is_passed_over_and_no_other(in_kafka: InKafka) -> None:
+    """What is deleted before the ledger asks is a hole with a name; deleted after that it is no silent jump."""
+    in_kafka.append(*(said("usage", str(number), number) for number in range(9)))
+    in_kafka.settled()
+    in_kafka.log.commit(claimed(2))
+    in_kafka.delete("usage", 4)
+    log = in_kafka.reopen()
+    log.start()
+    assert (hole := log.hole()) is not None
+    assert hole.end == T + 4
+    in_kafka.delete("usage", 6)
+    with pytest.raises(OffsetsGone, match="offset 4 was to be read next, and offsets 6 to 10 are there"):
+        log.read(claimed(2).positions, 100)
+    assert (hole := log.hole()) is not None
+    assert hole.end == T + 6
+    assert bodies(in_kafka.rest({"readings": 0, "usage": 2})) == ["6", "7", "8"]
+
+
+def test_a_log_that_is_cut_off_is_read_from_where_it_starts(in_kafka: InKafka) -> None:
+    """Without a commit: from the start that the ledger was told of, and none further on."""
+    in_kafka.append(*(said("usage", str(number), number) for number in range(9)))
+    in_kafka.settled()
+    in_kafka.delete("usage", 4)
+    log = in_kafka.reopen()
+    assert log.start() == (T + 4, True)
+    in_kafka.delete("usage", 6)
+    with pytest.raises(OffsetsGone):
+        log.read({}, 100)
+    assert log.start() == (T + 6, True)
+    assert bodies(in_kafka.rest({})) == ["6", "7", "8"]
+
+
+def test_a_topic_that_was_made_anew_is_read_from_its_start(in_kafka: InKafka) -> None:
+    """Also where it holds more records than the old one did when it was committed."""
+    in_kafka.append(*(said("usage", str(number), number) for number in range(3)))
+    in_kafka.settled()
+    in_kafka.log.commit(claimed(2))
+    in_kafka.make_anew("usage")
+    in_kafka.append(*(said("usage", f"new {number}", 100 + number) for number in range(5)))
+    log = in_kafka.reopen()
+    log.start()
+    assert (hole := log.hole()) is not None
+    assert hole.end == T + 100
+    in_kafka.append(tick_record("", T + 1e6, stream="usage"))
+    assert bodies(in_kafka.rest({"readings": 0, "usage": 2})) == [f"new {number}" for number in range(5)]
