@@ -17,6 +17,7 @@ from monitor.selfmetrics import (
     DeviceSnapshot,
     LedgerSnapshot,
     MeterSnapshot,
+    ShipSnapshot,
     Spread,
 )
 
@@ -49,6 +50,8 @@ class _Snapshot(Collector):
             yield from _cost(self._snapshot.cost)
         if self._snapshot.ledger is not None:
             yield from _ledger(self._snapshot.ledger)
+        if self._snapshot.ship is not None:
+            yield from _shipped(self._snapshot.ship)
 
 
 def _daemon(snapshot: DaemonSnapshot) -> Iterator[Metric]:
@@ -127,6 +130,13 @@ def _sources(snapshot: DaemonSnapshot) -> Iterator[Metric]:
     yield _gauge("source_up", "Whether a source can be read.", ("source",), up)
     yield _counter("events_accepted_total", "Request events that are in the log.", ("source",), accepted)
     yield _counter("events_rejected_total", "Request events not used, by reason.", ("source", "reason"), rejected)
+
+
+def _shipped(ship: ShipSnapshot) -> Iterator[Metric]:
+    totals = [(("shipped",), ship.shipped_records), (("lost",), ship.lost_records)]
+    yield _counter("ship_records_total", "Records of this host's log: at the brokers, or lost.", ("what",), totals)
+    waiting = [((), ship.waiting_records)]
+    yield _gauge("ship_waiting_records", "Records of this host's log that are not at the brokers yet.", (), waiting)
 
 
 def _refused(snapshot: DaemonSnapshot) -> Iterator[Metric]:

@@ -158,13 +158,26 @@ class AgentCost(msgspec.Struct, frozen=True, kw_only=True):
     processes: int
 
 
+class ShipSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """What a host of a fleet has at the brokers: records since the start, those that still wait, those that were lost.
+
+    `until` is the log time up to which everything is there; None before the first record is.
+    """
+
+    shipped_records: int
+    waiting_records: int
+    lost_records: int
+    until: UnixSeconds | None = None
+
+
 class DaemonSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """The process at the moment `at`. `ledger` is None where the role that keeps it runs elsewhere.
 
     `loop_age_seconds` is how long ago, on a clock that never steps, the main loop last came round. `ready` is whether
     a first good sample has passed; `reason` says what is missing while it is not. `config_refused` says why the last
     reload was not taken, "" where it was. `refused_records` are those that Kafka, `refused_rows`, by reason, those that
-    InfluxDB will never take from these roles; None where they write none there.
+    InfluxDB will never take from these roles; None where they write none there. `ship` is None where no host's readings
+    go to brokers from here.
     """
 
     version: str
@@ -182,6 +195,7 @@ class DaemonSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     meters: tuple[MeterSnapshot, ...] = ()
     sources: tuple[SourceSnapshot, ...] = ()
     ledger: LedgerSnapshot | None = None
+    ship: ShipSnapshot | None = None
     refused_records: int | None = None
     refused_rows: Mapping[str, int] | None = None
     alerts: tuple[AlertSnapshot, ...] = ()

@@ -78,6 +78,7 @@ class SelfWatch:
             meters=() if roles is None or roles.collect is None else _meters(roles),
             sources=() if roles is None or roles.sourced is None else roles.sourced.snapshots(),
             ledger=None if roles is None else _ledger(roles),
+            ship=None if roles is None else roles.shipped(),
             refused_records=None if roles is None else roles.refused_records(),
             refused_rows=None if roles is None else roles.refused_rows(),
             alerts=() if roles is None or roles.alerting is None else roles.alerting.snapshots(),

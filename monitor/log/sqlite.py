@@ -117,6 +117,10 @@ class SqliteLog:
         newest = self._newest_stamp() if self._read_only else self._last_stamp
         return None if newest == -math.inf else newest
 
+    def count_from(self, offset: int) -> int:
+        """How many records of any stream were appended at this offset or behind it."""
+        return self._end() - max(offset, 1)
+
     def position_at(self, stream: Stream, log_time: UnixSeconds) -> int:
         """The first offset of the stream that stands at that log time or later; past the log's end if none does."""
         low = self._offset_at(log_time)

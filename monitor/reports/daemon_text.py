@@ -89,6 +89,7 @@ def _head(snapshot: DaemonSnapshot) -> list[str]:
         ("config", snapshot.config_file or "built-in defaults"),
         ("data", snapshot.data_directory or "none"),
         *_cost(snapshot),
+        *_shipped(snapshot),
         *_refused(snapshot),
     ]
     return [
@@ -104,6 +105,15 @@ def _cost(snapshot: DaemonSnapshot) -> list[tuple[str, str]]:
         return []
     memory = "" if cost.memory_bytes is None else f", {cost.memory_bytes / 2**20:.0f} MiB"
     return [("cost", f"{100.0 * cost.cpu_seconds / up_seconds:.2f} % of a core since the start{memory}")]
+
+
+def _shipped(snapshot: DaemonSnapshot) -> list[tuple[str, str]]:
+    """How far this host's readings are at the brokers."""
+    ship = snapshot.ship
+    if ship is None:
+        return []
+    until = "nothing yet" if ship.until is None else f"until {rfc3339(ship.until)}"
+    return [("shipped", f"{until}; {ship.waiting_records} records wait")]
 
 
 def _refused(snapshot: DaemonSnapshot) -> list[tuple[str, str]]:
@@ -150,6 +160,9 @@ def _books(snapshot: DaemonSnapshot) -> list[str]:
     if ledger is None:
         return ["Books: kept by another process."]
     if ledger.final_until is None:
+        if ledger.windows_final:
+            done = f"{ledger.windows_final} windows were made final here since the start"
+            return [f"Books: {done}; none of its partitions is accounted now.", *_partitions(ledger), *_holes(ledger)]
         nothing = "the first windows are after the horizon for late events"
         if ledger.partitions is not None:
             nothing = "no host's records are in its partitions, or they are within the horizon"

@@ -109,6 +109,11 @@ class GroupAggregate:
         return {number: ledger.watermark for number, ledger in sorted(self._ledgers.items())}
 
     @property
+    def numbers(self) -> tuple[int, ...]:
+        """The partitions that are its own, those included that it cannot account yet."""
+        return tuple(sorted({*self._ledgers, *self.member.partitions}))
+
+    @property
     def final_until(self) -> UnixSeconds | None:
         """Everything before it is final in all of its partitions that hold anything; None while nothing is."""
         ends = [end for end in self.partitions.values() if end > float("-inf")]

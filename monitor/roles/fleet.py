@@ -29,7 +29,7 @@ from monitor.roles.placement import PlacerByFacts
 from monitor.roles.running import STOP_SECONDS, ClosedAtStop, RunningRoles
 from monitor.roles.shipper import Shipper
 from monitor.roles.sourced import Sourced
-from monitor.selfmetrics import DaemonSnapshot, SourceSnapshot
+from monitor.selfmetrics import DaemonSnapshot, ShipSnapshot, SourceSnapshot
 from monitor.store.quarantine import Quarantine
 
 if TYPE_CHECKING:  # numpy and the store's client come with it: role collect alone does without
@@ -70,30 +70,36 @@ class FleetRoles(RunningRoles):
         super().__init__(config, host=host, clock=clock)
         self._house, self._snapshot = house, snapshot
         self._group: GroupAggregate | None = None
+        self._shipper: Shipper | None = None
         self._quarantine: Quarantine | None = None
         self._writers: list[KafkaWriter] = []
         self._leader: Leader | None = None
-        # Those that listen come first: where an address is taken the process ends, and has joined no group for nothing.
-        if self._has("web"):
-            self._add_web()
-        if self._has("ingest"):
-            self._add_ingest()
         if self._has("aggregate"):
             self._add_aggregate()
         if self._has("control"):
             self._add_control()
         if self._has("collect"):
             self._add_collect()
+        # Those that listen start first: where an address is taken the process ends, and has joined no group in vain.
+        others, self._parts = self._parts, []
+        if self._has("ingest"):
+            self._add_ingest()
+        if self._has("web"):
+            self._add_web()
+        self._parts += others
 
     def final_until(self) -> UnixSeconds | None:
         """Everything before it is final in all partitions of this process; None where something is not yet."""
         return None if self.aggregate is None else self.aggregate.final_until
 
     def partitions(self) -> tuple[int, ...] | None:
-        return None if self._group is None else tuple(self._group.partitions)
+        return None if self._group is None else self._group.numbers
 
     def lag(self) -> int | None:
         return None if self._group is None else self._group.lag()
+
+    def shipped(self) -> ShipSnapshot | None:
+        return None if self._shipper is None else self._shipper.snapshot()
 
     def refused_records(self) -> int | None:
         counts = [writer.refused for writer in self._writers]
@@ -203,7 +209,7 @@ class FleetRoles(RunningRoles):
             logger.warning("emissions are missing, not zero: no carbon intensity is known", zone=zone)
         servers = servers_of(config)
         meters = meters_of(config, self._clock, servers)
-        shipper = Shipper(log, self._writer(), most_bytes=config.log.max_size_bytes, clock=self._clock)
+        shipper = self._shipper = Shipper(log, self._writer(), most_bytes=config.log.max_size_bytes, clock=self._clock)
         self.loops.append(shipper)
         self._parts.append(shipper)
         found = ServersFound(

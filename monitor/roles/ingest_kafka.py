@@ -68,6 +68,7 @@ class KafkaIngest:
         self._waiting: Counter[str] = Counter()
         self._in_step = threading.Lock()
         self._closed = False
+        self._told = ""
 
     @property
     def lost_messages(self) -> Counter[str]:
@@ -150,10 +151,17 @@ class KafkaIngest:
             self._join.close()
         self._facts_log.close()
 
+    def _say(self, trouble: str) -> None:
+        """What keeps topics from being read, once in the log: `status` has it as long as it lasts."""
+        if trouble and trouble != self._told:
+            logger.error("sources wait; nothing is lost", why=trouble)
+        self._told = trouble
+
     def _step(self) -> float:
         if self._join is not None:
             self.counts.passed_by("joined", self._join.step(Placer(self._facts(), self._this_host)))
         found = self._reader.poll()
+        self._say(self._reader.trouble)
         if not found:
             return 0.0
         try:

@@ -8,7 +8,7 @@ from collectors.units import UnixSeconds
 from monitor.config.sections import Config, Role
 from monitor.roles.collect import CollectRole
 from monitor.roles.loop import Loop
-from monitor.selfmetrics import SourceSnapshot
+from monitor.selfmetrics import ShipSnapshot, SourceSnapshot
 
 if TYPE_CHECKING:  # numpy comes with it: role collect alone does without
     from monitor.core.questions import Missing
@@ -143,6 +143,10 @@ class RunningRoles:
 
     def refused_rows(self) -> Mapping[str, int] | None:
         """Rows that InfluxDB will never take, since it was opened, by reason; None where they write none there."""
+        return None
+
+    def shipped(self) -> ShipSnapshot | None:
+        """How far this host's records are at the brokers; None where they stay here."""
         return None
 
     def missing(self) -> list[str]:

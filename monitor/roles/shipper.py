@@ -20,6 +20,7 @@ from monitor.log.kafka_writer import KafkaWriter
 from monitor.log.protocol import Append, Commit, LogRecord
 from monitor.log.sqlite import SqliteLog
 from monitor.roles.loop import Loop
+from monitor.selfmetrics import ShipSnapshot
 
 PAUSE_SECONDS: Final = 1.0
 MOST_RECORDS: Final = 500
@@ -82,6 +83,15 @@ class Shipper:
     def shipped_until(self) -> UnixSeconds | None:
         """The host's log time up to which everything is at the brokers; None before the first record is."""
         return self._shipped_until
+
+    def snapshot(self) -> ShipSnapshot:
+        """How far it is. From any thread."""
+        return ShipSnapshot(
+            shipped_records=self.shipped_records,
+            waiting_records=self._log.count_from(max(self._positions.get(part, 0) for part in _PARTS)),
+            lost_records=self.lost_records,
+            until=self._shipped_until,
+        )
 
     def step(self) -> float:
         """Ships the next batch; returns how long to wait before the next. Raises LogUnavailable."""

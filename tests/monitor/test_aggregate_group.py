@@ -13,9 +13,11 @@ from kafka import KafkaConsumer
 from kafka.errors import KafkaTimeoutError
 from kafka.structs import OffsetAndMetadata
 from servers.kafka import KafkaServer
+from servers.server_process import server_port
 
 from collectors.clock import SystemClock, monotonic
-from monitor.config.output_sections import Kafka, KafkaTopics
+from monitor.config.books_sections import Store
+from monitor.config.output_sections import Alert, InfluxDb, Kafka, KafkaTopics, Web
 from monitor.config.sections import Config
 from monitor.log.kafka_claims import Claim, parts_of
 from monitor.log.kafka_client import admin
@@ -140,5 +142,30 @@ def test_a_place_in_the_group_that_is_lost_for_good_ends_the_process(
         try:
             told = [f"{name} has left its consumer group by an error" for name in ("aggregate", "control")]
             wait_for("both to be told", lambda: roles.troubles() == told)
+        finally:
+            roles.stop()
+
+
+def test_who_cannot_read_the_store_takes_no_part(config: Config, tmp_path: Path) -> None:
+    """A store that does not answer: no partition and no lead, which others could serve; each role says why."""
+    nobody = InfluxDb(url=f"http://127.0.0.1:{server_port()}")
+    blind = msgspec.structs.replace(
+        config,
+        roles=("aggregate", "control", "web"),
+        store=Store(kind="influxdb"),
+        influxdb=nobody,
+        web=Web(listen=f"127.0.0.1:{server_port()}"),
+        alerts=(Alert(name="hot", measure="power_watts", above=1.0, webhook_url_file=tmp_path / "url"),),
+    )
+    with FleetHouse(tmp_path, blind) as house:
+        roles = house.begin(blind, host="h1", clock=SystemClock(), snapshot=healthy)
+        roles.start()
+        try:
+            wait_for("all to say why", lambda: roles.waits().keys() == {"aggregate", "control", "web"})
+            assert all(nobody.url.removeprefix("http://") in why for why in roles.waits().values()), roles.waits()
+            assert roles.partitions() == ()
+            with admin(config.kafka) as client:
+                groups = list(map(str, client.list_groups()))
+            assert not [each for each in groups if config.kafka.group in each], groups
         finally:
             roles.stop()

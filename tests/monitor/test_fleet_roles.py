@@ -1,5 +1,6 @@
 """The roles of one process of a fleet beside each other, on a real broker."""
 
+import socket
 from collections import Counter
 from pathlib import Path
 
@@ -13,12 +14,12 @@ from servers.kafka import KafkaServer
 from servers.server_process import server_port
 
 from collectors.clock import SystemClock
-from collectors.errors import RetryLater
+from collectors.errors import Broken, RetryLater
 from collectors.requests.decoders.native import decode_event
 from monitor.config.books_sections import Store
 from monitor.config.input_sections import Deployment, Source
-from monitor.config.output_sections import InfluxDb, Kafka
-from monitor.config.sections import Config
+from monitor.config.output_sections import InfluxDb, Kafka, Web
+from monitor.config.sections import Config, Role
 from monitor.core.facts import Facts
 from monitor.core.serving import Deployment as Stated
 from monitor.core.serving import FoundServer, HostServers
@@ -239,3 +240,15 @@ def open_things(kafka: KafkaServer) -> Counter[str]:
     found = Counter(Path(file.path).name for file in process.open_files() if "store.db" in file.path)
     found["connections"] = sum(bool(each.raddr) and each.raddr.port == port for each in process.net_connections())
     return found
+
+
+def test_an_address_that_is_taken_ends_it_before_it_joins(kafka_section: Kafka, tmp_path: Path) -> None:
+    """Those that listen are started first: the partitions of the others are not taken from them for nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        web = Web(listen=f"127.0.0.1:{taken.getsockname()[1]}")
+        every: tuple[Role, ...] = ("aggregate", "control", "ingest", "web")
+        roles = roles_of(tmp_path, Config(roles=every, kafka=kafka_section, web=web))
+        with pytest.raises(Broken, match="cannot listen"):
+            roles.start()
+        roles.stop()
+        assert not any(loop.alive for loop in roles.loops)

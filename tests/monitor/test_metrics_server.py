@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from collectors.errors import Broken
 from monitor.metrics_server import CONNECTIONS, MetricsServer
 from monitor.metrics_text import render
-from monitor.selfmetrics import DaemonSnapshot, LedgerSnapshot, Spread, nested
+from monitor.selfmetrics import DaemonSnapshot, LedgerSnapshot, ShipSnapshot, Spread, nested
 
 BASE_UNITS = ("seconds", "joules", "watts", "bytes", "ratio", "grams")
 NO_UNIT = {"build_info", "ready", "role_up", "meter_up", "device_up", "source_up", "alerts_firing", "alerts_missing"}
@@ -97,6 +97,16 @@ def test_what_is_not_known_is_absent_and_never_zero() -> None:
     assert of_a_fleet["wattribute_log_partitions"] == {frozenset(): 2.0}
     assert of_a_fleet["wattribute_log_waiting_records"] == {frozenset(): 17.0}
     assert "wattribute_ledger_windows_final_total" not in _values(render(daemon(ledger=None)).decode())
+
+
+def test_what_a_host_has_shipped_is_counted() -> None:
+    """In a fleet; absent where nothing is shipped."""
+    ship = ShipSnapshot(shipped_records=7, waiting_records=2, lost_records=0)
+    values = _values(render(daemon(ship=ship)).decode())
+    assert values["wattribute_ship_waiting_records"] == {frozenset(): 2.0}
+    totals = values["wattribute_ship_records_total"]
+    assert totals == {frozenset({("what", "shipped")}): 7.0, frozenset({("what", "lost")}): 0.0}
+    assert "wattribute_ship_waiting_records" not in _values(render(daemon()).decode())
 
 
 def test_what_was_refused_for_good_is_counted() -> None:

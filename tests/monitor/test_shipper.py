@@ -15,6 +15,7 @@ from monitor.log.protocol import Append, LogUnavailable
 from monitor.log.sqlite import SqliteLog
 from monitor.roles import shipper as shipping
 from monitor.roles.shipper import Shipper
+from monitor.selfmetrics import ShipSnapshot
 
 NOON = 1_780_000_000.0
 NOBODY = Kafka(bootstrap_servers=("127.0.0.1:9",), clock="records")
@@ -97,6 +98,7 @@ def test_brokers_away(kafka: KafkaServer, tmp_path: Path) -> None:
     house, log = kafka_house(kafka), SqliteLog(tmp_path / "log.db")
     log.append([reading(number) for number in range(20)], NOON)
     shipper, writer = shipper_of(log, NOBODY)
+    assert shipper.snapshot() == ShipSnapshot(shipped_records=0, waiting_records=20, lost_records=0)
     with pytest.raises(LogUnavailable, match=r"127.0.0.1:9"):
         shipper.step()
     writer.close()
@@ -104,6 +106,8 @@ def test_brokers_away(kafka: KafkaServer, tmp_path: Path) -> None:
     shipper.step()
     writer.close()
     assert numbers(kafka, house) == list(range(20))
+    told = ShipSnapshot(shipped_records=20, waiting_records=0, lost_records=0, until=shipper.shipped_until)
+    assert shipper.snapshot() == told
     log.close()
 
 

@@ -13,7 +13,7 @@ from daemon_snapshots import NOON, RAPL, daemon, healthy
 from monitor.cli.status import status
 from monitor.metrics_server import MetricsServer
 from monitor.reports.daemon_text import WIDTH, age, faults, render
-from monitor.selfmetrics import DaemonSnapshot, HoleSnapshot, LedgerSnapshot, MeterSnapshot, RoleSnapshot
+from monitor.selfmetrics import DaemonSnapshot, HoleSnapshot, LedgerSnapshot, MeterSnapshot, RoleSnapshot, ShipSnapshot
 
 
 def _config(folder: Path, listen: str) -> Path:
@@ -80,6 +80,22 @@ def test_what_was_refused_for_good(records: int | None, rows: dict[str, int] | N
     text = render(msgspec.structs.replace(healthy(), refused_records=records, refused_rows=rows))
     found = [line for line in text.splitlines() if line.startswith("  refused")]
     assert found == ([] if told is None else [f"  refused  for good: {told}"])
+
+
+@pytest.mark.parametrize(("until", "told"), [(None, "nothing yet"), (NOON - 5, "until 2023-11-15T11:59:55.000Z")])
+def test_how_far_a_host_has_shipped(until: float | None, told: str) -> None:
+    """In a fleet; what waits is told too, as nothing may wait when partitions are added."""
+    ship = ShipSnapshot(shipped_records=7, waiting_records=2, lost_records=0, until=until)
+    lines = render(msgspec.structs.replace(healthy(), ship=ship)).splitlines()
+    assert [line for line in lines if line.startswith("  shipped")] == [f"  shipped  {told}; 2 records wait"]
+    assert not any(line.startswith("  shipped") for line in render(healthy()).splitlines())
+
+
+def test_books_of_one_who_has_lost_his_partitions() -> None:
+    """What he made final stays final: it is not said that nothing is."""
+    ledger = LedgerSnapshot(windows_final=57, partitions=())
+    text = render(msgspec.structs.replace(healthy(), ledger=ledger))
+    assert "Books: 57 windows were made final here since the start; none of its partitions is accounted now." in text
 
 
 def test_json_is_the_daemons_own_answer(tmp_path: Path) -> None:
