@@ -3,6 +3,7 @@
 In: Usage records. Out: columns of numbers, and for each request the place of its `Route`, which many have in common.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -256,11 +257,21 @@ def _told_apart(usages: UsageColumns, order: Index, together: Flags) -> Index:
     for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
         places = order[begin:end].tolist()
         if len(places) > 1:
-            content = {place: (usages.identity(place), _encode(usages.usage(place))) for place in places}
-            places = sorted(content, key=content.__getitem__)  # stable: equal ones in the order in which they came
-            places = [place for i, place in enumerate(places) if i == 0 or content[place] != content[places[i - 1]]]
+            places = _distinct(usages, places)
         kept += places
     return np.array(kept, dtype=np.intp)
+
+
+def _distinct(usages: UsageColumns, places: list[int]) -> list[int]:
+    """Those that differ, in the order of identity and content, which is asked where an identity comes twice."""
+    who = {place: usages.identity(place) for place in places}
+    times = Counter(who.values())
+    content = {
+        place: (identity, _encode(usages.usage(place)) if times[identity] > 1 else b"")
+        for place, identity in who.items()
+    }
+    ordered = sorted(places, key=content.__getitem__)  # stable: equal ones in the order in which they came
+    return [place for i, place in enumerate(ordered) if i == 0 or content[place] != content[ordered[i - 1]]]
 
 
 def windows_at(moments: Column, length_seconds: float) -> Index:

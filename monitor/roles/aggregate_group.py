@@ -163,9 +163,7 @@ class GroupAggregate:
             self._facts.look(max_age_seconds=0.0)
         # A commit that no broker answers takes 10 s: when the lease is over the next ledgers are not made to wait too.
         taken = sum(
-            self._step_one(number, ledger)
-            for number, ledger in sorted(self._ledgers.items())
-            if self._is_ours(number)
+            self._step_one(number, ledger) for number, ledger in sorted(self._ledgers.items()) if self._is_ours(number)
         )
         self._tick()
         self._known_holes.look(self.progress.holes)

@@ -6,13 +6,14 @@ from math import inf
 from typing import cast
 
 from kafka import TopicPartition
+from msgspec.structs import replace
 
 from accounting_model.partition import PARTS, Partition, Topic
 from collectors.clock import SystemClock
 from monitor.config.output_sections import Kafka
 from monitor.log.kafka_feed import KafkaFeed
 from monitor.log.kafka_partition import KafkaPartition
-from monitor.log.protocol import LogRecord, Stream
+from monitor.log.protocol import DeadLetter, LogRecord, Stream
 
 KAFKA = Kafka(bootstrap_servers=("127.0.0.1:9",), clock="records")
 TOPICS: dict[str, Stream] = {KAFKA.topics.readings: "readings", KAFKA.topics.usage: "usage"}
@@ -29,7 +30,7 @@ class MemoryKafka(KafkaPartition):
             feed=_feed(partition),
             spare=lambda: _feed(partition),
             commits=_Commits(partition),
-            reject=partition.keep,
+            reject=lambda letters: partition.keep(list(map(_of_the_one_partition, letters))),
             clock=SystemClock(),
         )
 
@@ -40,6 +41,11 @@ class MemoryKafka(KafkaPartition):
                 self._place(stream, positions.get(stream, 0))
         self._feed.fill(0.0)
         return super().read(positions, limit)
+
+
+def _of_the_one_partition(letter: DeadLetter) -> DeadLetter:
+    assert letter.position.startswith("0/"), "an offset alone names no record of a topic"
+    return replace(letter, position=letter.position.removeprefix("0/"))
 
 
 def _feed(partition: Partition) -> KafkaFeed:
