@@ -48,7 +48,7 @@ def test_doubts_are_warnings(tmp_path: Path) -> None:
 
 
 def test_doubts_about_kafka(tmp_path: Path) -> None:
-    """A source of topics without brokers, and a password that everyone on the way can read."""
+    """A source of topics without brokers, books in a file of one process, a password that all on the way can read."""
     file = tmp_path / "config.toml"
     (tmp_path / "password").write_text("secret")
     topics = "[[sources]]\nname = 'fleet'\nkind = 'kafka'\ntopics = ['llm']\n"
@@ -56,8 +56,10 @@ def test_doubts_about_kafka(tmp_path: Path) -> None:
     assert "warning: source fleet reads topics, but kafka.bootstrap_servers is empty" in run("--config", file).stderr
     login = "security = 'sasl_plaintext'\nsasl_mechanism = 'plain'\nuser = 'u'\npassword_file = 'password'\n"
     file.write_text(f"[host]\nzone = 'FR'\n[kafka]\nbootstrap_servers = ['k:9092']\n{login}{topics}")
-    (line,) = run("--config", file).stderr.splitlines()
-    assert line.startswith('warning: kafka.security = "sasl_plaintext": the secret crosses the network in the clear')
+    own_store, in_the_clear = run("--config", file).stderr.splitlines()
+    assert own_store.startswith('warning: store.kind = "sqlite" with Kafka: aggregate and control and web of this')
+    clear = 'warning: kafka.security = "sasl_plaintext": the secret crosses the network in the clear'
+    assert in_the_clear.startswith(clear)
 
 
 def test_wrong_file_is_refused_line_by_line(tmp_path: Path) -> None:
