@@ -44,14 +44,14 @@ class _Snapshot(Collector):
         yield from _meters(self._snapshot.meters)
         yield from _devices(self._snapshot.meters)
         yield from _sources(self._snapshot)
+        if self._snapshot.ship is not None:
+            yield from _shipped(self._snapshot.ship)
         yield from _refused(self._snapshot)
         yield from _alerts(self._snapshot.alerts)
         if self._snapshot.cost is not None:
             yield from _cost(self._snapshot.cost)
         if self._snapshot.ledger is not None:
             yield from _ledger(self._snapshot.ledger)
-        if self._snapshot.ship is not None:
-            yield from _shipped(self._snapshot.ship)
 
 
 def _daemon(snapshot: DaemonSnapshot) -> Iterator[Metric]:

@@ -13,14 +13,15 @@ from typing import Protocol, TypeVar
 
 import pytest
 from fleet_faults import FaultHouse
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from servers.influxd import InfluxServer
 from servers.influxdb1 import InfluxServer1
 from servers.kafka import KafkaServer
 from servers.server_process import MissingServer
 from servers.toxiproxy import Toxiproxy
 
-settings.register_profile("house", deadline=None)  # how long an example takes is the machine's business
+# How long an example takes is the machine's business.
+settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("house")
 
 

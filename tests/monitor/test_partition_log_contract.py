@@ -114,6 +114,7 @@ class InKafka(Made):
             client.delete_topics([self._topics[stream]])
         self._create(self._topics[stream])
         self._writer.close()
+        self._writer = KafkaWriter(self._kafka)  # the old one's client knows the old topic
 
     def _opened(self) -> KafkaPartition:
         self._feed, self._spare = KafkaFeed(self._kafka), KafkaFeed(self._kafka)

@@ -148,7 +148,6 @@ def test_who_cannot_be_elected_says_why() -> None:
     leader, writer = Leader(nowhere), KafkaWriter(nowhere)
     control = FleetControl(Config(kafka=nowhere), writer, leader, clock=SystemClock())
     assert control.step() == 1.0
-    leader.start()
     try:
         wait_for("a reason", lambda: leader.waits_for)
         with pytest.raises(LogUnavailable, match=f"cannot stand for election: {nowhere.bootstrap_servers[0]}"):

@@ -7,7 +7,7 @@ import pytest
 from daemon_snapshots import daemon
 
 from monitor.metrics_text import render
-from monitor.selfmetrics import LedgerSnapshot
+from monitor.selfmetrics import LedgerSnapshot, ShipSnapshot
 from monitor.web.app import DOCUMENT_PATH, OPERATIONS
 from monitor.web.openapi import Operation
 
@@ -34,7 +34,8 @@ def test_the_page_tells_every_metric_with_its_labels() -> None:
     ledger = LedgerSnapshot(
         partitions=(0, 3), waiting_records=7, worst_imbalance_ratio=3e-15, final_until=9.0, log_time=9.0
     )
-    text = render(daemon(ledger=ledger, refused_records=0, refused_rows={"refused": 0})).decode()
+    ship = ShipSnapshot(shipped_records=1, waiting_records=0, lost_records=0)
+    text = render(daemon(ledger=ledger, ship=ship, refused_records=0, refused_rows={"refused": 0})).decode()
     assert [name for name, _ in told] == re.findall(r"^# TYPE wattribute_(\w+)", text, flags=re.MULTILINE)
     for name, labels in told:
         sample = re.search(rf"^wattribute_{name}(?:_count)?(?:{{(.*)}})? ", text, flags=re.MULTILINE)
