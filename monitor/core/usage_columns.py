@@ -48,7 +48,7 @@ class Route(NamedTuple):
         return self.model, self.team, self.deployment, canonical_labels(dict(self.labels))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class UsageColumns:
     """n requests of one host. `number` tells them apart within a book, in the order in which they came.
 
