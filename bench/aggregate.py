@@ -78,7 +78,7 @@ def _decode(records: list[LogRecord]) -> None:
 def _enter(records: list[LogRecord]) -> None:
     entering = Entering(TERMS, Book(TERMS, lambda _zone, _at: None), reject=lambda _letter: None)
     for record in records:
-        for _touch in entering.enter(record):
+        for _touch in (*entering.enter(record), *entering.requests()):
             pass
 
 

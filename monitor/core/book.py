@@ -8,12 +8,10 @@ from collections.abc import Callable, Hashable, Iterator
 from typing import NamedTuple
 
 import msgspec
-import numpy as np
 
 from collectors.readings import ActivityReading, EnergyReading, HostProfile
 from collectors.units import SECONDS_PER_DAY, UnixSeconds
 from monitor.core.account import Account, IntensityAt, RequestsAs, account
-from monitor.core.attribution.pieces import Column
 from monitor.core.membership import Accounting
 from monitor.core.points import (
     ENERGY,
@@ -52,14 +50,18 @@ class _Page(msgspec.Struct):
 
 
 class _Part(NamedTuple):
-    """Those of a record's requests that touch one window."""
+    """Requests that came together, those of one host that touch one window; the log times of the first and the last."""
 
-    log_time: UnixSeconds
     columns: UsageColumns
     places: Index
+    since: UnixSeconds
+    until: UnixSeconds
 
-    def chosen(self) -> UsageColumns:
-        return self.columns.take(self.places)
+    def before(self, line: UnixSeconds) -> UsageColumns:
+        """Those that stand before the line."""
+        if self.until < line:
+            return self.columns.take(self.places)
+        return self.columns.take(self.places[self.columns.log_time[self.places] < line])
 
 
 class Book:
@@ -92,17 +94,19 @@ class Book:
             self._page(window, profile.host, log_time).readings.setdefault(content, (log_time, Told(reading, profile)))
         return touched
 
-    def add_usages(self, usages: UsageColumns, log_time: UnixSeconds) -> None:
-        """Enters requests of one host in every window that each touches, the one that it ends in included.
+    def add_usages(self, usages: UsageColumns) -> None:
+        """Enters requests in every window that each touches, the one that it ends in included.
 
         One that came before may come again, but under a number of its own.
         """
         first, last = windows_of_each(usages, self._terms.window_seconds)
-        for window in windows_touched(first, last):
-            if window >= self._oldest and (self._keep is None or self._keep(window)):
-                (places,) = ((first <= window) & (window <= last)).nonzero()
-                host = usages.routes[usages.route[0]].host
-                self._page(window, host, log_time).usages.append(_Part(log_time, usages, places))
+        for host, mine in usages.by_host():
+            begins, ends = first[mine], last[mine]
+            for window in windows_touched(begins, ends):
+                if window >= self._oldest and (self._keep is None or self._keep(window)):
+                    places = mine[(begins <= window) & (window <= ends)]
+                    since, until = usages.log_time[places[[0, -1]]].tolist()
+                    self._page(window, host, since).usages.append(_Part(usages, places, since, until))
 
     def add_activity(self, host: str, activity: ActivityReading, log_time: UnixSeconds) -> None:
         """Enters who used a device in every window it touches. Alone it makes no window worth restating."""
@@ -128,7 +132,7 @@ class Book:
             window_start(window, length),
             window_start(window + 1, length),
             readings=[told for at, told in page.readings.values() if at < line] if page else (),
-            usages=joined([part.chosen() for part in page.usages if part.log_time < line] if page else ()),
+            usages=joined([part.before(line) for part in page.usages if part.since < line] if page else ()),
             activities=[each for each, at in page.activities.items() if at < line] if page else (),
             nearby=nearby,
             intensity_at=self._intensity_at,
@@ -136,12 +140,10 @@ class Book:
             requests=self._requests,
         )
 
-    def usages(self, host: str, window: int) -> tuple[UsageColumns, Column]:
-        """The requests that touch a window, in the order in which they came, and the log time of each."""
+    def usages(self, host: str, window: int) -> UsageColumns:
+        """The requests that touch a window, in the order in which they came."""
         page = self._pages.get(window, {}).get(host)
-        parts = page.usages if page else []
-        log_times = np.repeat([part.log_time for part in parts], [len(part.places) for part in parts])
-        return joined([part.chosen() for part in parts]), log_times
+        return joined([part.columns.take(part.places) for part in page.usages] if page else ())
 
     def in_flight_since(self, window: int) -> int:
         """The first window of any request that goes on in `window` and was known before its first one was final."""
@@ -149,10 +151,10 @@ class Book:
         since = window
         for page in self._pages.get(window, {}).values():
             for part in page.usages:
-                start = part.columns.start[part.places]
-                first = windows_at(start[start < begin], length)
-                going_on = first[final_lines(self._terms, first) > part.log_time]
-                since = min(since, int(going_on.min(initial=since)))
+                going_on = part.places[part.columns.start[part.places] < begin]
+                first = windows_at(part.columns.start[going_on], length)
+                known = first[final_lines(self._terms, first) > part.columns.log_time[going_on]]
+                since = min(since, int(known.min(initial=since)))
         return since
 
     def needed_since(self, first: int) -> UnixSeconds:
@@ -195,10 +197,11 @@ class Book:
         pages = self._pages.get(window)
         if pages is None:
             pages = self._pages[window] = {}
-            self._since.setdefault(window, log_time)
         page = pages.get(host)
         if page is None:
             page = pages[host] = _Page({}, [], {}, log_time)
+        page.first_log_time = min(page.first_log_time, log_time)  # requests are entered some records later
+        self._since[window] = min(self._since.get(window, log_time), log_time)
         return page
 
     def _readings_of(

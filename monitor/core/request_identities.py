@@ -1,9 +1,8 @@
-"""Tells new requests from repeated and contradicting ones, a record's at once. Pure.
+"""Tells new requests from repeated and contradicting ones, those of many records at once. Pure.
 
 The rule is that of `Identities`: a request is a conflict if another one with the same identity and other content
-stands at most one horizon of log time before it. Nearly all requests are new: that is asked of a whole record in one
-go. What a request said is kept as it came, in the columns of its record, and compared only where its identity comes
-again.
+stands at most one horizon of log time before it. Nearly all requests are new: that is asked of all of them in one go.
+What a request said is kept as it came, in columns, and compared only where its identity comes again.
 """
 
 from bisect import bisect_right
@@ -33,7 +32,7 @@ _Who = tuple[str, str, int]
 
 
 class Judged(NamedTuple):
-    """Of each request of a record: whether it contradicts one, and whether it repeats one that is in the book."""
+    """Of each request: whether it contradicts one, and whether it repeats one that is in the book."""
 
     conflict: Flags
     repeated: Flags
@@ -45,20 +44,21 @@ class _Generation:
     def __init__(self) -> None:
         self.seen: dict[_Who, _Seen] = {}
         self.numbers: list[int] = []
-        self.records: list[tuple[UsageColumns, UnixSeconds]] = []
+        self.kept: list[UsageColumns] = []
 
-    def keep(self, usages: UsageColumns, log_time: UnixSeconds) -> None:
+    def keep(self, usages: UsageColumns) -> None:
         self.numbers.append(int(usages.number[0]))
-        self.records.append((usages, log_time))
+        self.kept.append(usages)
 
     def said(self, number: int) -> tuple[Usage, UnixSeconds]:
         """The request of that number, and its log time."""
-        usages, log_time = self.records[bisect_right(self.numbers, number) - 1]
-        return usages.usage(int(np.searchsorted(usages.number, number))), log_time
+        usages = self.kept[bisect_right(self.numbers, number) - 1]
+        place = int(np.searchsorted(usages.number, number))
+        return usages.usage(place), float(usages.log_time[place])
 
 
 class RequestIdentities:
-    """Remembers requests for one horizon of log time, and up to two."""
+    """Remembers requests for one horizon of log time, and longer."""
 
     def __init__(self, horizon_seconds: float, since: UnixSeconds) -> None:
         """What stands before `since` is not in the book."""
@@ -66,34 +66,33 @@ class RequestIdentities:
         self._now, self._before = _Generation(), _Generation()
         self._turned_at = float("-inf")
 
-    def judge(self, usages: UsageColumns, log_time: UnixSeconds) -> Judged:
-        """Judges the requests of the record that stands next in the log, and remembers them. Numbers ascend."""
+    def judge(self, usages: UsageColumns) -> Judged:
+        """Judges the requests that stand next in the log, and remembers them. Numbers and log times ascend."""
         judged = Judged(np.zeros(len(usages), dtype=np.bool_), np.zeros(len(usages), dtype=np.bool_))
         if not len(usages):
             return judged
+        log_time = float(usages.log_time[0])
         if log_time - self._turned_at > self._horizon:
             # What was seen before the turn before this one is more than a horizon old.
             self._before, self._now, self._turned_at = self._now, _Generation(), log_time
-        self._now.keep(usages, log_time)
-        who = {(route.host, route.namespace, route.attempt) for route in usages.routes}
-        if len(who) == 1:
-            self._judge(who.pop(), usages, range(len(usages)), log_time, judged)
+        self._now.keep(usages)
+        ids, whose = usages.request_id.tolist(), [(each.host, each.namespace, each.attempt) for each in usages.routes]
+        if len(set(whose)) == 1:
+            self._judge(whose[0], usages, range(len(ids)), ids, judged)
             return judged
         apart: dict[_Who, list[int]] = {}
-        whose = [(route.host, route.namespace, route.attempt) for route in usages.routes]
         for place, route in enumerate(usages.route.tolist()):
             apart.setdefault(whose[route], []).append(place)
-        for each, places in apart.items():
-            self._judge(each, usages, places, log_time, judged)
+        for who, places in apart.items():
+            self._judge(who, usages, places, [ids[place] for place in places], judged)
         return judged
 
     def _judge(
-        self, who: _Who, usages: UsageColumns, places: Sequence[int], log_time: UnixSeconds, judged: Judged
+        self, who: _Who, usages: UsageColumns, places: Sequence[int], ids: Sequence[str], judged: Judged
     ) -> None:
         """Those at `places`, which have one host, namespace and attempt."""
         now, before = self._now.seen.setdefault(who, {}), self._before.seen.get(who, {})
-        chosen = np.asarray(places, dtype=np.intp)
-        ids, numbers = usages.request_id[chosen].tolist(), usages.number[chosen].tolist()
+        numbers = usages.number.tolist() if len(places) == len(usages) else [int(usages.number[i]) for i in places]
         if len(set(ids)) == len(ids) and now.keys().isdisjoint(ids) and before.keys().isdisjoint(ids):
             now.update(zip(ids, numbers, strict=True))
             return
@@ -106,13 +105,12 @@ class RequestIdentities:
             if isinstance(known, int):
                 usage, at = generation.said(known)
                 known = (_Said(usage, at, at >= self._since),)
-            now[request_id] = self._compare(usages, place, known, log_time, judged)
+            now[request_id] = self._compare(usages, place, known, judged)
 
-    def _compare(
-        self, usages: UsageColumns, place: int, known: tuple[_Said, ...], log_time: UnixSeconds, judged: Judged
-    ) -> tuple[_Said, ...]:
+    def _compare(self, usages: UsageColumns, place: int, known: tuple[_Said, ...], judged: Judged) -> tuple[_Said, ...]:
         """Judges one whose identity came before, and returns what is remembered of it from now on."""
-        usage, oldest = usages.usage(place), log_time - self._horizon
+        usage, log_time = usages.usage(place), float(usages.log_time[place])
+        oldest = log_time - self._horizon
         judged.conflict[place] = any(each.log_time >= oldest and each.usage != usage for each in known)
         same = next((each for each in known if each.usage == usage), None)
         judged.repeated[place] = same is not None and same.entered

@@ -50,13 +50,15 @@ class Route(NamedTuple):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class UsageColumns:
-    """n requests of one host. `number` tells them apart within a book, in the order in which they came.
+    """n requests. `number` tells them apart within a book, in the order in which they came; `log_time` is where each
+    stands in the log, in the same order.
 
     `figures` has a row of length n for each of `FIGURES`; NaN where an event did not tell. A token count is at most
     2^53, so it is exact. `routes` may hold more than are used.
     """
 
     number: Index
+    log_time: Column
     request_id: Objects
     route: Index
     routes: Sequence[Route]
@@ -114,8 +116,27 @@ class UsageColumns:
     def take(self, chosen: Index | Flags) -> "UsageColumns":
         """Those of these places, in that order."""
         return UsageColumns(
-            self.number[chosen], self.request_id[chosen], self.route[chosen], self.routes, self.figures[:, chosen]
+            self.number[chosen],
+            self.log_time[chosen],
+            self.request_id[chosen],
+            self.route[chosen],
+            self.routes,
+            self.figures[:, chosen],
         )
+
+    def by_host(self) -> Iterator[tuple[str, Index]]:
+        """Each host, and the places of its requests in order."""
+        hosts = list(dict.fromkeys(route.host for route in self.routes))
+        if len(hosts) == 1:
+            yield hosts[0], np.arange(len(self))
+            return
+        places = {host: place for place, host in enumerate(hosts)}
+        whose = np.array([places[route.host] for route in self.routes], dtype=np.intp)[self.route]
+        order = np.argsort(whose, kind="stable")
+        begins = np.searchsorted(whose[order], np.arange(len(hosts) + 1)).tolist()
+        for host, begin, end in zip(hosts, begins, begins[1:], strict=False):
+            if begin < end:
+                yield host, order[begin:end]
 
     def where(self, holds: Callable[[Route], bool]) -> Flags:
         """Which have a route for which this holds; asked once for each route."""
@@ -157,7 +178,7 @@ class UsageColumns:
         return Identity(route.host, route.namespace, self.request_id[place], route.attempt)
 
     def equals(self, other: "UsageColumns") -> bool:
-        """Whether both say the same of the same requests, in the same order."""
+        """Whether both say the same of the same requests, in the same order, wherever they stand."""
         return (
             np.array_equal(self.figures, other.figures, equal_nan=True)
             and np.array_equal(self.request_id, other.request_id)
@@ -175,12 +196,14 @@ class UsageColumns:
 FIGURES = 9
 _START, _END, _SCHEDULED, _FIRST_TOKEN, _INPUT, _CACHED, _OUTPUT, _WEIGHT, _WORK = range(FIGURES)
 NO_USAGES = UsageColumns(
-    np.empty(0, np.intp), np.empty(0, np.object_), np.empty(0, np.intp), (), np.empty((FIGURES, 0))
+    np.empty(0, np.intp), np.empty(0), np.empty(0, np.object_), np.empty(0, np.intp), (), np.empty((FIGURES, 0))
 )
 
 
-def columns_of(usages: Sequence[Usage], first_number: int = 0) -> UsageColumns:
-    """These usages, whose figures are sane (`check_usage`), numbered from there on.
+def columns_of(
+    usages: Sequence[Usage], first_number: int = 0, log_times: Sequence[UnixSeconds] | None = None
+) -> UsageColumns:
+    """These usages, whose figures are sane (`check_usage`), numbered from there on; at log time 0 if nothing is told.
 
     Labels in another order are the same labels.
     """
@@ -201,6 +224,7 @@ def columns_of(usages: Sequence[Usage], first_number: int = 0) -> UsageColumns:
     figures = (starts, ends, scheduled, first_tokens, inputs, cached, outputs, weights, amounts)
     return UsageColumns(
         np.arange(first_number, first_number + len(ids), dtype=np.intp),
+        np.zeros(len(ids)) if log_times is None else np.array(log_times, dtype=np.float64),
         np.array(ids, dtype=np.object_),
         route,
         [_route(key) for key in places],
@@ -226,6 +250,7 @@ def joined(parts: Sequence[UsageColumns]) -> UsageColumns:
     ]
     return UsageColumns(
         np.concatenate([part.number for part in parts]),
+        np.concatenate([part.log_time for part in parts]),
         np.concatenate([part.request_id for part in parts]),
         np.concatenate(codes),
         list(places),

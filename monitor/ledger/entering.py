@@ -1,7 +1,10 @@
 """Enters one record of the log into a book: decodes it, judges its identity, and tells what it touched."""
 
-from collections.abc import Callable, Iterable, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
+from itertools import accumulate
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -9,6 +12,7 @@ import numpy as np
 from collectors.errors import Rejected
 from collectors.readings import ActivityReading, EnergyReading
 from collectors.units import SECONDS_PER_DAY, UnixSeconds
+from monitor.core.attribution.pieces import Column
 from monitor.core.book import Book
 from monitor.core.membership import FUTURE_LIMIT_SECONDS, Accounting, Identities
 from monitor.core.readings import PARENT_REACH_SECONDS
@@ -31,16 +35,14 @@ class Touch(msgspec.Struct, frozen=True, gc=False):
     host: str
     windows: range
     entered: Entered
-
-    @property
-    def earliest(self) -> int:
-        """The first window."""
-        return self.windows.start
+    log_time: UnixSeconds
 
     def since(self, window: float) -> "Touch | None":
         """What it touches from that window on; None for nothing."""
         first = int(max(self.windows.start, window))
-        return Touch(self.host, range(first, self.windows.stop), self.entered) if first < self.windows.stop else None
+        if first >= self.windows.stop:
+            return None
+        return Touch(self.host, range(first, self.windows.stop), self.entered, self.log_time)
 
     def touched(self) -> Iterable[int]:
         """All windows."""
@@ -48,33 +50,42 @@ class Touch(msgspec.Struct, frozen=True, gc=False):
 
 
 class RequestsTouch(msgspec.Struct, frozen=True, gc=False):
-    """What the requests of one record did: the first and the last window that each touches. Length n >= 1 each."""
+    """What requests of one host did: the first and the last window that each touches, and where it stands in the log.
+
+    Length n >= 1 each.
+    """
 
     host: str
     first: Index
     last: Index
-
-    @property
-    def earliest(self) -> int:
-        """The first window that any of them touches."""
-        return int(self.first.min())
+    log_time: Column
 
     def since(self, window: float) -> "RequestsTouch | None":
         """What they touch from that window on; None for nothing."""
         there = self.last >= window
         if not there.any():
             return None
-        return RequestsTouch(self.host, np.maximum(self.first[there], int(max(window, -FAR_WINDOW))), self.last[there])
+        first = np.maximum(self.first[there], int(max(window, -FAR_WINDOW)))
+        return RequestsTouch(self.host, first, self.last[there], self.log_time[there])
 
     def touched(self) -> Iterable[int]:
         """All windows that any of them touches."""
         return windows_touched(self.first, self.last)
 
-    def touching_before(self, window: int) -> Iterator[range]:
-        """The windows of each that touches one before this one."""
-        there = self.first < window
-        for first, last in zip(self.first[there].tolist(), self.last[there].tolist(), strict=True):
-            yield range(first, last + 1)
+    def late(self, terms: Accounting) -> Iterator[tuple[range, UnixSeconds]]:
+        """The windows of each that touches one that was final when it came, and its log time."""
+        final = np.floor((self.log_time - terms.horizon_seconds) / terms.window_seconds) - 1
+        late = self.first <= final
+        columns = (self.first[late].tolist(), self.last[late].tolist(), self.log_time[late].tolist())
+        for first, last, log_time in zip(*columns, strict=True):
+            yield range(first, last + 1), log_time
+
+
+class _Waiting(NamedTuple):
+    """A record of usage that is read, and not entered yet."""
+
+    record: LogRecord
+    usages: tuple[Usage, ...]
 
 
 class Entering:
@@ -100,12 +111,16 @@ class Entering:
         self._reject = reject
         self._decoder = decoder or Decoder()
         self._identities = Identities(terms.horizon_seconds)
-        self._requests = RequestIdentities(terms.horizon_seconds, since)
+        self._identities_of_requests = RequestIdentities(terms.horizon_seconds, since)
+        self._waiting: list[_Waiting] = []
         self._entered = 1
         self._encode = msgspec.msgpack.Encoder(order="sorted").encode
 
-    def enter(self, record: LogRecord) -> Iterator[Touch | RequestsTouch]:
-        """What the record touches; nothing for a tick, a duplicate's conflict or what cannot be decoded."""
+    def enter(self, record: LogRecord) -> Iterator[Touch]:
+        """What the record touches; nothing for a tick, a duplicate's conflict or what cannot be decoded.
+
+        Requests wait for `requests`: a record of few costs as much as one of many.
+        """
         try:
             content = self._decoder.decode(record)
         except Rejected as rejected:
@@ -115,13 +130,13 @@ class Entering:
             sane = record.stamp >= self._since and self._has_sane_span(record, 0, content)
             if sane and self._owns(content.host):
                 windows = windows_of(content.start, content.end, self._terms.window_seconds)
-                yield Touch(content.host, windows, content)
+                yield Touch(content.host, windows, content, record.stamp)
         elif not self._owns(record.key):
             return
         elif isinstance(content, ReadingBatch):
             yield from self._enter_readings(record, content)
         elif isinstance(content, UsageBatch):
-            yield from self._enter_usages(record, content)
+            self._waiting.append(_Waiting(record, content.usages))
 
     def _enter_readings(self, record: LogRecord, batch: ReadingBatch) -> Iterator[Touch]:
         host = batch.profile.host
@@ -141,34 +156,42 @@ class Entering:
             windows = self._book.add_reading(reading, batch.profile, record.stamp)
             if reading.device in families:
                 windows = _reaching(windows, self._terms.window_seconds)
-            yield Touch(host, windows, reading)
+            yield Touch(host, windows, reading, record.stamp)
         for activity in batch.activities if record.stamp >= self._since else ():
             if (
                 activity.end <= record.stamp + FUTURE_LIMIT_SECONDS
                 and activity.end - activity.start <= LENGTH_LIMIT_SECONDS
             ):
                 self._book.add_activity(host, activity, record.stamp)
-                yield Touch(host, windows_of(activity.start, activity.end, self._terms.window_seconds), activity)
+                touched = windows_of(activity.start, activity.end, self._terms.window_seconds)
+                yield Touch(host, touched, activity, record.stamp)
 
-    def _enter_usages(self, record: LogRecord, batch: UsageBatch) -> Iterator[RequestsTouch]:
-        usages = columns_of(batch.usages, self._entered)
-        first_number, self._entered = self._entered, self._entered + len(usages)
-        latest = record.stamp + FUTURE_LIMIT_SECONDS
+    def requests(self) -> Iterator[RequestsTouch]:
+        """Enters the requests that wait, before any window that they touch is accounted; what they touch, by host."""
+        waiting, self._waiting = self._waiting, []
+        said = [usage for each in waiting for usage in each.usages]
+        log_times = [each.record.stamp for each in waiting for _ in each.usages]
+        usages = columns_of(said, self._entered, log_times)
+        places = _Places(waiting, self._entered)
+        self._entered += len(said)
+        latest = usages.log_time + FUTURE_LIMIT_SECONDS
         odd = (usages.end > latest) | (usages.end - usages.start > LENGTH_LIMIT_SECONDS)
         if odd.any():
-            for place in np.flatnonzero(odd).tolist():
-                self._has_sane_span(record, place, batch.usages[place])
+            for number in usages.number[odd].tolist():
+                self._has_sane_span(*places.of(number))
             usages = usages.take(~odd)
-        conflict, repeated = self._requests.judge(usages, record.stamp)
+        conflict, repeated = self._identities_of_requests.judge(usages)
         if conflict.any():
-            for place in np.flatnonzero(conflict).tolist():
-                part, who = int(usages.number[place]) - first_number, usages.request_id[place]
-                self._refuse(record, part, "conflict", f"another content under request_id {who!r:.80}")
-            usages, repeated = usages.take(~conflict), repeated[~conflict]
-        if record.stamp < self._since or not len(usages):
-            return
-        self._book.add_usages(usages.take(~repeated) if repeated.any() else usages, record.stamp)
-        yield RequestsTouch(record.key, *windows_of_each(usages, self._terms.window_seconds))
+            for number in usages.number[conflict].tolist():
+                record, part, usage = places.of(number)
+                self._refuse(record, part, "conflict", f"another content under request_id {usage.request_id!r:.80}")
+        counts = ~conflict & (usages.log_time >= self._since)
+        if not counts.all():
+            usages, repeated = usages.take(counts), repeated[counts]
+        self._book.add_usages(usages.take(~repeated) if repeated.any() else usages)
+        first, last = windows_of_each(usages, self._terms.window_seconds)
+        for host, mine in usages.by_host():
+            yield RequestsTouch(host, first[mine], last[mine], usages.log_time[mine])
 
     def _has_sane_span(self, record: LogRecord, part: int, entered: Entered | Usage) -> bool:
         if entered.end > record.stamp + FUTURE_LIMIT_SECONDS and not isinstance(entered, Restate):
@@ -198,3 +221,18 @@ def _reaching(windows: range, length_seconds: UnixSeconds) -> range:
     """A child's reading changes its parent's own part over the parent's whole reading, as far as that reaches."""
     reach = int(PARENT_REACH_SECONDS // length_seconds) + 1
     return range(windows.start - reach, windows.stop + reach)
+
+
+class _Places:
+    """Where requests that were entered together stood."""
+
+    def __init__(self, waiting: Sequence[_Waiting], first_number: int) -> None:
+        self._waiting = waiting
+        self._begins = list(accumulate((len(each.usages) for each in waiting), initial=first_number))
+
+    def of(self, number: int) -> tuple[LogRecord, int, Usage]:
+        """The record of the request of that number, its place in it, and what it said."""
+        at = bisect_right(self._begins, number) - 1
+        record, usages = self._waiting[at]
+        part = number - self._begins[at]
+        return record, part, usages[part]

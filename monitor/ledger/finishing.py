@@ -60,9 +60,9 @@ class Finishing:
 
     def _is_known_before(self, host: str, window: int, numbers: Index, first: Index) -> Flags:
         """Whether each was known before its first window was final; else a mark gives its entry."""
-        usages, log_times = self._book.usages(host, window)
+        usages = self._book.usages(host, window)
         places = np.searchsorted(usages.number, numbers)  # a book numbers them as they come
-        return np.asarray(log_times[places] < final_lines(self._terms, first))
+        return np.asarray(usages.log_time[places] < final_lines(self._terms, first))
 
     def _starts(self, window: int) -> UnixSeconds:
         return window_start(window, self._terms.window_seconds)
@@ -129,9 +129,9 @@ class MarkedRequests:
         ends: set[Page] = set()
         for host, windows in changed.items():
             for window in windows:
-                usages, log_times = book.usages(host, window)
+                usages = book.usages(host, window)
                 _, last = windows_of_each(usages, self._terms.window_seconds)
-                over = (log_times < self._mark) & (final_lines(self._terms, last) < self._mark)
+                over = (usages.log_time < self._mark) & (final_lines(self._terms, last) < self._mark)
                 ends |= {(each, host) for each in np.unique(last[over]).tolist()}
         for host, windows in finishing.items():
             ends |= {(window, host) for window in windows if self._finishes(book, host, window)}
@@ -139,15 +139,15 @@ class MarkedRequests:
 
     def _finishes(self, book: Book, host: str, window: int) -> bool:
         """Whether this mark gives a late request that ended in the window its first entry."""
-        usages, log_times = book.usages(host, window)
+        usages = book.usages(host, window)
         first, last = windows_of_each(usages, self._terms.window_seconds)
-        late = (last == window) & (final_lines(self._terms, first) <= log_times)
-        return bool((late & (finishing_marks(self._terms, window, log_times) == self._mark)).any())
+        late = (last == window) & (final_lines(self._terms, first) <= usages.log_time)
+        return bool((late & (finishing_marks(self._terms, window, usages.log_time) == self._mark)).any())
 
     def _needed(self, book: Book, ends: Collection[Page]) -> set[int]:
         needed = {window for window, _ in ends}
         for window, host in ends:
-            usages, _ = book.usages(host, window)
+            usages = book.usages(host, window)
             first, last = windows_of_each(usages, self._terms.window_seconds)
             needed.update(range(int(first[last == window].min(initial=window)), window))
         return set(self._whole(needed))

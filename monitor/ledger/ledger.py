@@ -100,6 +100,7 @@ class Ledger:
         before = (self._final_end, self._mark)
         for record in records:
             self._take(record)
+        self._enter_requests()
         self._flush()
         if before != (self._final_end, self._mark):
             self._commit()
@@ -126,6 +127,7 @@ class Ledger:
             self._terms, self._book, reject=self._reject, decoder=self._decoder, since=since, owns=self._owns
         )
         self._moved = commit.moved if commit else None
+        self._brought = False
         self._first_whole = float("-inf")
         if self._moved is not None:
             self._first_whole = window_at(self._moved.whole_from, self._terms.window_seconds)
@@ -218,30 +220,47 @@ class Ledger:
 
     def _take(self, record: LogRecord) -> None:
         if record.stamp > self._log_time:
+            if self._makes_final(record.stamp):
+                self._enter_requests()
             self._advance(record.stamp)
-        last_final = self._terms.last_final(record.stamp)
         brought = self._moved is not None and record.offset < self._moved.ends.get(record.stream, 0)
+        if brought != self._brought:
+            self._enter_requests()
+            self._brought = brought
         for touch in self._entering.enter(record):
-            # A record that was only brought here with its host says nothing new of windows before the first whole one.
-            news = touch.since(self._first_whole) if brought else touch
-            if news is None:
-                continue
-            if self._show_provisional:
-                self._dirty.update((window, news.host) for window in news.touched())
-            if news.earliest <= last_final:
-                self._note_late(news, record.stamp)
+            self._note(touch)
         self._positions[record.stream] = record.offset + 1
         self.progress.records += 1
         self.progress.reread_records += record.stamp <= self._reread_until
 
-    def _note_late(self, news: Touch | RequestsTouch, log_time: UnixSeconds) -> None:
+    def _makes_final(self, log_time: UnixSeconds) -> bool:
+        """Whether windows become final at this log time, or a mark is carried out."""
+        return self._terms.last_final(log_time) >= self._next_window() or self._terms.mark_before(log_time) > self._mark
+
+    def _enter_requests(self) -> None:
+        """Those of the records that were taken since the last time."""
+        for touch in self._entering.requests():
+            self._note(touch)
+
+    def _note(self, touch: Touch | RequestsTouch) -> None:
+        # A record that was only brought here with its host says nothing new of windows before the first whole one.
+        news = touch.since(self._first_whole) if self._brought else touch
+        if news is None:
+            return
+        if self._show_provisional:
+            self._dirty.update((window, news.host) for window in news.touched())
+        self._note_late(news)
+
+    def _note_late(self, news: Touch | RequestsTouch) -> None:
         if isinstance(news, RequestsTouch):
-            for windows in news.touching_before(self._terms.last_final(log_time) + 1):
+            for windows, log_time in news.late(self._terms):
                 if late := self._late.touched(news.host, windows, log_time):
                     late.requests += 1
                 if self._finishing:
                     self._late.finishes(news.host, windows, log_time)
-        elif late := self._late.touched(news.host, news.windows, log_time):
+        elif news.windows.start <= self._terms.last_final(news.log_time) and (
+            late := self._late.touched(news.host, news.windows, news.log_time)
+        ):
             late.note(news.entered)
 
     def _advance(self, log_time: UnixSeconds) -> None:

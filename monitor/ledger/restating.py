@@ -4,7 +4,7 @@ Both accounts are made from the log alone, never from what a store holds, so a r
 simply done again and gives the same rows.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from math import fsum
 
 import msgspec
@@ -147,13 +147,21 @@ def _read_again(source: Source, mark: UnixSeconds, windows: Collection[int]) -> 
         while records := again.read(positions, READ_LIMIT):
             for record in records:
                 if record.stamp >= mark:
-                    return book
-                for _touch in entering.enter(record):
-                    pass
+                    break
+                _pass_by(entering.enter(record))
                 positions[record.stream] = record.offset + 1
+            _pass_by(entering.requests())
+            if records[-1].stamp >= mark:
+                break
     finally:
         again.close()
     return book
+
+
+def _pass_by(touches: Iterator[object]) -> None:
+    """Enters, and asks of nothing what it touches."""
+    for _touch in touches:
+        pass
 
 
 def _accounts(

@@ -27,9 +27,9 @@ class CommitsBeforeStoring(Ledger):
 class ForgetsWhatToRestate(Ledger):
     """A new life does not look for what the next mark has to restate in what it reads again."""
 
-    def _note_late(self, news: Touch | RequestsTouch, log_time: float) -> None:
-        if log_time > self._reread_until:
-            super()._note_late(news, log_time)
+    def _note_late(self, news: Touch | RequestsTouch) -> None:
+        if max([news.log_time] if isinstance(news, Touch) else news.log_time.tolist()) > self._reread_until:
+            super()._note_late(news)
 
 
 class LooksNoHorizonBack(Ledger):

@@ -31,7 +31,7 @@ def test_conflicts_are_those_of_one_by_one(records: list[tuple[float, list[Usage
     book: list[Usage] = []
     for pause, usages in records:
         at += pause
-        judged = judge.judge(columns_of(usages, number), at)
+        judged = judge.judge(columns_of(usages, number, [at] * len(usages)))
         number += len(usages)
         for usage, conflict, repeated in zip(usages, judged.conflict.tolist(), judged.repeated.tolist(), strict=True):
             assert conflict == plain.is_conflict(usage.identity, repr(usage).encode(), at)
@@ -45,11 +45,11 @@ def test_another_content_under_an_identity_is_a_conflict_for_a_horizon() -> None
     first, other = _usage("x"), _usage("y")
     for at, conflicts in ((10.0, True), (10.1, False)):
         judge = RequestIdentities(HORIZON, ALWAYS)
-        judge.judge(columns_of([first], 1), 0.0)
-        assert judge.judge(columns_of([other], 2), at).conflict.tolist() == [conflicts]
+        judge.judge(columns_of([first], 1))
+        assert judge.judge(columns_of([other], 2, [at])).conflict.tolist() == [conflicts]
     judge = RequestIdentities(HORIZON, ALWAYS)
-    judge.judge(columns_of([first], 1), 0.0)
-    again = judge.judge(columns_of([first, _usage("x", "other id")], 2), 5.0)
+    judge.judge(columns_of([first], 1))
+    again = judge.judge(columns_of([first, _usage("x", "other id")], 2, [5.0] * 2))
     assert (again.conflict.tolist(), again.repeated.tolist()) == ([False, False], [True, False])
 
 
@@ -57,13 +57,13 @@ def test_what_came_before_the_book_began_is_no_repetition() -> None:
     """A reader that began at 5 s knows of what stood at 4 s, but has it in no window."""
     judge = RequestIdentities(HORIZON, since=5.0)
     for number, (at, repeated) in enumerate(((4.0, False), (6.0, False), (7.0, True)), 1):
-        assert judge.judge(columns_of([_usage("x")], number), at).repeated.tolist() == [repeated]
+        assert judge.judge(columns_of([_usage("x")], number, [at])).repeated.tolist() == [repeated]
 
 
 def test_a_record_may_contradict_itself() -> None:
     """Two contents under one id in one record: the second is the conflict."""
     judge = RequestIdentities(HORIZON, ALWAYS)
-    judged = judge.judge(columns_of([_usage("x"), _usage("y"), _usage("x", "b")], 1), 0.0)
+    judged = judge.judge(columns_of([_usage("x"), _usage("y"), _usage("x", "b")], 1))
     assert judged.conflict.tolist() == [False, True, False]
 
 
