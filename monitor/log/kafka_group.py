@@ -23,10 +23,28 @@ from monitor.log.protocol import LogUnavailable
 
 LEASE_RATIO: Final = 0.6
 """Of the session: so long after the last answered heartbeat a member still writes. The rest is for a write."""
+OUTSIDE_SECONDS: Final = 600.0
 _MS: Final = 1_000
 _POLL_MS: Final = 200
 _RETRY_SECONDS: Final = 2.0
 logger = structlog.get_logger()
+
+
+class Outside:
+    """How long a client has waited for its place in its group.
+
+    kafka-python 3.0.12 was seen to wait for ever, with no error: what it had asked the brokers was lost. Nothing but a
+    new client ends that. A rebalance lasts as long as its slowest member may take: up to 5 min.
+    """
+
+    def __init__(self) -> None:
+        self._since = monotonic()
+
+    def too_long(self, consumer: Any) -> bool:
+        """Whether it is time to begin again with a new client. It is asked now and then."""
+        if consumer._coordinator.generation_if_stable() is not None:  # no public name for it
+            self._since = monotonic()
+        return monotonic() - self._since > OUTSIDE_SECONDS
 
 
 class GroupMember:
@@ -36,6 +54,7 @@ class GroupMember:
         self._settings, self._group, self._topics = client_settings(kafka), group, tuple(topics)
         self._session_seconds = kafka.session_seconds
         self._consumer: Any = None
+        self._outside = Outside()
         self._stop = threading.Event()
         self._assigned: frozenset[int] = frozenset()
         self._thread = threading.Thread(target=self._run, name=f"group {group}", daemon=True)
@@ -137,8 +156,13 @@ class GroupMember:
                 metrics_enabled=False,
             )
             consumer.subscribe(self._topics, listener=_Rebalances(self))
-            self._consumer = consumer
+            self._consumer, self._outside = consumer, Outside()
         self._consumer.poll(_POLL_MS)
+        if self._outside.too_long(self._consumer):
+            logger.warning("no place in the consumer group for too long; begun again", group=self._group)
+            self._consumer.close(timeout_ms=2 * _MS)
+            self._consumer = None
+            return
         for part in self._consumer.assignment() - self._consumer.paused():
             self._consumer.pause(part)
         if self._assigned:

@@ -23,6 +23,7 @@ from collectors.units import UnixSeconds
 from monitor.config.output_sections import Kafka
 from monitor.garbage import look_seldom
 from monitor.log.kafka_client import client_settings, trouble_of, unavailable
+from monitor.log.kafka_group import Outside
 from monitor.log.protocol import LogUnavailable
 
 _PARTITION_BYTES: Final = 2**19
@@ -82,6 +83,7 @@ class TopicReader:
         self._fresh: set[TopicPartition] = set()
         """Assigned and not begun yet: where the group has committed, whatever the client thinks."""
         self._waited_at = float("-inf")
+        self._outside = Outside()
         self.lost: Counter[str] = Counter()
 
     @property
@@ -98,6 +100,10 @@ class TopicReader:
     def poll(self, timeout_ms: int = POLL_MS) -> Mapping[TopicPartition, Sequence[Any]]:
         """The next messages by partition, oldest first, possibly none: Kafka's ConsumerRecords, bytes as they are."""
         consumer = self._opened()
+        if self._outside.too_long(consumer):
+            logger.warning("no place in the consumer group for too long; begun again", group=self._group)
+            self.close()
+            consumer = self._opened()
         try:
             self._pause_who_holds()
             limit = self._limit()
@@ -195,6 +201,7 @@ class TopicReader:
                 max_partition_fetch_bytes=_PARTITION_BYTES,
                 fetch_max_bytes=_FETCH_BYTES,
             )
+            self._outside = Outside()
             self._consumer.subscribe(self._topics, listener=_Handover(self._parts, self._fresh))
         return self._consumer
 

@@ -16,6 +16,7 @@ from servers.server_process import server_port
 from collectors.clock import SystemClock
 from monitor.config.output_sections import Kafka
 from monitor.config.sections import Config
+from monitor.log import kafka_group
 from monitor.log.kafka_writer import KafkaWriter
 from monitor.log.protocol import LogUnavailable
 from monitor.roles.fleet_control import FleetControl
@@ -155,6 +156,32 @@ def test_who_cannot_be_elected_says_why() -> None:
     finally:
         leader.stop()
         writer.close()
+
+
+def test_who_waits_too_long_for_a_place_begins_again(
+    kafka: KafkaServer, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a new client, as nothing else ends a wait for an answer that is lost; who has a place keeps his client."""
+    monkeypatch.setattr(kafka_group, "OUTSIDE_SECONDS", 0.0)
+    nowhere = TopicReader(Kafka(bootstrap_servers=(f"127.0.0.1:{server_port()}",)), [topic], topic)
+    try:
+        nowhere.poll(0)
+        first = nowhere._consumer
+        nowhere.poll(0)
+        assert nowhere._consumer is not first
+    finally:
+        nowhere.close()
+    monkeypatch.setattr(kafka_group, "OUTSIDE_SECONDS", 60.0)
+    reader = TopicReader(Kafka(bootstrap_servers=(kafka.bootstrap,)), [topic], topic)
+    try:
+        wait_for("a place", lambda: not reader.poll() and len(reader._parts) == 4)
+        first = reader._consumer
+        monkeypatch.setattr(kafka_group, "OUTSIDE_SECONDS", 0.5)
+        for _ in range(10):
+            reader.poll()
+        assert reader._consumer is first
+    finally:
+        reader.close()
 
 
 def test_what_was_not_dealt_with_survives_a_rebalance(kafka: KafkaServer, topic: str, reader: TopicReader) -> None:
