@@ -87,7 +87,7 @@ def account(
     """
     ordered = in_order(usages)
     demand = demand_of(ordered, start)
-    owners = Owners.of(ordered)
+    owners = _Owners.of(ordered)
     by_device: dict[str, list[Told]] = {}
     for told in readings:
         by_device.setdefault(told.reading.device, []).append(told)
@@ -126,7 +126,7 @@ class _Work:
     """The window's requests, and where their shares are gathered."""
 
     demand: Demand
-    owners: "Owners"
+    owners: "_Owners"
     length_seconds: float
     family: Family
     shares: "_RequestShares | None"
@@ -207,14 +207,14 @@ def _meter_row(terms: _Terms, device: Device, meter: _Metered) -> Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Owners:
+class _Owners:
     """Whose the requests are: the keys in their order, and for each request the place of its own."""
 
     keys: Sequence[Key]
     owner: Index
 
     @classmethod
-    def of(cls, usages: UsageColumns) -> "Owners":
+    def of(cls, usages: UsageColumns) -> "_Owners":
         """Those of these requests."""
         of_routes = [route.key for route in usages.routes]
         keys = sorted(set(of_routes))
@@ -222,7 +222,7 @@ class Owners:
         return cls(keys, np.array([places[key] for key in of_routes], dtype=np.intp)[usages.route])
 
 
-def _attributed_rows(terms: _Terms, device: Device, owners: Owners, chosen: Index, shared: Split) -> list[Row]:
+def _attributed_rows(terms: _Terms, device: Device, owners: _Owners, chosen: Index, shared: Split) -> list[Row]:
     """One row for each model, team, deployment and labels with a request active on the device."""
     owner = owners.owner[chosen]
     active = np.flatnonzero(np.bincount(owner, minlength=len(owners.keys))).tolist()

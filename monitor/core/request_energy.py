@@ -116,24 +116,37 @@ class _Summed:
 
     def __init__(self, last: Shares, earlier: Sequence[Part]) -> None:
         every = np.arange(len(last), dtype=np.intp)
-        parts = [*earlier, Part(last, every)]
+        self.joules, self.grams = np.zeros((5, len(last))), np.zeros(len(last))
         self.measured_windows = np.zeros(len(last), dtype=np.int64)
         self.factor = np.full(len(last), "", dtype=np.object_)
-        joules, grams = np.zeros((len(parts), 5, len(last))), np.zeros((len(parts), len(last)))
-        for number, (shares, places) in enumerate(parts):
-            rows = every[places >= 0]
-            rows = rows[shares.measured[places[rows]]]
-            there = places[rows]
-            joules[number][:, rows] = shares.joules[:, there]
-            grams[number][rows] = shares.grams[there]
+        measured = [_measured(*part) for part in (*earlier, Part(last, every))]
+        for shares, rows, there in measured:
+            self.joules[:, rows] += shares.joules[:, there]
+            self.grams[rows] += shares.grams[there]
             self.factor[rows] = shares.factor[there]
             self.measured_windows[rows] += 1
-        self.joules, self.grams = joules.sum(axis=0), grams.sum(axis=0)
-        for row in np.flatnonzero(self.measured_windows > 2).tolist():  # two numbers are summed exactly as they are
-            self.joules[:, row] = [fsum(values) for values in joules[:, :, row].T.tolist()]
-            self.grams[row] = fsum(grams[:, row].tolist())
+        self._sum_exactly(measured)
         self.joules[:, self.measured_windows == 0] = np.nan
         self.grams[self.measured_windows == 0] = np.nan
+
+    def _sum_exactly(self, measured: Sequence[tuple[Shares, Index, Index]]) -> None:
+        """Those of more than two windows; the sum of two numbers is rounded once anyway."""
+        longer = self.measured_windows > 2
+        told: dict[int, list[list[float]]] = {row: [] for row in longer.nonzero()[0].tolist()}
+        for shares, rows, there in measured if told else ():
+            wanted = longer[rows]
+            values = np.vstack((shares.joules, shares.grams))[:, there[wanted]].T.tolist()
+            for row, each in zip(rows[wanted].tolist(), values, strict=True):
+                told[row].append(each)
+        for row, windows in told.items():
+            *self.joules[:, row], self.grams[row] = map(fsum, zip(*windows, strict=True))
+
+
+def _measured(shares: Shares, places: Index) -> tuple[Shares, Index, Index]:
+    """A window's shares, which of the requests have a measured one there, and where it stands."""
+    rows = (places >= 0).nonzero()[0]
+    rows = rows[shares.measured[places[rows]]]
+    return shares, rows, places[rows]
 
 
 def _ratios(parts: Sequence[float | None], wholes: Sequence[float | None]) -> list[float | None]:

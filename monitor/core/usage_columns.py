@@ -1,4 +1,4 @@
-"""Requests of one host as columns: what the accounting does for every request it does without a loop over them.
+"""Requests as columns: what the accounting does for every request it does without a loop over them.
 
 In: Usage records. Out: columns of numbers, and for each request the place of its `Route`, which many have in common.
 """
