@@ -11,7 +11,8 @@ from monitor.core.attribution.virtual_energy import split
 from monitor.core.demand import demand_of, requests_on
 from monitor.core.readings import Told, meter_of, own_pieces
 from monitor.core.usage import Usage
-from monitor.core.usage_columns import columns_of, in_order
+from monitor.core.usage_columns import columns_of
+from monitor.core.usage_order import in_order
 
 REQUESTS = 1_000
 START, LENGTH_SECONDS = 1_700_000_000.0, 10.0

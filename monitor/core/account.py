@@ -26,7 +26,8 @@ from monitor.core.foreign import foreign_of
 from monitor.core.points import Row
 from monitor.core.readings import Nearby, Piece, Told, disjoint, meter_of, own_pieces
 from monitor.core.shares import Shares
-from monitor.core.usage_columns import Index, Key, UsageColumns, all_known, all_known_counts, in_order
+from monitor.core.usage_columns import Index, Key, UsageColumns, all_known, all_known_counts
+from monitor.core.usage_order import in_order
 
 IntensityAt = Callable[[str, UnixSeconds], Intensity | None]
 RequestsAs = Literal["rows", "shares", "neither"]

@@ -24,15 +24,8 @@ from monitor.core.points import (
     Row,
 )
 from monitor.core.readings import Told
-from monitor.core.usage_columns import (
-    Index,
-    UsageColumns,
-    final_lines,
-    joined,
-    windows_at,
-    windows_of_each,
-    windows_touched,
-)
+from monitor.core.usage_columns import Index, UsageColumns, joined
+from monitor.core.usage_windows import final_lines, windows_at, windows_of_each, windows_touched
 from monitor.core.window import window_start, windows_of
 
 _PROVISIONAL = {"energy": PROVISIONAL_ENERGY.name, "meter": PROVISIONAL_METER.name, "usage": PROVISIONAL_USAGE.name}

@@ -3,7 +3,6 @@
 In: Usage records. Out: columns of numbers, and for each request the place of its `Route`, which many have in common.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,16 +14,12 @@ from numpy.typing import NDArray
 from collectors.requests.event import Work
 from collectors.units import UnixSeconds
 from monitor.core.attribution.pieces import Column, Flags
-from monitor.core.membership import Accounting
 from monitor.core.usage import Identity, Usage, canonical_labels
 
 Index = NDArray[np.intp]
 Objects = NDArray[np.object_]
 Key = tuple[str, str, str, str]
 """model, team, deployment, labels"""
-
-FAR_WINDOW = 2**53
-"""No clock that anybody believes tells a window beyond it; times further away are put there."""
 
 
 class Route(NamedTuple):
@@ -258,52 +253,6 @@ def joined(parts: Sequence[UsageColumns]) -> UsageColumns:
     )
 
 
-def in_order(usages: UsageColumns) -> UsageColumns:
-    """By start, end, identity and content, which is the same for whoever computes; of equal ones the first that came.
-
-    The costly rest is asked only of those that start and end together.
-    """
-    order = np.lexsort((usages.number, usages.end, usages.start))
-    start, end = usages.start[order], usages.end[order]
-    together = (start[1:] == start[:-1]) & (end[1:] == end[:-1])
-    if together.any():
-        order = _told_apart(usages, order, together)
-    return usages.take(order)
-
-
-_encode = msgspec.msgpack.Encoder(order="sorted").encode
-
-
-def _told_apart(usages: UsageColumns, order: Index, together: Flags) -> Index:
-    """`together`: whether each starts and ends with the one before it in the order."""
-    begins = np.flatnonzero(np.concatenate(([True], ~together)))
-    ends = np.append(begins[1:], len(order))
-    kept: list[int] = []
-    for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
-        places = order[begin:end].tolist()
-        if len(places) > 1:
-            places = _distinct(usages, places)
-        kept += places
-    return np.array(kept, dtype=np.intp)
-
-
-def _distinct(usages: UsageColumns, places: list[int]) -> list[int]:
-    """Those that differ, in the order of identity and content, which is asked where an identity comes twice."""
-    who = {place: usages.identity(place) for place in places}
-    times = Counter(who.values())
-    content = {
-        place: (identity, _encode(usages.usage(place)) if times[identity] > 1 else b"")
-        for place, identity in who.items()
-    }
-    ordered = sorted(places, key=content.__getitem__)  # stable: equal ones in the order in which they came
-    return [place for i, place in enumerate(ordered) if i == 0 or content[place] != content[ordered[i - 1]]]
-
-
-def windows_at(moments: Column, length_seconds: float) -> Index:
-    """The index of the window that holds each moment, as `window_at` tells of one."""
-    return np.clip(np.floor(moments / length_seconds), -FAR_WINDOW, FAR_WINDOW).astype(np.intp)
-
-
 def known(value: float) -> float | None:
     """None for NaN."""
     return None if value != value else value  # noqa: PLR0124 - NaN alone differs from itself
@@ -325,19 +274,3 @@ def all_known_counts(column: Column) -> list[int | None]:
     if np.isnan(column).any():
         return list(map(known_count, column.tolist()))
     return list(column.astype(np.int64).tolist())
-
-
-def final_lines(terms: Accounting, windows: Index) -> Column:
-    """`terms.final_line` of each."""
-    return np.asarray((windows + 1) * terms.window_seconds + terms.horizon_seconds, dtype=np.float64)
-
-
-def windows_touched(first: Index, last: Index) -> list[int]:
-    """All windows of requests that touch these: 3 to 4 and 3 to 3 and 7 to 7 are 3, 4, 7."""
-    spans = set(zip(first.tolist(), last.tolist(), strict=True))
-    return sorted({window for begin, end in spans for window in range(begin, end + 1)})
-
-
-def windows_of_each(usages: UsageColumns, length_seconds: UnixSeconds) -> tuple[Index, Index]:
-    """The first and the last window that each touches, the one that it ends in included."""
-    return windows_at(usages.start, length_seconds), windows_at(usages.end, length_seconds)

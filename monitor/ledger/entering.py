@@ -18,7 +18,8 @@ from monitor.core.membership import FUTURE_LIMIT_SECONDS, Accounting, Identities
 from monitor.core.readings import PARENT_REACH_SECONDS
 from monitor.core.request_identities import RequestIdentities
 from monitor.core.usage import Usage
-from monitor.core.usage_columns import FAR_WINDOW, Index, columns_of, windows_of_each, windows_touched
+from monitor.core.usage_columns import Index, columns_of
+from monitor.core.usage_windows import FAR_WINDOW, windows_of_each, windows_touched
 from monitor.core.window import windows_of
 from monitor.log.codec import Decoder, ReadingBatch, Restate, UsageBatch
 from monitor.log.protocol import DeadLetter, LogRecord

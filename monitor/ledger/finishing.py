@@ -17,7 +17,8 @@ from monitor.core.book import Book
 from monitor.core.membership import Accounting
 from monitor.core.request_energy import Part, RequestEnergy, request_energies
 from monitor.core.shares import Shares
-from monitor.core.usage_columns import Index, final_lines, windows_of_each
+from monitor.core.usage_columns import Index
+from monitor.core.usage_windows import final_lines, windows_of_each
 from monitor.core.window import window_start
 from monitor.ledger.late import finishing_marks
 

@@ -19,7 +19,8 @@ from monitor.core.points import ENERGY, METER, REQUEST_ENERGY, USAGE, Row
 from monitor.core.readings import Nearby, Told, disjoint, energy_within
 from monitor.core.shares import Shares
 from monitor.core.usage import Usage
-from monitor.core.usage_columns import UsageColumns, in_order
+from monitor.core.usage_columns import UsageColumns
+from monitor.core.usage_order import in_order
 
 
 @contextmanager

@@ -8,15 +8,9 @@ from hypothesis import strategies as st
 from collectors.requests.event import Work
 from monitor.core.membership import Accounting
 from monitor.core.usage import Usage
-from monitor.core.usage_columns import (
-    NO_USAGES,
-    UsageColumns,
-    columns_of,
-    final_lines,
-    in_order,
-    joined,
-    windows_of_each,
-)
+from monitor.core.usage_columns import NO_USAGES, UsageColumns, columns_of, joined
+from monitor.core.usage_order import in_order
+from monitor.core.usage_windows import final_lines, windows_of_each
 from monitor.core.window import window_at
 
 _names = st.sampled_from(["", "a", "b"])
