@@ -160,6 +160,7 @@ class GroupMember:
         self._consumer.poll(_POLL_MS)
         if self._outside.too_long(self._consumer):
             logger.warning("no place in the consumer group for too long; begun again", group=self._group)
+            self.release()  # the new client's lease is for what it is given itself
             self._consumer.close(timeout_ms=2 * _MS)
             self._consumer = None
             return

@@ -184,6 +184,21 @@ def test_who_waits_too_long_for_a_place_begins_again(
         reader.close()
 
 
+def test_who_begins_again_holds_nothing_of_before(topic: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A member that has a new client has no partition until that is given one."""
+    monkeypatch.setattr(kafka_group, "OUTSIDE_SECONDS", 0.0)
+    member = kafka_group.GroupMember(Kafka(bootstrap_servers=(f"127.0.0.1:{server_port()}",)), topic, (topic,))
+    member.take([TopicPartition(topic, 0)])
+    generation = member.generation
+    member._poll()
+    assert (member._consumer, member.partitions, member.generation) == (None, frozenset(), generation + 1)
+    monkeypatch.setattr(kafka_group, "OUTSIDE_SECONDS", 60.0)
+    member._poll()
+    assert member._consumer is not None
+    assert member.partitions == frozenset()
+    member._consumer.close(timeout_ms=0)
+
+
 def test_what_was_not_dealt_with_survives_a_rebalance(kafka: KafkaServer, topic: str, reader: TopicReader) -> None:
     """A partition that stays through a rebalance begins again where the group has committed, not where it was read."""
     put(kafka, topic, {part: [float(second) for second in range(50)] for part in range(4)})
