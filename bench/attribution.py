@@ -6,7 +6,8 @@ from collections.abc import Callable
 import numpy as np
 
 from monitor.core.attribution.pieces import Column
-from monitor.core.attribution.virtual_energy import Meter, Requests, split
+from monitor.core.attribution.requests import Requests
+from monitor.core.attribution.virtual_energy import Meter, split
 
 GOAL_REQUESTS_PER_SECOND = 500_000
 REQUESTS = 1_000
@@ -76,7 +77,8 @@ def _meter(readings_per_second: int) -> Meter:
     start = np.arange(number) / readings_per_second
     no = np.zeros(number, dtype=np.bool_)
     watts = np.random.default_rng(1).uniform(200.0, 400.0, number)
-    return Meter(start=start, end=start + 1.0 / readings_per_second, watts=watts, recovered=no, modelled=no)
+    lasts = np.full(number, 1.0 / readings_per_second)
+    return Meter(start=start, end=start + lasts, watts=watts, lasts_seconds=lasts, recovered=no, modelled=no)
 
 
 def _requests() -> Requests:

@@ -6,6 +6,7 @@ from fractions import Fraction
 from itertools import pairwise
 
 TOP_WATTS = 10_000
+SPAN = 2
 
 
 @dataclass(frozen=True)
@@ -49,39 +50,135 @@ def paid_by_hand(
     idle: float | None,
     shares_idle: bool,
     elsewhere: Sequence[tuple[float, float]],
+    limit: float | None = None,
 ) -> Paid:
-    """Goes from edge to edge; what happens between two of them is worked out for each request alone."""
+    """Goes from edge to edge, then from span to span; each request's part of a piece is worked out for it alone."""
     paid = Paid(*([Fraction(0)] * len(jobs) for _ in range(3)), [Fraction(0)] * 4)
-    for begin, end in _pieces(readings, jobs, length, elsewhere):
-        reading = next((each for each in readings if each.start <= begin and end <= each.end), None)
-        if reading is None:
-            continue
-        joules = Fraction(reading.watts) * (end - begin)
-        floor = joules if idle is None else min(joules, Fraction(idle) * (end - begin))
-        active = [i for i, job in enumerate(jobs) if job.start <= begin and end <= job.end]
-        unknown = any(start <= begin and end <= stop for start, stop in elsewhere)
-        if not active or not shares_idle:
+    spans: dict[tuple[object, ...], list[_Shared]] = {}
+    stretch = 0
+    for piece in _laid_out(
+        _measured(readings, jobs, length, elsewhere), readings, idle if shares_idle else None, limit
+    ):
+        stretch += not any(job.start < piece.begin < job.end for job in jobs)
+        joules = piece.joules
+        floor = joules if idle is None else min(joules, Fraction(idle) * (piece.end - piece.begin))
+        if not piece.active or not shares_idle:
             paid.quiet[0] += floor
             joules -= floor
-        if not active:
-            paid.quiet[1 if reading.method == "recovered" else 2 if unknown else 3] += joules
+        if not piece.active:
+            recovered = piece.reading.method == "recovered"
+            paid.quiet[1 if recovered else 2 if piece.unknown else 3] += joules
             continue
-        _share(paid, jobs, active, joules, (begin, end))
-        if len(active) == 1 and not unknown and jobs[active[0]].weight == 1.0:
-            paid.exact[active[0]] += joules
+        own = {i: Fraction(jobs[i].weight) * _own(jobs[i], piece.begin, piece.end) for i in piece.active}
+        spans.setdefault((stretch, *_span(piece.reading, readings)), []).append(_Shared(piece, joules, own))
+    for span in spans.values():
+        _settle(paid, jobs, span)
     return paid
 
 
-def _share(
-    paid: Paid, jobs: Sequence[Job], active: list[int], joules: Fraction, piece: tuple[Fraction, Fraction]
-) -> None:
-    own = {i: Fraction(jobs[i].weight) * _own(jobs[i], *piece) for i in active}
-    asked = sum(own.values(), Fraction(0))
-    scale = joules / asked if asked > joules else Fraction(1)
-    weights = sum(Fraction(jobs[i].weight) for i in active)
-    for i in active:
-        paid.marginal[i] += scale * own[i]
-        paid.energy[i] += scale * own[i] + (joules - scale * asked) * Fraction(jobs[i].weight) / weights
+@dataclass
+class _Piece:
+    begin: Fraction
+    end: Fraction
+    reading: Reading
+    joules: Fraction
+    active: list[int]
+    unknown: bool
+
+
+@dataclass
+class _Shared:
+    piece: _Piece
+    joules: Fraction
+    own: dict[int, Fraction]
+
+    @property
+    def asked(self) -> Fraction:
+        return sum(self.own.values(), Fraction(0))
+
+
+def _measured(
+    readings: Sequence[Reading], jobs: Sequence[Job], length: float, elsewhere: Sequence[tuple[float, float]]
+) -> list[_Piece]:
+    """The pieces that a reading covers."""
+    pieces = []
+    for begin, end in _pieces(readings, jobs, length, elsewhere):
+        reading = next((each for each in readings if each.start <= begin and end <= each.end), None)
+        if reading is not None:
+            active = [i for i, job in enumerate(jobs) if job.start <= begin and end <= job.end]
+            unknown = any(start <= begin and end <= stop for start, stop in elsewhere)
+            pieces.append(_Piece(begin, end, reading, Fraction(reading.watts) * (end - begin), active, unknown))
+    return pieces
+
+
+def _laid_out(
+    pieces: list[_Piece], readings: Sequence[Reading], idle: float | None, limit: float | None
+) -> list[_Piece]:
+    """What readings of about a second hold above quiet, moved from where nobody is active to where somebody is."""
+    if idle is None:
+        return pieces
+    taken = [any((each.active or each.unknown) for each in pieces if each.reading is one) for one in readings]
+    for place, reading in enumerate(readings):
+        if not taken[place] or not _loose(reading):
+            continue
+        levels = [
+            next((one.watts for one, used in side if not used and _loose(one)), None)
+            for side in (
+                list(zip(readings, taken, strict=True))[:place][::-1],
+                list(zip(readings, taken, strict=True))[place + 1 :],
+            )
+        ]
+        quiet = max(
+            [
+                Fraction(idle),
+                *([Fraction(min(w for w in levels if w is not None))] if any(w is not None for w in levels) else []),
+            ]
+        )
+        mine = [each for each in pieces if each.reading is reading]
+        busy = [each for each in mine if each.active or each.unknown]
+        seconds = sum((each.end - each.begin for each in busy), Fraction(0))
+        over = {id(each): max(each.joules - quiet * (each.end - each.begin), Fraction(0)) for each in mine}
+        moved = sum((over[id(each)] for each in mine if each not in busy), Fraction(0))
+        room = (
+            moved if limit is None else max(Fraction(limit) * seconds - sum(each.joules for each in busy), Fraction(0))
+        )
+        part = min(Fraction(1), room / moved) if moved else Fraction(0)
+        for each in mine:
+            if each in busy:
+                each.joules += moved * part * (each.end - each.begin) / seconds
+            else:
+                each.joules -= over[id(each)] * part
+    return pieces
+
+
+def _loose(reading: Reading) -> bool:
+    return 0.5 < reading.end - reading.start <= 2.0 and reading.method != "recovered"
+
+
+def _span(reading: Reading, readings: Sequence[Reading]) -> tuple[object, ...]:
+    """Neighbours that begin within the same 2 s, of the same method as far as it counts."""
+
+    def kind(each: Reading) -> tuple[int, bool, bool]:
+        return int(each.start // SPAN), each.method == "recovered", each.method == "modelled"
+
+    first = next(i for i, each in enumerate(readings) if each is reading)
+    while first > 0 and kind(readings[first - 1]) == kind(reading):
+        first -= 1
+    return first, *kind(reading)
+
+
+def _settle(paid: Paid, jobs: Sequence[Job], span: list[_Shared]) -> None:
+    had, asked = sum((each.joules for each in span), Fraction(0)), sum((each.asked for each in span), Fraction(0))
+    scale = had / asked if asked > had else Fraction(1)
+    spare = sum((max(each.joules - each.asked, Fraction(0)) for each in span), Fraction(0))
+    for each in span:
+        left = max(each.joules - each.asked, Fraction(0)) * (had - asked) / spare if asked < had else Fraction(0)
+        weights = sum(Fraction(jobs[i].weight) for i in each.piece.active)
+        for i in each.piece.active:
+            paid.marginal[i] += scale * each.own[i]
+            paid.energy[i] += scale * each.own[i] + left * Fraction(jobs[i].weight) / weights
+        if len(each.piece.active) == 1 and not each.piece.unknown and jobs[each.piece.active[0]].weight == 1.0:
+            paid.exact[each.piece.active[0]] += scale * each.asked + left
 
 
 def _own(job: Job, begin: Fraction, end: Fraction) -> Fraction:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from virtual_energy_by_hand import Job, Reading
 
 from monitor.core.attribution.pieces import Column
-from monitor.core.attribution.virtual_energy import NOBODY_ELSE, Foreign, Meter, Requests, Split, split
+from monitor.core.attribution.requests import Requests
+from monitor.core.attribution.virtual_energy import NOBODY_ELSE, Foreign, Meter, Split, split
 
 NOWHERE: list[tuple[float, float]] = []
 
@@ -26,12 +27,14 @@ def split_of(
     shares_idle: bool = True,
     elsewhere: list[tuple[float, float]] = NOWHERE,
     foreign: Foreign = NOBODY_ELSE,
+    limit: float | None = None,
 ) -> Split:
     """The split of plain lists."""
     meter = Meter(
         start=_column([each.start for each in readings]),
         end=_column([each.end for each in readings]),
         watts=_column([each.watts for each in readings]),
+        lasts_seconds=_column([each.end - each.start for each in readings]),
         recovered=np.array([each.method == "recovered" for each in readings], dtype=np.bool_),
         modelled=np.array([each.method == "modelled" for each in readings], dtype=np.bool_),
     )
@@ -53,6 +56,7 @@ def split_of(
         shares_idle=shares_idle,
         elsewhere=others,
         foreign=foreign,
+        limit_watts=limit,
     )
 
 
@@ -71,6 +75,7 @@ class Case:
     idle: float | None
     shares_idle: bool
     elsewhere: list[tuple[float, float]]
+    limit: float | None
 
     @property
     def measured(self) -> float:
@@ -78,7 +83,12 @@ class Case:
 
     def split(self) -> Split:
         return split_of(
-            self.readings, self.jobs, idle=self.idle, shares_idle=self.shares_idle, elsewhere=self.elsewhere
+            self.readings,
+            self.jobs,
+            idle=self.idle,
+            shares_idle=self.shares_idle,
+            elsewhere=self.elsewhere,
+            limit=self.limit,
         )
 
 
@@ -92,7 +102,7 @@ JOULES = st.one_of(st.just(0.0), st.floats(0.0, 50.0), st.floats(0.0, 1e6))
 
 @st.composite
 def _readings(draw: st.DrawFn) -> list[Reading]:
-    edges = sorted(set(draw(st.lists(moments(0, 10), max_size=8))))
+    edges = sorted(set(draw(st.lists(moments(0, 10), max_size=12))))
     watts = st.one_of(st.just(0.0), st.floats(10.0, 1_000.0))
     methods = st.sampled_from(["counter", "counter", "modelled", "recovered"])
     pieces = [Reading(a, b, draw(watts), draw(methods)) for a, b in pairwise(edges) if b - a > 1e-6]
@@ -113,4 +123,5 @@ def _jobs(draw: st.DrawFn, growing: st.SearchStrategy[float] = JOULES) -> list[J
 def cases(draw: st.DrawFn, growing: st.SearchStrategy[float] = JOULES) -> Case:
     spans = st.lists(st.tuples(moments(-5, 15), moments(-5, 15)).map(lambda pair: (min(pair), max(pair))), max_size=2)
     idle = st.sampled_from([None, 0.0, 50.0, 400.0])
-    return Case(draw(_readings()), draw(_jobs(growing)), draw(idle), draw(st.booleans()), draw(spans))
+    limit = st.sampled_from([None, 300.0, 700.0])
+    return Case(draw(_readings()), draw(_jobs(growing)), draw(idle), draw(st.booleans()), draw(spans), draw(limit))

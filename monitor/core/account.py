@@ -145,6 +145,7 @@ class _Work:
             shares_idle=device.kind == "gpu",
             elsewhere=self.demand.elsewhere() if device.kind == "gpu" else (np.empty(0), np.empty(0)),
             foreign=self._foreign(device, terms.start),
+            limit_watts=_limit_watts(device),
         )
         if self.shares is not None:
             self.shares.add(chosen, shared, terms, measured=bool(pieces))
@@ -165,6 +166,11 @@ def idle_power(device: Device) -> tuple[float | None, str]:
         return device.idle_watts, "configured" if device.idle_source == "unknown" else device.idle_source
     hardware = hardware_of(device.hardware) if device.kind == "gpu" else None
     return (hardware.idle_watts, "table") if hardware else (None, "unknown")
+
+
+def _limit_watts(device: Device) -> float | None:
+    hardware = hardware_of(device.hardware) if device.kind == "gpu" else None
+    return hardware.power_limit_watts if hardware else None
 
 
 def _resident(profile: HostProfile, device: Device) -> str:

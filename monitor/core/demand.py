@@ -10,7 +10,7 @@ from monitor.core.attribution.hardware import UNKNOWN_GPU, Hardware, hardware_of
 from monitor.core.attribution.models import UNKNOWN_MODEL, TokenCost, token_cost
 from monitor.core.attribution.pieces import Column
 from monitor.core.attribution.priors import Marginals, marginals, prefill_seconds
-from monitor.core.attribution.virtual_energy import Requests
+from monitor.core.attribution.requests import Requests
 from monitor.core.usage_columns import Index, Route, UsageColumns
 
 

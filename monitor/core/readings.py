@@ -29,7 +29,7 @@ Nearby = Callable[[str, UnixSeconds, UnixSeconds], list[Told]]
 class Piece(msgspec.Struct, frozen=True, gc=False):
     """What a device's own part used, evenly over [start, end) inside the window.
 
-    `shortfall_joules` is what its children claim beyond it.
+    `shortfall_joules` is what its children claim beyond it, `lasts_seconds` the length of the whole reading.
     """
 
     start: UnixSeconds
@@ -38,6 +38,7 @@ class Piece(msgspec.Struct, frozen=True, gc=False):
     shortfall_joules: float
     metered_joules: float
     method: str
+    lasts_seconds: float
 
 
 def disjoint(told: Iterable[Told]) -> tuple[list[Told], list[Told]]:
@@ -88,6 +89,7 @@ def own_pieces(
                 shortfall * part,
                 0.0 if reading.method == "modelled" else energy,
                 reading.method,
+                reading.end - reading.start,
             )
         )
     return pieces
@@ -106,6 +108,7 @@ def meter_of(pieces: Sequence[Piece], start: UnixSeconds) -> Meter:
         start=begin - start,
         end=end - start,
         watts=energy / (end - begin),
+        lasts_seconds=np.array([piece.lasts_seconds for piece in pieces], dtype=np.float64),
         recovered=np.array([piece.method == "recovered" for piece in pieces], dtype=np.bool_),
         modelled=np.array([piece.method == "modelled" for piece in pieces], dtype=np.bool_),
     )

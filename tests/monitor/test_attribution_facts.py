@@ -58,7 +58,11 @@ def test_a_board_that_is_not_in_the_table_is_not_taken_for_another(name: str) ->
 def test_the_data_sheet_is_in_base_units() -> None:
     """An A100 of 40 GB: 312 TFLOP/s, 1 555 GB/s."""
     assert hardware_of("NVIDIA A100-SXM4-40GB") == Hardware(
-        name="A100", peak_flops_per_second=312e12, peak_bytes_per_second=1_555e9, idle_watts=50
+        name="A100",
+        peak_flops_per_second=312e12,
+        peak_bytes_per_second=1_555e9,
+        idle_watts=50,
+        power_limit_watts=400,
     )
 
 
@@ -110,7 +114,13 @@ def test_without_facts_the_name_tells_and_else_nothing_is_known() -> None:
     assert token_cost("gpt-4o", None) == UNKNOWN_MODEL
 
 
-H100 = Hardware(name="H100", peak_flops_per_second=989e12, peak_bytes_per_second=3_350e9, idle_watts=70.0)
+H100 = Hardware(
+    name="H100",
+    peak_flops_per_second=989e12,
+    peak_bytes_per_second=3_350e9,
+    idle_watts=70.0,
+    power_limit_watts=700.0,
+)
 LLAMA_8B = TokenCost(flops_per_token=1.6e10, kv_bytes_per_token=131_072.0, source="given")
 
 

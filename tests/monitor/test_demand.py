@@ -8,7 +8,7 @@ A token: 1.6e10 FLOP x (1.2e-12 J + 110 W / (989e12 x 0.45)) = 0.02315461 J. A c
 import pytest
 
 from collectors.readings import Device, HostProfile, ModelFacts
-from monitor.core.attribution.virtual_energy import Requests
+from monitor.core.attribution.requests import Requests
 from monitor.core.demand import demand_of, requests_on
 from monitor.core.usage import Usage
 from monitor.core.usage_columns import columns_of

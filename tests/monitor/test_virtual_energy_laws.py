@@ -42,6 +42,7 @@ def test_joule_for_joule_as_in_a_plain_loop(case: Case) -> None:
         idle=case.idle,
         shares_idle=case.shares_idle,
         elsewhere=case.elsewhere,
+        limit=case.limit,
     )
     close = 1e-9 * case.measured
     assert shared.energy.tolist() == pytest.approx(_floats(expected.energy), rel=0, abs=close)
@@ -67,15 +68,17 @@ def _agree(one: Split, *parts: Split, close: float) -> None:
 @given(cases(growing=st.just(0.0)), st.integers(0, 7), st.floats(0.01, 0.99))
 @settings(deadline=None)
 def test_a_reading_split_in_two_changes_nothing(case: Case, which: int, part: float) -> None:
-    """Half the time at the same power, twice: the same shares."""
+    """Half the time at the same power, twice, within its 2 s and with somebody active all the time: the same shares."""
     if not case.readings:
         return
     chosen = case.readings[which % len(case.readings)]
-    middle = chosen.start + part * (chosen.end - chosen.start)
+    until = min(chosen.end, 2.0 * (chosen.start // 2.0 + 1.0))
+    middle = chosen.start + part * (until - chosen.start)
     halves = [replace(chosen, end=middle), replace(chosen, start=middle)]
     others = [each for each in case.readings if each is not chosen]
-    cut = replace(case, readings=sorted([*others, *halves], key=lambda each: each.start))
-    _agree(case.split(), cut.split(), close=1e-9 * case.measured)
+    busy = replace(case, jobs=[*case.jobs, Job(chosen.start - 1.0, chosen.start, chosen.end, decode=40.0)])
+    cut = replace(busy, readings=sorted([*others, *halves], key=lambda each: each.start))
+    _agree(busy.split(), cut.split(), close=1e-9 * case.measured)
 
 
 def _part(case: Case, start: float, end: float) -> Split:
@@ -88,24 +91,50 @@ def _part(case: Case, start: float, end: float) -> Split:
     jobs = [replace(job, start=job.start - start, first=job.first - start, end=job.end - start) for job in case.jobs]
     elsewhere = [(begin - start, finish - start) for begin, finish in case.elsewhere]
     return split_of(
-        readings, jobs, length=end - start, idle=case.idle, shares_idle=case.shares_idle, elsewhere=elsewhere
+        readings,
+        jobs,
+        length=end - start,
+        idle=case.idle,
+        shares_idle=case.shares_idle,
+        elsewhere=elsewhere,
+        limit=case.limit,
     )
 
 
-@given(cases(growing=st.just(0.0)), moments(1, 9))
+def _unmoved(case: Case) -> Case:
+    """Nothing moves within the readings of a device of which nobody knows when it is quiet."""
+    return replace(case, idle=None) if case.shares_idle else case
+
+
+def _cut(case: Case, at: float) -> Case:
+    """No reading goes on across the moment."""
+    halves = [
+        half
+        for each in case.readings
+        for half in (replace(each, end=min(each.end, at)), replace(each, start=max(each.start, at)))
+        if half.start < half.end
+    ]
+    return replace(case, readings=halves)
+
+
+@given(cases(growing=st.just(0.0)), st.sampled_from([2.0, 4.0, 6.0, 8.0]))
 @settings(deadline=None)
-def test_a_window_split_in_two_changes_nothing(case: Case, cut: float) -> None:
+def test_a_window_split_in_two_between_spans_changes_nothing(case: Case, at: float) -> None:
     """Any request pays in the two windows together what it pays in the one."""
-    _agree(case.split(), _part(case, 0.0, cut), _part(case, cut, 10.0), close=1e-9 * case.measured)
+    whole = _unmoved(_cut(case, at))
+    _agree(whole.split(), _part(whole, 0.0, at), _part(whole, at, 10.0), close=1e-9 * case.measured)
 
 
 @given(cases(), moments(1, 9))
 @settings(deadline=None)
-def test_a_window_split_in_two_changes_no_sum_with_growing_contexts(case: Case, cut: float) -> None:
-    """What all requests pay together stays, also where a growing context passes the measured power."""
-    parts = [_part(case, 0.0, cut), _part(case, cut, 10.0)]
+def test_a_window_split_in_two_anywhere_changes_no_sum(case: Case, at: float) -> None:
+    """What all requests pay together stays, also where a span is cut."""
+    whole = _unmoved(case)
+    parts = [_part(whole, 0.0, at), _part(whole, at, 10.0)]
     close = 1e-9 * case.measured
-    assert sum(float(part.energy.sum()) for part in parts) == pytest.approx(case.split().energy.sum(), rel=0, abs=close)
+    assert sum(float(part.energy.sum()) for part in parts) == pytest.approx(
+        whole.split().energy.sum(), rel=0, abs=close
+    )
 
 
 @given(cases(), st.randoms(use_true_random=False))

@@ -1,0 +1,62 @@
+"""What requests ask of a device: their own joules, and how these lie in time. Columns in, columns out."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from monitor.core.attribution.pieces import Column
+
+TOP_WATTS = 1e4
+"""No GPU draws it. A request's own rate above it comes of times told too coarsely (all tokens within a microsecond);
+it is cut off there, because cumulative sums of such rates would lose the last digits of everyone else's."""
+GROWTH_SECONDS = 1.0
+"""Within a decode shorter than this the context's growth is spread evenly, for the same reason."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requests:
+    """Requests active on the device, in an order that is the same for whoever computes. Length n each.
+
+    Active over [start, end), its prefill over [start, first), decoding over [first, end); start <= first <= end, also
+    outside the window. `prefill_joules` are spread evenly over the prefill, `decode_joules` evenly over decoding,
+    `growing_joules` over decoding in proportion to the tokens already made (the reads of a context that grows); a part
+    that lasts 0 s has none. `weight` > 0; all are of one whole request, before its weight.
+    """
+
+    start: Column
+    first: Column
+    end: Column
+    weight: Column
+    prefill_joules: Column
+    decode_joules: Column
+    growing_joules: Column
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Watts of each request's own tokens: `prefill` until its first, then base + slope * t at t s of the window."""
+
+    prefill: Column
+    base: Column
+    slope: Column
+
+
+def rates_of(requests: Requests) -> Rates:
+    """Worked: growing 8 J over [1, 5) is 0 W at 1 s and 4 W at 5 s: slope 1 W/s, base -1 W."""
+    decoding = requests.end - requests.first
+    grows = decoding >= GROWTH_SECONDS
+    growth = _watts(requests.growing_joules, decoding)
+    slope = np.divide(2.0 * growth, decoding, out=np.zeros_like(growth), where=grows)
+    return Rates(
+        prefill=_watts(requests.prefill_joules, requests.first - requests.start),
+        base=_watts(requests.decode_joules, decoding) + np.where(grows, -slope * requests.first, growth),
+        slope=slope,
+    )
+
+
+def _watts(joules: Column, seconds: Column) -> Column:
+    most = np.minimum(joules, TOP_WATTS * seconds)
+    return np.divide(most, seconds, out=np.zeros_like(most), where=seconds > 0)
