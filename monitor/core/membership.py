@@ -22,6 +22,8 @@ class Accounting(msgspec.Struct, frozen=True, kw_only=True):
     """The terms under which books are kept, a fact of the log. All lengths in seconds.
 
     `restate_seconds`: windows older than this at a mark are no longer restated, what came is listed as too late.
+    `method` is how energy is split; another one makes other rows of the same records, so its number rises with each
+    change to that: 2 moves joules within readings (docs/decisions/0033).
     """
 
     window_seconds: float = 10.0
@@ -29,7 +31,7 @@ class Accounting(msgspec.Struct, frozen=True, kw_only=True):
     mark_seconds: float = 900.0
     restate_seconds: float = 604_800.0
     label_keys: tuple[str, ...] = ()
-    method: str = "virtual-energy.1"
+    method: str = "virtual-energy.2"
 
     def final_line(self, window: int) -> UnixSeconds:
         """The log time from which on a window's account is closed: its end + horizon."""

@@ -100,7 +100,13 @@ def agree_on_terms(facts: FactsLog, writer: LogWriter, terms: Accounting, now: U
     known = read().accounting()
     if known is None:
         raise LogUnavailable("the terms of the books were stated and do not stand in the log: try again")
-    for name in ("window_seconds", "horizon_seconds", "mark_seconds", "method"):
+    if known.method != terms.method:
+        raise TermsChanged(
+            f"the books are kept by the method {known.method!r}, of which this version knows nothing (it has "
+            f"{terms.method!r}); run the version that began them, or begin new books (another data folder or "
+            "other topics)"
+        )
+    for name in ("window_seconds", "horizon_seconds", "mark_seconds"):
         if getattr(known, name) != getattr(terms, name):
             raise TermsChanged(
                 f"[accounting] {name} is {getattr(terms, name)!r}, but the books are kept under "

@@ -1,0 +1,28 @@
+"""The terms that books are kept under, against a log in a file."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from monitor.core.membership import Accounting
+from monitor.log.sqlite import SqliteLog
+from monitor.roles.control import TermsChanged, agree_on_terms
+
+
+def test_the_first_terms_of_a_log_hold(tmp_path: Path) -> None:
+    """Whoever comes later agrees to them, or is told what differs."""
+    log = SqliteLog(tmp_path / "log.db")
+    first = agree_on_terms(log, log, Accounting(), 100.0)
+    assert first == Accounting()
+    assert agree_on_terms(log, log, msgspec.structs.replace(first, label_keys=("use_case",)), 200.0) == first
+    with pytest.raises(TermsChanged, match=r"window_seconds is 20.0, but the books are kept under 10.0"):
+        agree_on_terms(log, log, msgspec.structs.replace(first, window_seconds=20.0), 300.0)
+
+
+def test_books_of_another_method_are_left_alone(tmp_path: Path) -> None:
+    """Other rows beside the old ones would be no books; the way out is named, and it is not a setting."""
+    log = SqliteLog(tmp_path / "log.db")
+    agree_on_terms(log, log, Accounting(method="virtual-energy.1"), 100.0)
+    with pytest.raises(TermsChanged, match=r"kept by the method 'virtual-energy.1'.* run the version that began them"):
+        agree_on_terms(log, log, Accounting(), 200.0)
