@@ -76,19 +76,18 @@ class EngineMeter:
 
     def _look(self) -> None:
         self._look_tick = self._tick()
-        targets = {target.name: target for target in self._targets()}
-        for name, server in tuple(self._servers.items()):
-            if name not in targets or targets[name].url != server.url:
-                server.close()
-                del self._servers[name]
-        for name, target in targets.items():
-            if name in self._servers:
-                self._servers[name].is_now(target)
+        targets = {target.url: target for target in self._targets()}
+        for url in self._servers.keys() - targets.keys():
+            self._servers.pop(url).close()
+        for url, target in targets.items():
+            if url in self._servers:
+                self._servers[url].is_now(target)
             else:
-                self._servers[name] = EngineServer(target, clock=self._clock, tick=self._tick)
+                self._servers[url] = EngineServer(target, clock=self._clock, tick=self._tick)
 
     def _events(self) -> dict[tuple[str, str], int]:
-        return {(name, word): count for name, server in self._servers.items() for word, count in server.events.items()}
+        told = self._servers.values()
+        return {(server.name, word): count for server in told for word, count in server.events.items()}
 
 
 def diagnose(targets: Sequence[EngineTarget]) -> list[Finding]:

@@ -39,8 +39,8 @@ class EngineServer:
         self.events: Counter[str] = Counter()
 
     @property
-    def url(self) -> str:
-        return self._target.url
+    def name(self) -> str:
+        return self._target.name
 
     def is_now(self, target: EngineTarget) -> None:
         """What is known of it by now, its address being the same: its devices are seen when it has loaded its model."""
