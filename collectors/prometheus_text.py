@@ -60,7 +60,8 @@ def found_rows(page: bytes, name: str) -> Iterator[Row]:
     """The rows of this metric; one that cannot be read, or is cut off, has no labels and no value.
 
     For a long page of which few lines are wanted: they are searched for, and no other line is looked at. `page` begins
-    with a line end, so that its first line is found like any other.
+    with a line end, so that its first line is found like any other. All rows of a metric are one group, as the format
+    has it.
     """
     needle = b"\n" + name.encode()
     at, group = page.find(needle), len(page)

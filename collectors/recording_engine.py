@@ -86,9 +86,8 @@ def write_engines(path: Path, samples: Iterable[EngineSample]) -> None:
 
 
 def _sample(time: float, cells: Mapping[str, str], device_ids: Collection[str]) -> EngineSample:
-    for name in ("server", "model"):
-        if not cells[name]:
-            raise Rejected("blank_value", f"{name} is blank")
+    if not cells["server"]:
+        raise Rejected("blank_value", "server is blank")
     devices = tuple(each for name in cells.get("devices", "").split(";") if (each := name.strip()))
     for device in devices:
         if device not in device_ids:

@@ -94,12 +94,15 @@ def test_each_server_and_model_has_counters_of_its_own(tmp_path: Path) -> None:
             (1, "a", "n", 9),
             (1, "a", "m", 3),
             (0, "a", "m", 3),
+            (0, "a", " ", 1),
+            (2, "a", "", 1.5),
         )
     )
     found = load(tmp_path, rows, header).engines
     assert [(each.server, each.model, each.end - T0, each.steps) for each in found] == [
         ("a", "m", 1, 0.0),
         ("a", "n", 1, 2.0),
+        ("a", "", 2, 0.5),
         ("b", "m", 2, 10.0),
     ]
 
@@ -145,7 +148,6 @@ def test_a_repeated_row_is_counted_and_a_conflict_is_named(tmp_path: Path) -> No
         (row(0.5, "many"), "not_a_number"),
         (row(0.5, ""), "blank_value"),
         (row(0.5, 6, server=""), "blank_value"),
-        (row(0.5, 6, model=" "), "blank_value"),
         (row(0.5, 6, devices="GPU-0;GPU-9"), "unknown_device"),
         (row(0.5, 6, devices="GPU-0,GPU-1"), "too_many_columns"),
         (f"{T0},s,m\n", "cut_row"),

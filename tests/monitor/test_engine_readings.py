@@ -3,12 +3,17 @@
 from pathlib import Path
 
 import pytest
+from http_pages import served_pages
 from msgspec.structs import replace
+from proc_tree import ProcTree
 
+from collectors.clock import SystemClock
+from collectors.engine_targets import EngineTarget
 from collectors.errors import Rejected
 from collectors.readings import Device, EngineReading, HostProfile
 from collectors.recording import EngineSample, Sample, load_recording, write_recording
 from collectors.units import SECONDS_PER_DAY
+from monitor.config.load import load_config
 from monitor.core.book import Book
 from monitor.core.membership import FUTURE_LIMIT_SECONDS, Accounting
 from monitor.ledger.entering import LENGTH_LIMIT_SECONDS, Entering, Touch
@@ -16,6 +21,8 @@ from monitor.ledger.late import LateOnHost
 from monitor.log.codec import Decoder, ReadingBatch, readings_record
 from monitor.log.protocol import Append, DeadLetter, LogRecord
 from monitor.log.sqlite import SqliteLog
+from monitor.roles.collect import CollectRole
+from monitor.roles.meters import engine_targets, meters_of, servers_of
 from monitor.roles.replay import ReplayRole
 
 T = SECONDS_PER_DAY * 20_000.0
@@ -132,3 +139,59 @@ def test_a_replay_puts_them_into_the_log(tmp_path: Path) -> None:
         (0, [10.0]),
     ]
     log.close()
+
+
+ONLY_ENGINE = """
+[collect]
+procfs = "PROC"
+[collect.nvml]
+enabled = false
+[collect.rapl]
+enabled = false
+[collect.cpu_model]
+enabled = false
+[collect.processes]
+enabled = false
+"""
+
+
+def page(steps: int) -> str:
+    return f'vllm:iteration_tokens_total_count{{engine="0",model_name="m"}} {steps}.0\n'
+
+
+def test_a_server_that_is_found_is_metered_into_the_log(tmp_path: Path) -> None:
+    """A node with vLLM needs no configuration: its port is that of its command line."""
+    (tmp_path / "proc").mkdir()
+    tree = ProcTree(tmp_path / "proc")
+    with served_pages() as pages:
+        pages.show("/metrics", page(10))
+        tree.start(10, f"vllm serve m --port {pages.url.rpartition(':')[2]}")
+        (tmp_path / "config.toml").write_text(ONLY_ENGINE.replace("PROC", str(tree.root)))
+        config = load_config(tmp_path / "config.toml", environ={})
+        (meter,) = meters_of(config, SystemClock())
+        log = SqliteLog(tmp_path / "log")
+        role = CollectRole(log, config, [meter], host="h", clock=SystemClock())
+        assert meter.read() == []
+        pages.show("/metrics", page(41))
+        role.take(meter, meter.read())
+        role._write()
+        meter.close()
+    decoder = Decoder()
+    batches = [decoder.decode(record) for record in log.read({"readings": 0}, 100)]
+    (told,) = [engine for each in batches if isinstance(each, ReadingBatch) for engine in each.engines]
+    assert (told.server, told.model, told.steps) == (f"vllm-{pages.url.rpartition(':')[2]}", "m", 31.0)
+    log.close()
+
+
+def test_servers_are_asked_as_they_are_configured(tmp_path: Path) -> None:
+    """An address alone is named after itself and asked for its usual page; a table says more."""
+    (tmp_path / "config.toml").write_text(
+        '[collect.engine]\ndiscover = false\nurls = ["http://10.0.0.5:8000"]\n'
+        '[[collect.engine.servers]]\nurl = "http://10.0.0.6:8080/m"\nname = "llama"\nmodel = "phi"\n'
+        'devices = ["GPU-a"]\n'
+    )
+    config = load_config(tmp_path / "config.toml", environ={})
+    assert engine_targets(config, servers_of(config)).now() == [
+        EngineTarget(name="10.0.0.5:8000", url="http://10.0.0.5:8000/metrics"),
+        EngineTarget(name="llama", url="http://10.0.0.6:8080/m", model="phi", devices=("GPU-a",)),
+    ]
