@@ -10,9 +10,9 @@ from typing import Literal, Protocol
 import msgspec
 
 from collectors.collector import Source
-from collectors.readings import ActivityReading, CounterMark, Device, EnergyReading
+from collectors.readings import ActivityReading, CounterMark, Device, EnergyReading, EngineReading
 
-Measured = EnergyReading | ActivityReading
+Measured = EnergyReading | ActivityReading | EngineReading
 
 DeviceState = Literal["ok", "waiting", "not_responding", "gone", "broken"]
 """waiting: no interval is closed yet. not_responding: asked, no answer. gone: removed. broken: a person must act."""

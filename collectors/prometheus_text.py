@@ -8,7 +8,8 @@ Format: https://prometheus.io/docs/instrumenting/exposition_formats/ (version 0.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -20,6 +21,11 @@ _ROW: Final = re.compile(
 )
 _LABEL: Final = re.compile(r'(\w++)\s*+=\s*+"((?:[^"\\]++|\\.)*+)"')
 _ESCAPED: Final = re.compile(r"\\(.)")
+_LABELS_KEPT: Final = 1_024
+_LONGEST_KEPT: Final = 4_096
+"""A page's rows have the same labels each second, and reading them is most of the work of a row."""
+_AFTER_NAME: Final = (b"{", b" ", b"\t")
+"""What follows a metric's name on its own lines; W_LIMIT is another metric than W."""
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,7 +35,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     name: str
-    labels: dict[str, str]
+    labels: Mapping[str, str]
     value: float | None
     at_milliseconds: int | None = None
 
@@ -50,7 +56,40 @@ def rows(page: str, names: Sequence[str]) -> Iterator[Row]:
         yield Row(name=found[1], labels=_labels(found[2] or ""), value=_number(found[3]), at_milliseconds=at)
 
 
-def _labels(text: str) -> dict[str, str]:
+def found_rows(page: bytes, name: str) -> Iterator[Row]:
+    """The rows of this metric; one that cannot be read, or is cut off, has no labels and no value.
+
+    For a long page of which few lines are wanted: they are searched for, and no other line is looked at. `page` begins
+    with a line end, so that its first line is found like any other. All rows of a metric are one group, as the format
+    has it.
+    """
+    needle = b"\n" + name.encode()
+    at, group = page.find(needle), len(page)
+    while at >= 0:
+        after, end = at + len(needle), page.find(b"\n", at + 1)
+        if page[after : after + 1] in _AFTER_NAME:
+            yield Row(name=name, labels={}, value=None) if end < 0 else _row(name, page[at + 1 : end])
+            if (comment := page.find(b"\n#", after)) >= 0:
+                group = comment  # a metric's rows are one group, and the next group begins with a comment
+        at = page.find(needle, after, group)
+
+
+def _row(name: str, line: bytes) -> Row:
+    found = _ROW.fullmatch(line.decode("utf-8", "replace").rstrip("\r"))
+    if found is None:
+        return Row(name=name, labels={}, value=None)
+    at = None if found[4] is None else int(found[4])
+    labels = found[2] or ""
+    known = _known_labels(labels) if len(labels) <= _LONGEST_KEPT else _labels(labels)
+    return Row(name=name, labels=known, value=_number(found[3]), at_milliseconds=at)
+
+
+@lru_cache(maxsize=_LABELS_KEPT)
+def _known_labels(text: str) -> Mapping[str, str]:
+    return _labels(text)
+
+
+def _labels(text: str) -> Mapping[str, str]:
     return {name: _unescaped(value) for name, value in _LABEL.findall(text)}
 
 

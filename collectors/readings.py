@@ -107,5 +107,29 @@ class ActivityReading(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     state: tuple[str, ...] = ()
 
 
+class EngineReading(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """What a model server of the batch's host did for one model in [start, end), as its own counters tell it.
+
+    `server` names it as the processes do ("vllm-8000"), `model` is "" and `devices`, its GPUs, () where not known.
+    `steps`, `prefill_tokens` (computed, those of the prefix cache not among them), `cached_tokens` and `decode_tokens`
+    are what was done in the interval, never running totals; `running` and `waiting` requests and `kv_tokens` in the
+    cache are as they were at its end. None is what this server does not tell, which is not 0: told 4 100 and then 4 160
+    steps, `steps` is 60.0; of TGI, which counts tokens when a request ends, `decode_tokens` is None.
+    """
+
+    server: str
+    model: str
+    devices: tuple[str, ...] = ()
+    start: UnixSeconds
+    end: UnixSeconds
+    steps: float | None = None
+    prefill_tokens: float | None = None
+    cached_tokens: float | None = None
+    decode_tokens: float | None = None
+    running: float | None = None
+    waiting: float | None = None
+    kv_tokens: float | None = None
+
+
 OTHER_PROCESSES = "other"
 """The consumer under which every process that is no model server is counted."""

@@ -1,7 +1,5 @@
 """readings.csv of a recording -> EnergyReadings; every bad row is named and costs only itself."""
 
-import csv
-import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
@@ -9,20 +7,18 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from collectors.errors import Rejected
-from collectors.moments import EARLIEST, LATEST, moment_from_number, moment_from_text
 from collectors.readings import EnergyReading
 from collectors.recording_error import RecordingError
 from collectors.recording_lines import Line, lines_numbered, lines_of, open_lines
+from collectors.recording_rows import MAX_ROW_BYTES, fields_of, header_of, moment_of, number_of, shown
 from collectors.recording_samples import Flaw, SampleKind, Samples, intervals_of
 from collectors.rejected import RejectedInput
 from collectors.units import UnixSeconds
 
-MAX_ROW_BYTES: Final = 64 * 1024
 MAX_VALUE: Final[Mapping[SampleKind, float]] = {"power_watts": 1e7, "energy_joules_total": 1e15}
 """No device uses 10 MW, or has used what that makes in three years: such a value is noise and would ruin every sum."""
 _KNOWN: Final = ("time", "device", "power_watts", "energy_joules_total")
 _REMEDY: Final = "the first line names time, device, and power_watts or energy_joules_total"
-_SHOWN_CHARACTERS: Final = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,10 +50,10 @@ def read_readings(path: Path, device_ids: Collection[str], *, source: str) -> Re
         for line in lines:
             time = None
             try:
-                fields = _fields(line, columns)
+                fields = fields_of(line, columns.total)
                 if not fields:
                     continue
-                time = _moment(fields[columns.time])
+                time = moment_of(fields[columns.time])
                 _take(samples, fields, columns, time=time, row=line.number, device_ids=device_ids)
             except Rejected as verdict:
                 rejected[line.number] = line.rejected(verdict, source, time)
@@ -86,55 +82,14 @@ def _integrated(
 
 
 def _header(path: Path, lines: Iterator[Line]) -> _Columns:
-    try:
-        line = next(line for line in lines if line.raw.strip() or line.too_long_sha256)
-        names = [name.strip() for name in _cells(line)]
-    except StopIteration:
-        raise RecordingError(path, "it is empty", _REMEDY) from None
-    except Rejected as verdict:
-        raise RecordingError(path, f"its header cannot be read ({verdict.detail})", _REMEDY, line=1) from None
+    names, line = header_of(path, lines, _KNOWN, _REMEDY)
     for name in ("time", "device"):
         if name not in names:
-            raise RecordingError(path, f"there is no column {name}", _REMEDY, line=line.number)
+            raise RecordingError(path, f"there is no column {name}", _REMEDY, line=line)
     if not {"power_watts", "energy_joules_total"} & set(names):
-        raise RecordingError(path, "there is neither power_watts nor energy_joules_total", _REMEDY, line=line.number)
-    if any(names.count(name) > 1 for name in _KNOWN):
-        raise RecordingError(path, "a column is there twice", _REMEDY, line=line.number)
+        raise RecordingError(path, "there is neither power_watts nor energy_joules_total", _REMEDY, line=line)
     time, device, power, energy = (names.index(name) if name in names else -1 for name in _KNOWN)
     return _Columns(total=len(names), time=time, device=device, power=power, energy=energy)
-
-
-def _fields(line: Line, columns: _Columns) -> list[str]:
-    """The row's cells, none for a blank line; raises Rejected where they are not those of the header."""
-    cells = _cells(line)
-    if len(cells) == columns.total:
-        return cells
-    if not cells or (len(cells) == 1 and not cells[0].strip()):
-        return []
-    if len(cells) < columns.total:
-        raise Rejected("cut_row", f"{len(cells)} of {columns.total} columns")
-    raise Rejected("too_many_columns", f"{len(cells)} columns, the header has {columns.total}; decimals have a point")
-
-
-def _cells(line: Line) -> list[str]:
-    """A row is one line, so a quote that is never closed costs one row only."""
-    if line.too_long_sha256 is not None:
-        raise Rejected("too_large", f"the row has more than {MAX_ROW_BYTES} bytes")
-    try:
-        text = line.raw.decode().rstrip("\r\n")
-        return next(csv.reader([text], skipinitialspace=True, strict=True), []) if '"' in text else text.split(",")
-    except UnicodeDecodeError:
-        raise Rejected("not_utf8", "the row is not UTF-8") from None
-    except csv.Error:
-        raise Rejected("bad_quotes", "a quoted cell is not closed, or goes on after its end") from None
-
-
-def _moment(cell: str) -> UnixSeconds:
-    try:
-        seconds = float(cell)
-    except ValueError:
-        return moment_from_text(cell.strip(), "time")
-    return seconds if EARLIEST <= seconds < LATEST else moment_from_number(seconds, "time")
 
 
 def _take(
@@ -148,7 +103,7 @@ def _take(
 ) -> None:
     device = fields[columns.device].strip()
     if device not in device_ids:
-        raise Rejected("unknown_device", f"{_shown(device)} is no device of host.toml")
+        raise Rejected("unknown_device", f"{shown(device)} is no device of host.toml")
     kind, value = _value(fields, columns)
     own = samples.get(device)
     if own is None:
@@ -164,35 +119,7 @@ def _value(fields: list[str], columns: _Columns) -> tuple[SampleKind, float]:
     if power and energy:
         raise Rejected("two_values", "power_watts and energy_joules_total in one row; leave one blank")
     if power:
-        return "power_watts", _number(power, "power_watts")
+        return "power_watts", number_of(power, "power_watts", MAX_VALUE["power_watts"])
     if energy:
-        return "energy_joules_total", _number(energy, "energy_joules_total")
+        return "energy_joules_total", number_of(energy, "energy_joules_total", MAX_VALUE["energy_joules_total"])
     raise Rejected("blank_value", "neither power_watts nor energy_joules_total has a value")
-
-
-def _number(text: str, kind: SampleKind) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        number = text.split(maxsplit=1)[0]
-        hint = f"; write {number} without its unit" if _is_number(number) else ""
-        raise Rejected("not_a_number", f"{kind} is {_shown(text)}{hint}") from None
-    if 0 <= value <= MAX_VALUE[kind]:
-        return value
-    if not math.isfinite(value):
-        raise Rejected("not_finite", f"{kind} is {_shown(text)}")
-    if value < 0:
-        raise Rejected("negative_value", f"{kind} is below 0")
-    raise Rejected("absurd_value", f"{kind} is above {MAX_VALUE[kind]:g}")
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…")

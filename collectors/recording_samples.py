@@ -62,10 +62,10 @@ def intervals_of(samples: Samples) -> Intervals:
     result = Intervals()
     order = _kept(samples, result)
     times = [samples.times[index] for index in order]
-    hole_seconds = _hole_seconds(times)
+    limit_seconds = hole_seconds(times)
     for before, after in itertools.pairwise(order):
         try:
-            result.readings.append(_reading(samples, before, after, hole_seconds))
+            result.readings.append(_reading(samples, before, after, limit_seconds))
         except Rejected as verdict:
             result.flaws.append(Flaw(samples.rows[after], samples.times[after], verdict))
     return result
@@ -85,22 +85,23 @@ def _kept(samples: Samples, result: Intervals) -> list[int]:
     return kept
 
 
-def _hole_seconds(times: Sequence[UnixSeconds]) -> float:
+def hole_seconds(times: Sequence[UnixSeconds]) -> float:
+    """What is longer between two samples at these times, in order, is a hole: 30 s, or five times their median."""
     if len(times) < 2:
         return HOLE_SECONDS
     steps = (after - before for before, after in itertools.pairwise(times))
     return max(HOLE_SECONDS, HOLE_INTERVALS * statistics.median(steps))
 
 
-def _reading(samples: Samples, before: int, after: int, hole_seconds: float) -> EnergyReading:
+def _reading(samples: Samples, before: int, after: int, limit_seconds: float) -> EnergyReading:
     start, end = samples.times[before], samples.times[after]
     first, last = samples.values[before], samples.values[after]
     if samples.kind == "power_watts":
-        if end - start > hole_seconds:
+        if end - start > limit_seconds:
             raise Rejected("power_gap", f"no power samples of {_interval(samples.device, start, end)}")
         joules = (first + last) / 2 * (end - start)
         return EnergyReading(device=samples.device, start=start, end=end, energy_joules=joules, method="integrated")
-    step = counter_step(first, last, elapsed_seconds=end - start, hole_seconds=hole_seconds)
+    step = counter_step(first, last, elapsed_seconds=end - start, hole_seconds=limit_seconds)
     match step:
         case Energy(joules):
             return EnergyReading(device=samples.device, start=start, end=end, energy_joules=joules, method="counter")

@@ -6,12 +6,14 @@ log, and the log comes out as if it had never stopped.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from math import ceil
 from statistics import median
+from typing import NamedTuple
 
 import msgspec
 
-from collectors.readings import Device, EnergyReading, HostProfile
+from collectors.readings import Device, EnergyReading, EngineReading, HostProfile
 from collectors.recording import Recording
 from collectors.requests.event import RequestEvent
 from collectors.units import UnixSeconds
@@ -30,6 +32,15 @@ class HostStep(msgspec.Struct, frozen=True):
     profile: HostProfile
     readings: tuple[EnergyReading, ...]
     events: tuple[RequestEvent, ...]
+    engines: tuple[EngineReading, ...] = ()
+
+
+class _HeldStep(NamedTuple):
+    """A HostStep in the making."""
+
+    readings: list[EnergyReading]
+    events: list[RequestEvent]
+    engines: list[EngineReading]
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -44,15 +55,18 @@ class Replay:
 
     def __init__(self, recordings: Sequence[Recording]) -> None:
         self._profiles = [recording.profile for recording in recordings]
-        self._steps: dict[float, dict[int, tuple[list[EnergyReading], list[RequestEvent]]]] = {}
+        self._steps: dict[float, dict[int, _HeldStep]] = {}
         starts: list[UnixSeconds] = []
         ends: list[UnixSeconds] = []
         for number, recording in enumerate(recordings):
             for reading in recording.readings:
-                self._at(reading.end, number)[0].append(reading)
+                self._at(reading.end, number).readings.append(reading)
                 starts.append(reading.start)
+            for engine in recording.engines:
+                self._at(engine.end, number).engines.append(engine)
+                starts.append(engine.start)
             for arrival in recording.requests:
-                self._at(arrival.arrived, number)[1].append(arrival.event)
+                self._at(arrival.arrived, number).events.append(arrival.event)
                 starts.append(min(arrival.arrived, arrival.event.start))
                 ends.append(min(arrival.event.end, arrival.arrived + CLOCK_SKEW_SECONDS))
         self.start: UnixSeconds = min(starts, default=0.0)
@@ -75,12 +89,12 @@ class Replay:
                 yield Step(now, tuple(self._host_step(number, now) for number in sorted(self._steps[now])))
 
     def _host_step(self, number: int, now: UnixSeconds) -> HostStep:
-        readings, events = self._steps[now][number]
-        return HostStep(self._profiles[number], tuple(readings), tuple(events))
+        held = self._steps[now][number]
+        return HostStep(self._profiles[number], tuple(held.readings), tuple(held.events), tuple(held.engines))
 
-    def _at(self, moment: UnixSeconds, number: int) -> tuple[list[EnergyReading], list[RequestEvent]]:
+    def _at(self, moment: UnixSeconds, number: int) -> _HeldStep:
         step = ceil(moment / STEP_SECONDS) * STEP_SECONDS
-        return self._steps.setdefault(step, {}).setdefault(number, ([], []))
+        return self._steps.setdefault(step, {}).setdefault(number, _HeldStep([], [], []))
 
 
 def with_quiet_level(recording: Recording) -> Recording:
@@ -94,13 +108,7 @@ def with_quiet_level(recording: Recording) -> Recording:
         for device in profile.devices
     )
     changed = msgspec.structs.replace(profile, devices=devices)
-    return Recording(
-        profile=changed,
-        readings=recording.readings,
-        requests=recording.requests,
-        rejected=recording.rejected,
-        counts=recording.counts,
-    )
+    return replace(recording, profile=changed)
 
 
 def _quiet_device(

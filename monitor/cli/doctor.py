@@ -64,6 +64,7 @@ def examined(config: "Config") -> Iterator[Part]:
         yield "CPU", _cpu(config.collect)
         yield "node", _node(config.collect.bmc)
         yield "processes", _processes(config.collect)
+        yield "engines", _engines(config)
     yield "clock", clock()
     yield "data", data_folder(config.data.directory)
     yield "ports", ports(config)
@@ -118,6 +119,16 @@ def _processes(collect: "Collect") -> "Sequence[Finding]":
     from collectors.processes import diagnose
 
     return diagnose(procfs=collect.procfs, patterns=collect.processes.servers)
+
+
+def _engines(config: "Config") -> "Sequence[Finding]":
+    """The model servers' counters; their GPUs are not looked for here."""
+    if not config.collect.engine.enabled:
+        return [_off("servers", "collect.engine")]
+    from collectors.engine import diagnose
+    from monitor.roles.meters import engine_targets, servers_of
+
+    return diagnose(engine_targets(config, servers_of(config)).now())
 
 
 def _off(subject: str, table: str) -> "Finding":

@@ -38,7 +38,5 @@ def _of_the_flow(config: Config) -> Iterator[str]:
 
 def _not_read_yet(config: Config) -> Iterator[str]:
     default = Config()
-    if config.collect.engine != default.collect.engine:
-        yield "[collect.engine] is right, but this version does not read it yet"
     if config.carbon.source != default.carbon.source:
         yield f'carbon.source = "{config.carbon.source}" is right, but this version only has "{default.carbon.source}"'

@@ -102,12 +102,36 @@ class BmcMeter(Section, frozen=True, kw_only=True):
                     yield (key,), 'is missing; protocol = "redfish" needs url, user and password_file'
 
 
+class EngineServer(Section, frozen=True, kw_only=True):
+    """A model server that is not found, or of which more is known; "" and () leave open what its page tells."""
+
+    identity = "url"
+
+    url: Url
+    name: OptionalName = ""
+    model: OptionalName = ""
+    devices: tuple[Name, ...] = ()
+
+
 class EngineMeter(Section, frozen=True, kw_only=True):
-    """The model servers' own /metrics; servers found on this host need no `urls`."""
+    """The model servers' own counters. `discover`: servers found on this host are asked without being named here."""
 
     enabled: bool = True
     interval_seconds: Duration = 1.0
+    discover: bool = True
     urls: tuple[Url, ...] = ()
+    servers: tuple[EngineServer, ...] = ()
+
+    def faults(self) -> Iterator[tuple[KeyPath, str]]:
+        if "" in self.urls:
+            yield ("urls",), "holds an empty URL; remove it"
+        for number, server in enumerate(self.servers):
+            if not server.url:
+                yield ("servers", number, "url"), 'is empty; write one as in "http://127.0.0.1:8000/metrics"'
+            elif server.url in self.urls:
+                yield ("servers", number, "url"), "is in urls too; name it once"
+            if server.name and server.name in [each.name for each in self.servers[:number]]:
+                yield ("servers", number, "name"), "is another server's name; give each its own"
 
 
 class Collect(Section, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from collectors.readings import ActivityReading, Device, HostProfile
+from collectors.readings import ActivityReading, Device, EngineReading, HostProfile
 from collectors.units import Energy, UnixSeconds
 from monitor.core import points
 from monitor.core.attribution.hardware import hardware_of
@@ -78,13 +78,14 @@ def account(
     readings: Iterable[Told],
     usages: UsageColumns,
     activities: Iterable[ActivityReading] = (),
+    engines: Iterable[EngineReading] = (),
     nearby: Nearby,
     intensity_at: IntensityAt,
     revision: int,
     requests: RequestsAs = "rows",
 ) -> Account:
-    """The books of `host` in the window [start, end). `readings`, `usages` and
-    `activities` are those that touch it, in any order.
+    """The books of `host` in the window [start, end). `readings`, `usages`,
+    `activities` and `engines` are those that touch it, in any order.
     """
     ordered = in_order(usages)
     demand = demand_of(ordered, start)
@@ -105,7 +106,8 @@ def account(
         }
         terms = _terms(host, start, revision, family.profile, intensity_at(family.profile.zone, start))
         active = sorted(activities, key=lambda each: (each.start, each.end, each.device, each.consumer))
-        work = _Work(demand, owners, end - start, family, gathered, active)
+        served = tuple(sorted(engines, key=lambda each: (each.start, each.end, each.server, each.model)))
+        work = _Work(demand, owners, end - start, family, gathered, active, served)
         for device in family.devices.values():
             rows.append(_meter_row(terms, device, _meter_of(device.id, family, own)))
             rows += work.rows(terms, device, own[device.id])
@@ -132,6 +134,7 @@ class _Work:
     family: Family
     shares: "_RequestShares | None"
     activities: Sequence[ActivityReading]
+    engines: tuple[EngineReading, ...]
 
     def rows(self, terms: _Terms, device: Device, pieces: Sequence[Piece]) -> list[Row]:
         """Attributed, idle and unattributed: the device's own part, split among the requests."""

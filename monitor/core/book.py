@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from collectors.readings import ActivityReading, EnergyReading, HostProfile
+from collectors.readings import ActivityReading, EnergyReading, EngineReading, HostProfile
 from collectors.units import SECONDS_PER_DAY, UnixSeconds
 from monitor.core.account import Account, IntensityAt, RequestsAs, account
 from monitor.core.membership import Accounting
@@ -39,6 +39,7 @@ class _Page(msgspec.Struct):
     readings: dict[Hashable, tuple[UnixSeconds, Told]]
     usages: list["_Part"]
     activities: dict[ActivityReading, UnixSeconds]
+    engines: dict[EngineReading, UnixSeconds]
     first_log_time: UnixSeconds
 
 
@@ -106,6 +107,11 @@ class Book:
         for window in self._held(windows_of(activity.start, activity.end, self._terms.window_seconds)):
             self._page(window, host, log_time).activities.setdefault(activity, log_time)
 
+    def add_engine(self, host: str, engine: EngineReading, log_time: UnixSeconds) -> None:
+        """Enters what a model server did in every window it touches. Alone it makes no window worth restating."""
+        for window in self._held(windows_of(engine.start, engine.end, self._terms.window_seconds)):
+            self._page(window, host, log_time).engines.setdefault(engine, log_time)
+
     def pages(self, first: int, last: int) -> Iterator[tuple[int, str]]:
         """(window, host) of what has records in windows first..last, in order."""
         for window in sorted(window for window in self._pages if first <= window <= last):
@@ -127,11 +133,17 @@ class Book:
             readings=[told for at, told in page.readings.values() if at < line] if page else (),
             usages=joined([part.before(line) for part in page.usages if part.since < line] if page else ()),
             activities=[each for each, at in page.activities.items() if at < line] if page else (),
+            engines=self.engines(host, window, line=line),
             nearby=nearby,
             intensity_at=self._intensity_at,
             revision=revision,
             requests=self._requests,
         )
+
+    def engines(self, host: str, window: int, *, line: UnixSeconds) -> list[EngineReading]:
+        """What model servers did in a window, as it stands before the line, in the order in which it came."""
+        page = self._pages.get(window, {}).get(host)
+        return [each for each, at in page.engines.items() if at < line] if page else []
 
     def usages(self, host: str, window: int) -> UsageColumns:
         """The requests that touch a window, in the order in which they came."""
@@ -192,7 +204,7 @@ class Book:
             pages = self._pages[window] = {}
         page = pages.get(host)
         if page is None:
-            page = pages[host] = _Page({}, [], {}, log_time)
+            page = pages[host] = _Page({}, [], {}, {}, log_time)
         page.first_log_time = min(page.first_log_time, log_time)  # requests are entered some records later
         self._since[window] = min(self._since.get(window, log_time), log_time)
         return page

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from collectors.errors import Rejected
-from collectors.readings import ActivityReading, EnergyReading
+from collectors.readings import ActivityReading, EnergyReading, EngineReading
 from collectors.units import SECONDS_PER_DAY, UnixSeconds
 from monitor.core.attribution.pieces import Column
 from monitor.core.book import Book
@@ -24,7 +24,7 @@ from monitor.core.window import windows_of
 from monitor.log.codec import Decoder, ReadingBatch, Restate, UsageBatch
 from monitor.log.protocol import DeadLetter, LogRecord
 
-Entered = EnergyReading | ActivityReading | Restate
+Entered = EnergyReading | ActivityReading | EngineReading | Restate
 
 LENGTH_LIMIT_SECONDS = 7 * SECONDS_PER_DAY
 """A longer reading, request or order is refused: one wrong clock must not touch every window since 1970."""
@@ -158,14 +158,21 @@ class Entering:
             if reading.device in families:
                 windows = _reaching(windows, self._terms.window_seconds)
             yield Touch(host, windows, reading, record.stamp)
-        for activity in batch.activities if record.stamp >= self._since else ():
-            if (
-                activity.end <= record.stamp + FUTURE_LIMIT_SECONDS
-                and activity.end - activity.start <= LENGTH_LIMIT_SECONDS
-            ):
-                self._book.add_activity(host, activity, record.stamp)
-                touched = windows_of(activity.start, activity.end, self._terms.window_seconds)
-                yield Touch(host, touched, activity, record.stamp)
+        if record.stamp >= self._since:
+            yield from self._enter_work(record, batch)
+
+    def _enter_work(self, record: LogRecord, batch: ReadingBatch) -> Iterator[Touch]:
+        """Who used the devices, and what model servers did. One with a wrong clock is passed by."""
+        host = batch.profile.host
+        told: tuple[ActivityReading | EngineReading, ...] = (*batch.activities, *batch.engines)
+        for each in told:
+            if each.end > record.stamp + FUTURE_LIMIT_SECONDS or each.end - each.start > LENGTH_LIMIT_SECONDS:
+                continue
+            if isinstance(each, ActivityReading):
+                self._book.add_activity(host, each, record.stamp)
+            else:
+                self._book.add_engine(host, each, record.stamp)
+            yield Touch(host, windows_of(each.start, each.end, self._terms.window_seconds), each, record.stamp)
 
     def requests(self) -> Iterator[RequestsTouch]:
         """Enters the requests that wait, before any window that they touch is accounted; what they touch, by host."""

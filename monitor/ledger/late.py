@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from collectors.readings import ActivityReading, EnergyReading
+from collectors.readings import ActivityReading, EnergyReading, EngineReading
 from collectors.units import UnixSeconds
 from monitor.core.attribution.pieces import Column
 from monitor.core.exact import ExactSum
@@ -21,18 +21,21 @@ class LateOnHost:
     requests: int = 0
     controls: int = 0
     activities: int = 0
+    engines: int = 0
     energy_joules: ExactSum = field(default_factory=ExactSum)
     reasons: set[str] = field(default_factory=set)
     finishing: dict[int, UnixSeconds] = field(default_factory=dict)
     """Last windows of requests that get their entry at this mark, with the log time of the first of them."""
 
-    def note(self, entered: EnergyReading | ActivityReading | Restate) -> None:
+    def note(self, entered: EnergyReading | ActivityReading | EngineReading | Restate) -> None:
         """Counts a late record that is no request."""
         if isinstance(entered, EnergyReading):
             self.readings += 1
             self.energy_joules.add(entered.energy_joules)
         elif isinstance(entered, ActivityReading):
             self.activities += 1
+        elif isinstance(entered, EngineReading):
+            self.engines += 1
         else:
             self.controls += 1
             self.reasons.add(entered.reason)
@@ -43,6 +46,7 @@ class LateOnHost:
             (self.readings, "reading", "readings"),
             (self.requests, "request", "requests"),
             (self.activities, "reading of who used a device", "readings of who used a device"),
+            (self.engines, "reading of a model server's work", "readings of model servers' work"),
         )
         said = [f"{count} late {one if count == 1 else more}" for count, one, more in counts if count]
         return ", ".join(said + sorted(self.reasons))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from collectors.errors import Rejected
-from collectors.readings import ActivityReading, CounterMark, EnergyReading, HostProfile
+from collectors.readings import ActivityReading, CounterMark, EnergyReading, EngineReading, HostProfile
 from collectors.units import UnixSeconds
 from monitor.core.emissions.factors import Intensity
 from monitor.core.membership import Accounting
@@ -21,6 +21,7 @@ from monitor.log.contract import (
     check_activities,
     check_batch,
     check_deployment,
+    check_engines,
     check_intensity,
     check_profile,
     check_servers,
@@ -49,6 +50,7 @@ class ReadingBatch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     readings: tuple[EnergyReading, ...]
     marks: tuple[CounterMark, ...] = ()
     activities: tuple[ActivityReading, ...] = ()
+    engines: tuple[EngineReading, ...] = ()
 
 
 class UsageBatch(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,6 +134,7 @@ class _WireBatch(msgspec.Struct, frozen=True, kw_only=True):
     readings: tuple[EnergyReading, ...]
     marks: tuple[CounterMark, ...] = ()
     activities: tuple[ActivityReading, ...] = ()
+    engines: tuple[EngineReading, ...] = ()
 
 
 class Decoder:
@@ -179,9 +182,16 @@ class Decoder:
     def _read_batch(self, record: LogRecord) -> ReadingBatch:
         wire = self._batch.decode(record.body)
         profile = self._profile_of(bytes(wire.profile))
-        batch = ReadingBatch(profile=profile, readings=wire.readings, marks=wire.marks, activities=wire.activities)
+        batch = ReadingBatch(
+            profile=profile,
+            readings=wire.readings,
+            marks=wire.marks,
+            activities=wire.activities,
+            engines=wire.engines,
+        )
         check_batch(profile.host, record.key, batch.readings, batch.marks)
         check_activities(batch.activities)
+        check_engines(batch.engines)
         return batch
 
     def _profile_of(self, raw: bytes) -> HostProfile:

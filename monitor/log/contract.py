@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from math import inf, isfinite
 
 from collectors.errors import Rejected
-from collectors.readings import ActivityReading, CounterMark, EnergyReading, HostProfile
+from collectors.readings import ActivityReading, CounterMark, EnergyReading, EngineReading, HostProfile
 from collectors.units import UnixSeconds
 from monitor.core.emissions.factors import Intensity
 from monitor.core.membership import Accounting
@@ -19,6 +19,7 @@ MOST_JOULES = 1e15
 MOST_TOKENS = 2**53
 """What a float still holds exactly, and SQLite as an integer."""
 LEAST_WEIGHT = 1e-9
+_TOLD_BY_ENGINES = ("steps", "prefill_tokens", "cached_tokens", "decode_tokens", "running", "waiting", "kv_tokens")
 MOST_HOSTS = 100_000
 """Of one deployment: its weights stay far above LEAST_WEIGHT."""
 
@@ -42,6 +43,16 @@ def check_activities(activities: Sequence[ActivityReading]) -> None:
     for index, activity in enumerate(activities):
         _check(-inf < activity.start < activity.end < inf, f"activities[{index}].end", "is not behind start")
         _check(0.0 <= activity.busy_seconds < inf, f"activities[{index}].busy_seconds", "is not finite and >= 0")
+
+
+def check_engines(engines: Sequence[EngineReading]) -> None:
+    """start < end, a server with a name, devices with names, and what is told in [0, MOST_TOKENS]."""
+    for index, engine in enumerate(engines):
+        _check(-inf < engine.start < engine.end < inf, f"engines[{index}].end", "is not behind start")
+        _check(bool(engine.server) and all(engine.devices), f"engines[{index}].server or devices", "has no name")
+        for field in _TOLD_BY_ENGINES:
+            value = getattr(engine, field)
+            _check(value is None or 0.0 <= value <= MOST_TOKENS, f"engines[{index}].{field}", "is not in [0, 2^53]")
 
 
 def check_profile(profile: HostProfile) -> None:

@@ -1,7 +1,7 @@
 """Role collect: from the meters of this host to readings in the log.
 
 Meter --> MeterThread --\\
-Meter --> MeterThread ----> gathered, window by window --> log (readings, marks, activities, the host's profile)
+Meter --> MeterThread ----> gathered, window by window --> log (readings, marks, activities, engines, profile)
 Meter --> MeterThread --/
 
 A batch is closed by the first reading that reaches the end of a window, at latest after 10 s: one write to disk for all
@@ -18,7 +18,7 @@ import structlog
 
 from collectors.clock import Clock, monotonic
 from collectors.meter import Measured, Meter
-from collectors.readings import ActivityReading, CounterMark, Device, EnergyReading
+from collectors.readings import ActivityReading, CounterMark, Device, EnergyReading, EngineReading
 from collectors.units import UnixSeconds
 from monitor.config.sections import Config
 from monitor.core.window import window_at
@@ -45,6 +45,7 @@ class CollectRole:
         self._stop = threading.Event()
         self._readings: list[EnergyReading] = []
         self._activities: list[ActivityReading] = []
+        self._engines: list[EngineReading] = []
         self._marks: dict[str, CounterMark] = {mark.device: mark for mark in last_marks(log, host)}
         self._window: int | None = None
         self._devices: dict[str, Device] = {}
@@ -88,8 +89,10 @@ class CollectRole:
                 if isinstance(each, EnergyReading):
                     self._readings.append(each)
                     self.last_watts[each.device] = each.end, each.energy_joules / (each.end - each.start)
-                else:
+                elif isinstance(each, ActivityReading):
                     self._activities.append(each)
+                else:
+                    self._engines.append(each)
             for mark in meter.marks:
                 self._marks[mark.device] = mark
             ends = [each.end for each in measured if isinstance(each, EnergyReading)]
@@ -112,11 +115,18 @@ class CollectRole:
         with self._lock:
             readings, self._readings = self._readings, []
             activities, self._activities = self._activities, []
+            engines, self._engines = self._engines, []
             marks = tuple(self._marks[device] for device in sorted(self._marks))
-        if readings or activities:
+        if readings or activities or engines:
             self.readings += len(readings)
             profile = profile_of(self._config, self._host, self._devices_of(readings))
-            batch = ReadingBatch(profile=profile, readings=tuple(readings), marks=marks, activities=tuple(activities))
+            batch = ReadingBatch(
+                profile=profile,
+                readings=tuple(readings),
+                marks=marks,
+                activities=tuple(activities),
+                engines=tuple(engines),
+            )
             self._waiting.append(readings_record(batch))
         if not self._waiting:
             return

@@ -1,6 +1,8 @@
 """Which meters this host is read by. In: configuration. Out: meters, not opened; only those asked for are imported."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from collectors.boot_id import boot_id
 from collectors.clock import Clock
@@ -8,7 +10,12 @@ from collectors.first_of import FirstOf
 from collectors.meter import Meter
 from collectors.servers import KnownServers
 from monitor.config.host_sections import BmcMeter as BmcSection
+from monitor.config.host_sections import EngineServer
 from monitor.config.sections import Config
+from monitor.roles.servers_found import on_devices_of
+
+if TYPE_CHECKING:
+    from collectors.engine_targets import EngineTargets
 
 
 def servers_of(config: Config) -> KnownServers:
@@ -41,7 +48,37 @@ def meters_of(config: Config, clock: Clock, servers: KnownServers | None = None)
                 cpu_devices=cpu_devices,
             )
         )
+    if collect.engine.enabled:
+        from collectors.engine import EngineMeter
+
+        engine = EngineMeter(
+            engine_targets(config, servers, meters).now, interval_seconds=collect.engine.interval_seconds, clock=clock
+        )
+        meters.append(engine)
     return meters
+
+
+def engine_targets(config: Config, servers: KnownServers, meters: Sequence[Meter] = ()) -> "EngineTargets":
+    """Which model servers are asked for their counters; `meters` tell who is on which GPU."""
+    from collectors.engine_targets import EngineTarget, EngineTargets
+
+    section = config.collect.engine
+    told = [EngineServer(url=url) for url in section.urls]
+    configured = [
+        EngineTarget(
+            name=each.name or urlsplit(each.url).netloc,
+            url=each.url if urlsplit(each.url).path.strip("/") else f"{each.url.rstrip('/')}/metrics",
+            model=each.model,
+            devices=each.devices,
+        )
+        for each in (*told, *section.servers)
+    ]
+    return EngineTargets(
+        configured,
+        servers=servers if section.discover else None,
+        on_devices=on_devices_of(meters),
+        procfs=config.collect.procfs,
+    )
 
 
 def _gpu_meters(config: Config, clock: Clock, servers: KnownServers) -> Sequence[Meter]:

@@ -5,6 +5,7 @@ recording --> Replay --> steps --> readings, usage --> log
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from hashlib import sha256
 
 import msgspec
@@ -95,8 +96,9 @@ class ReplayRole:
         events = host.events if self._with_requests else ()
         usages = tuple(self._usage(host, event) for event in events if self._accepts(host, event, now))
         records = []
-        if host.readings:
-            records.append(readings_record(ReadingBatch(profile=host.profile, readings=host.readings), stamp=now))
+        if host.readings or host.engines:
+            batch = ReadingBatch(profile=host.profile, readings=host.readings, engines=host.engines)
+            records.append(readings_record(batch, stamp=now))
         if usages:
             records.append(usage_record(host.profile.host, usages, stamp=now))
         return records
@@ -138,10 +140,4 @@ def with_model_facts(recording: Recording, config: Config) -> Recording:
     if not more:
         return recording
     profile = msgspec.structs.replace(recording.profile, models=recording.profile.models + more)
-    return Recording(
-        profile=profile,
-        readings=recording.readings,
-        requests=recording.requests,
-        rejected=recording.rejected,
-        counts=recording.counts,
-    )
+    return replace(recording, profile=profile)

@@ -6,7 +6,7 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collectors.prometheus_text import Row, rows
+from collectors.prometheus_text import Row, found_rows, rows
 
 PAGE = """# HELP W Power draw (in W).
 # TYPE W gauge
@@ -69,3 +69,27 @@ def test_what_is_written_by_the_format_s_rules_is_read_back(labels: dict[str, st
     (row,) = rows(page, ["W"])
     assert row.labels == labels
     assert row.value == value or (math.isnan(value) and row.value is not None and math.isnan(row.value))
+
+
+def test_rows_that_are_searched_for_are_those_that_are_read() -> None:
+    """The first line of the page, a metric that another one's name begins with, and several groups after comments."""
+    page = (
+        b"\n"
+        + PAGE.encode()
+        + b"# TYPE H histogram\n"
+        + b"".join(f'H_bucket{{engine="{each}"}} 3\nH_count{{engine="{each}"}} {each}\n'.encode() for each in range(3))
+    )
+    for name in ("W", "W_LIMIT", "E", "H_count"):
+        assert list(found_rows(page, name)) == list(rows(page.decode(), [name]))
+    assert [row.value for row in found_rows(page, "H_count")] == [0.0, 1.0, 2.0]
+    assert list(found_rows(page, "H")) == []
+
+
+def test_a_row_that_cannot_be_read_is_one_without_labels_and_value() -> None:
+    """Where rows are summed, one that is passed by would make the sum too small."""
+    unreadable = Row(name="W", labels={}, value=None)
+    assert list(found_rows(b'\nW{gpu="0" 1\nW{gpu="1"} 2\nW 3', "W")) == [
+        unreadable,
+        Row(name="W", labels={"gpu": "1"}, value=2.0),
+        unreadable,
+    ]

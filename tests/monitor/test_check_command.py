@@ -37,10 +37,11 @@ def test_right_file_says_what_would_run(tmp_path: Path) -> None:
 def test_doubts_are_warnings(tmp_path: Path) -> None:
     """A missing zone, no sources, an open port and a table that is not read yet are said, and the file is still ok."""
     file = tmp_path / "config.toml"
-    file.write_text("[web]\nlisten = '0.0.0.0:80'\n[collect.engine]\nenabled = false\n")
+    (tmp_path / "token").write_text("t")
+    file.write_text("[web]\nlisten = '0.0.0.0:80'\n[carbon]\nsource = 'electricity_maps'\ntoken_file = 'token'\n")
     result = run("--config", file)
     assert result.exit_code == 0
-    starts = ("host.zone", "there are no [[sources]]", "web.listen", "[collect.engine]")
+    starts = ("host.zone", "there are no [[sources]]", "web.listen", "carbon.source")
     lines = result.stderr.splitlines()
     assert len(lines) == len(starts)
     assert all(line.startswith(f"warning: {start}") for line, start in zip(lines, starts, strict=True))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from collectors.errors import Rejected
-from collectors.readings import CounterMark, Device, EnergyReading, HostProfile, ModelFacts
+from collectors.readings import CounterMark, Device, EnergyReading, EngineReading, HostProfile, ModelFacts
 from collectors.requests.event import Work
 from monitor.core.emissions.factors import Intensity
 from monitor.core.membership import Accounting
@@ -39,6 +39,16 @@ PROFILE = HostProfile(
 READING = EnergyReading(device="gpu0", start=10.0, end=10.1, energy_joules=0.1 + 0.2, method="counter")
 MARK = CounterMark(device="gpu0", at=10.1, raw_joules=1e6, range_joules=None, boot_id="b")
 BATCH = ReadingBatch(profile=PROFILE, readings=(READING, replace(READING, start=10.1, end=10.2)), marks=(MARK,))
+ENGINE = EngineReading(
+    server="vllm-8000",
+    model="llama",
+    devices=("gpu0",),
+    start=10.0,
+    end=11.0,
+    steps=31.0,
+    decode_tokens=62.0,
+    running=2,
+)
 USAGE = Usage(
     host="h1",
     namespace="default",
@@ -73,6 +83,11 @@ def _refusal(record: LogRecord) -> Rejected:
     ("record", "expected", "place"),
     [
         (readings_record(BATCH, 7.0), BATCH, ("readings", "h1", "readings.v1", 7.0)),
+        (
+            readings_record(replace(BATCH, engines=(ENGINE,)), 7.0),
+            replace(BATCH, engines=(ENGINE,)),
+            ("readings", "h1", "readings.v1", 7.0),
+        ),
         (usage_record("h1", [USAGE]), UsageBatch(usages=(USAGE,)), ("usage", "h1", "usage.v1", None)),
         (tick_record("h1", 8.0), Tick(), ("usage", "h1", "tick.v1", 8.0)),
         (

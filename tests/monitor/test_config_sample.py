@@ -42,6 +42,7 @@ def test_sample_examples_are_right(tmp_path: Path) -> None:
     config = load(tmp_path, text)
     assert [source.kind for source in config.sources] == ["recording", "file", "http", "kafka", "kafka"]
     assert config.sources[0].path == tmp_path / "recordings/a100"
+    assert [server.name for server in config.collect.engine.servers] == ["llama-1"]
     assert [alert.for_seconds for alert in config.alerts] == [1800.0]
     assert config.idle.owners == {"gpu-01": "search", "gpu-02/GPU-5c7f7b0e": "platform"}
 

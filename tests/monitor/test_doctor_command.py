@@ -80,6 +80,7 @@ def test_a_host_that_can_be_metered_is_well(tmp_path: Path, exporter: Pages, fre
         "CPU",
         "node",
         "processes",
+        "engines",
         "clock",
         "data",
         "ports",

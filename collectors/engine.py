@@ -1,0 +1,115 @@
+"""The model servers' own counters. In: their /metrics pages, by HTTP. Out: EngineReadings: steps, tokens, requests.
+
+`engine_targets` says whom to ask, `engine_names` what the counters are called, `engine_page` reads a page and
+`engine_server` makes readings of two. Servers are asked one after the other; one that does not answer is left alone for
+a while, so that it holds the others up for TIMEOUT_SECONDS once.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from collectors.clock import Clock, boot_seconds
+from collectors.engine_server import TIMEOUT_SECONDS, EngineServer, read_engine
+from collectors.engine_targets import EngineTarget
+from collectors.errors import CollectorError
+from collectors.http_page import KeptConnection
+from collectors.meter import Finding, Measured, MeterHealth
+from collectors.readings import CounterMark, Device
+
+LOOK_SECONDS: Final = 10.0
+"""How often it is asked which servers there are. What is found on the host is looked for every 30 s at most."""
+
+
+class EngineMeter:
+    """A Meter without devices: `health` has one for each server. `targets` gives the servers there are now."""
+
+    name = "engine"
+
+    def __init__(
+        self,
+        targets: Callable[[], Sequence[EngineTarget]],
+        *,
+        interval_seconds: float,
+        clock: Clock,
+        tick: Callable[[], float] = boot_seconds,
+    ) -> None:
+        self.interval_seconds = interval_seconds
+        self._targets, self._clock, self._tick = targets, clock, tick
+        self._servers: dict[str, EngineServer] = {}
+        self._look_tick = float("-inf")
+        self._health = MeterHealth()
+
+    @property
+    def devices(self) -> Sequence[Device]:
+        """None: its servers are no meters of energy."""
+        return ()
+
+    @property
+    def marks(self) -> Sequence[CounterMark]:
+        """None: what servers did while nobody looked is not placed in time, and is left out."""
+        return ()
+
+    def resume(self, marks: Sequence[CounterMark]) -> None:
+        """Nothing to resume."""
+
+    def open(self) -> None:
+        """Nothing to open: servers come and go."""
+
+    def read(self) -> Sequence[Measured]:
+        """What each server did since it was last read. Never raises: one that does not answer is told in `health`."""
+        if self._tick() - self._look_tick >= LOOK_SECONDS:
+            self._look()
+        measured: list[Measured] = []
+        for server in self._servers.values():
+            measured += server.read()
+        self._health = MeterHealth(
+            devices=tuple(server.health() for server in self._servers.values()), events=self._events()
+        )
+        return measured
+
+    def close(self) -> None:
+        for server in self._servers.values():
+            server.close()
+
+    def health(self) -> MeterHealth:
+        return self._health
+
+    def _look(self) -> None:
+        self._look_tick = self._tick()
+        targets = {target.url: target for target in self._targets()}
+        for url in self._servers.keys() - targets.keys():
+            self._servers.pop(url).close()
+        for url, target in targets.items():
+            if url in self._servers:
+                self._servers[url].is_now(target)
+            else:
+                self._servers[url] = EngineServer(target, clock=self._clock, tick=self._tick)
+
+    def _events(self) -> dict[tuple[str, str], int]:
+        told = self._servers.values()
+        return {(server.name, word): count for server in told for word, count in server.events.items()}
+
+
+def diagnose(targets: Sequence[EngineTarget]) -> list[Finding]:
+    """What `wattribute doctor` says of the model servers' counters; asks each once."""
+    if not targets:
+        what = "no model server is known whose counters could be read: requests are placed by their events alone"
+        mend = 'url = "http://127.0.0.1:8000/metrics" under [[collect.engine.servers]] for one that is not found'
+        return [Finding(area="engine", subject="servers", state="missing", what=what, mend=mend)]
+    return [_finding(target) for target in targets]
+
+
+def _finding(target: EngineTarget) -> Finding:
+    connection = KeptConnection(target.url, timeout_seconds=TIMEOUT_SECONDS)
+    try:
+        page = read_engine(connection)
+    except CollectorError as error:
+        return Finding(area="engine", subject=target.name, state="warning", what=str(error), mend="curl " + target.url)
+    finally:
+        connection.close()
+    told = {figure for figures in page.models.values() for figure in figures}
+    models = ", ".join(sorted(model or target.model or "not named" for model in page.models)) or "none yet"
+    what = f"{page.kind}, model {models}, steps {'are counted' if 'steps_total' in told else 'are not told'}"
+    if page.bad:
+        what += f"; cannot be read: {', '.join(sorted(page.bad))}"
+    return Finding(area="engine", subject=target.name, state="warning" if page.bad else "ok", what=what)

@@ -1,0 +1,124 @@
+"""One model server, from page to page: what it did in between, or the name of why that is not known."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from collectors.clock import Clock
+from collectors.counter import HOLE_SECONDS
+from collectors.device_track import STEP_SECONDS
+from collectors.engine_page import EnginePage, read_page
+from collectors.engine_sample import EngineSample, reading_between
+from collectors.engine_targets import EngineTarget
+from collectors.errors import CollectorError, Rejected, RetryLater
+from collectors.http_page import KeptConnection
+from collectors.meter import DeviceHealth, DeviceState
+from collectors.readings import EngineReading
+from collectors.units import UnixSeconds
+
+TIMEOUT_SECONDS: Final = 1.0
+LONGEST_PAUSE_SECONDS: Final = 60.0
+"""So long at most a server that does not answer is left alone; it begins with 2 s."""
+_OK: Final = 200
+_HOW: Final[Mapping[int, str]] = {
+    404: "has no such page: start sglang with --enable-metrics, or set url under [[collect.engine.servers]]",
+    501: "shows no counters: start llama-server with --metrics",
+}
+
+
+class EngineServer:
+    """Follows one server. Not thread-safe."""
+
+    def __init__(self, target: EngineTarget, *, clock: Clock, tick: Callable[[], float]) -> None:
+        self._target, self._clock, self._tick = target, clock, tick
+        self._connection = KeptConnection(target.url, timeout_seconds=TIMEOUT_SECONDS)
+        self._last: dict[str, tuple[EngineSample, float]] = {}  # model -> its last sample, at which steady time
+        self._bad: frozenset[str] = frozenset()
+        self._again_tick, self._pause_seconds = float("-inf"), 1.0
+        self._state: tuple[DeviceState, str] = ("waiting", "")
+        self.events: Counter[str] = Counter()
+
+    @property
+    def name(self) -> str:
+        return self._target.name
+
+    def is_now(self, target: EngineTarget) -> None:
+        """What is known of it by now, its address being the same: its devices are seen when it has loaded its model."""
+        self._target = target
+
+    def read(self) -> list[EngineReading]:
+        """What it did for each model since the last page; nothing where it is not asked yet, or does not answer."""
+        if self._tick() < self._again_tick:
+            return []
+        try:
+            page = read_engine(self._connection)
+        except CollectorError as error:
+            self._again_tick = self._tick() + (pause := min(2.0 * self._pause_seconds, LONGEST_PAUSE_SECONDS))
+            self._pause_seconds = pause
+            if self._state[0] != "not_responding":
+                self.events["not_answering"] += 1
+            self._state = "not_responding", str(error)
+            return []
+        self._pause_seconds = 1.0
+        readings = self._take(page, self._clock.now(), self._tick())
+        if readings or self._state[0] == "not_responding":
+            self._state = ("ok", "") if readings else ("waiting", "")
+        return readings
+
+    def health(self) -> DeviceHealth:
+        """As of the last page; what of it cannot be read is named."""
+        state, detail = self._state
+        if not detail and self._bad:
+            detail = f"its page has values that are none: {', '.join(sorted(self._bad))}"
+        return DeviceHealth(device=self._target.name, state=state, detail=detail)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _take(self, page: EnginePage, at: UnixSeconds, tick: float) -> list[EngineReading]:
+        if page.bad - self._bad:
+            self.events["bad_value"] += 1
+        self._bad = page.bad
+        before, self._last = self._last, {}
+        readings = []
+        for model, figures in page.models.items():
+            target = self._target
+            sample = EngineSample(at, target.name, model or target.model, target.devices, **figures)
+            self._last[model] = sample, tick
+            if model in before:
+                readings += self._between(*before[model], sample, tick)
+        return readings
+
+    def _between(
+        self, before: EngineSample, before_tick: float, after: EngineSample, tick: float
+    ) -> list[EngineReading]:
+        elapsed = tick - before_tick
+        if any(old is not None and new is None for old, new in zip(before, after, strict=True)):
+            self.events["metric_missing"] += 1
+        if elapsed > HOLE_SECONDS:
+            self.events["engine_gap"] += 1
+            return []
+        if abs(after.time - before.time - elapsed) > STEP_SECONDS:
+            self.events["clock_step"] += 1
+            before = before._replace(time=after.time - elapsed)
+        if not after.time > before.time:
+            return []
+        try:
+            return [reading_between(before, after)]
+        except Rejected:
+            self.events["reset"] += 1
+            return []
+
+
+def read_engine(connection: KeptConnection) -> EnginePage:
+    """The server's page as it is now; RetryLater, or Broken, where there is none, or none of a known server."""
+    page = connection.get()
+    if page.status != _OK:
+        connection.close()
+        raise RetryLater(
+            f"{connection.url}: HTTP status {page.status}, {_HOW.get(page.status, 'it is busy or broken')}"
+        )
+    found = read_page(page.body)
+    if found is None:
+        raise RetryLater(f"{connection.url}: no counter of vLLM, SGLang, TGI, llama.cpp, TensorRT-LLM or Triton on it")
+    return found
