@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from collectors.simulate.cost import Floats, Integers, Rates, StepCosts, step_costs
+from collectors.simulate.engine_log import BlockEnd, EngineLog
 from collectors.simulate.scenario import Server
 from collectors.simulate.traffic import Request
 
@@ -41,7 +42,8 @@ class Engine:
 
     def __init__(self, server: Server, rates: Rates, queue: Sequence[tuple[int, Request]], progress: Progress) -> None:
         self.rates = rates
-        self._server = server
+        self.server = server
+        self.log = EngineLog([request.start for _, request in queue])
         self._queue = deque(queue)
         self._progress = progress
         self._prompts: list[_Prompt] = []
@@ -57,7 +59,7 @@ class Engine:
 
     def admit(self, now: float) -> bool:
         """Takes what has come into the batch, as far as it has room; says whether there is anything to do."""
-        while self.next_start <= now and len(self._prompts) + len(self._decoding) < self._server.max_batch:
+        while self.next_start <= now and len(self._prompts) + len(self._decoding) < self.server.max_batch:
             self._prompts.append(_Prompt(*self._queue.popleft()))
         return bool(self._prompts) or len(self._decoding) > 0
 
@@ -77,7 +79,7 @@ class Engine:
 
     def _plan_chunks(self) -> list[int]:
         """How many tokens of each prompt, from the first on, the next step computes."""
-        room = self._server.chunk_tokens - len(self._decoding)
+        room = self.server.chunk_tokens - len(self._decoding)
         chunks: list[int] = []
         for prompt in self._prompts:
             if room <= 0:
@@ -102,32 +104,70 @@ class Engine:
         for place, (prompt, chunk) in enumerate(zip(self._prompts, self._chunks, strict=False), start=decoding):
             tokens[:, place] = chunk
             context[:, place] = prompt.computed + chunk
-        return tokens, context * self._server.model.kv_bytes_per_token
+        return tokens, context * self.server.model.kv_bytes_per_token
 
-    def finish(self, steps: int, start: float, end: float) -> None:
-        """Books the planned steps, which ran from `start` to `end`."""
-        self._context = self._context + steps
-        self._remaining = self._remaining - steps
-        self._leave(end)
-        for prompt, chunk in zip(self._prompts, self._chunks, strict=False):
-            if np.isnan(self._progress.scheduled[prompt.index]):
-                self._progress.scheduled[prompt.index] = start
-            prompt.computed += chunk
-        while self._prompts and self._prompts[0].computed == self._prompts[0].request.input_tokens:
-            self._start_decoding(self._prompts.pop(0), end)
+    def finish(self, start: float, seconds: Floats) -> None:
+        """Books the planned steps, which ran from `start` on and took these seconds each."""
+        ends = start + np.cumsum(seconds)
+        end = start + float(seconds.sum())
+        made = np.full(len(seconds), len(self._decoding))
+        kv_tokens = self._kv_tokens() + np.cumsum(made)
+        self._context = self._context + len(seconds)
+        self._remaining = self._remaining - len(seconds)
+        left = self._leave(end)
+        joined = self._compute(start)
+        prompts = self._finish_prompts()
+        for prompt in prompts:
+            left += self._start_decoding(prompt, end)
+        made[-1] += len(prompts)
+        kv_tokens[-1] = self._kv_tokens()
+        cached = sum(prompt.request.cached_tokens for prompt in prompts)
+        prefill = sum(prompt.request.input_tokens for prompt in prompts) - cached
+        last = BlockEnd(joined=joined, left=left, prefill_tokens=prefill, cached_tokens=cached)
+        self.log.add(ends, made, kv_tokens, last)
 
-    def _leave(self, end: float) -> None:
+    def _kv_tokens(self) -> int:
+        """Context in the cache: of the requests that decode, and of prompts that have been in a step."""
+        prompts = sum(prompt.computed for prompt in self._prompts if not self._waits(prompt))
+        return int(self._context.sum()) + prompts
+
+    def _waits(self, prompt: _Prompt) -> bool:
+        """Whether it has not been in a step yet."""
+        return bool(np.isnan(self._progress.scheduled[prompt.index]))
+
+    def _leave(self, end: float) -> int:
+        """Lets those go who have all their tokens; how many these are."""
         done = self._remaining == 0
         if done.any():
             self._progress.end[self._decoding[done]] = end
             self._decoding, self._context = self._decoding[~done], self._context[~done]
             self._remaining = self._remaining[~done]
+        return int(done.sum())
 
-    def _start_decoding(self, prompt: _Prompt, end: float) -> None:
+    def _compute(self, start: float) -> int:
+        """Books the chunks of the step that began at `start`; how many prompts were in a step for the first time."""
+        joined = 0
+        for prompt, chunk in zip(self._prompts, self._chunks, strict=False):
+            if self._waits(prompt):
+                self._progress.scheduled[prompt.index] = start
+                joined += 1
+            prompt.computed += chunk
+        return joined
+
+    def _finish_prompts(self) -> list[_Prompt]:
+        """Takes those out that are computed to their end."""
+        done: list[_Prompt] = []
+        while self._prompts and self._prompts[0].computed == self._prompts[0].request.input_tokens:
+            done.append(self._prompts.pop(0))
+        return done
+
+    def _start_decoding(self, prompt: _Prompt, end: float) -> int:
+        """Its first token is made; 1 if it wanted no more and leaves, else 0."""
         self._progress.first_token[prompt.index] = end
         if prompt.request.output_tokens == 1:
             self._progress.end[prompt.index] = end
-            return
+            return 1
         self._decoding = np.append(self._decoding, prompt.index)
         self._context = np.append(self._context, prompt.request.input_tokens + 1)
         self._remaining = np.append(self._remaining, prompt.request.output_tokens - 1)
+        return 0

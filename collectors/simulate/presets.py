@@ -53,8 +53,8 @@ SUMMARY: Shape = (Lengths(median_tokens=7000, sigma=0.5, maximum_tokens=16_000),
 REASON: Shape = (Lengths(median_tokens=300, sigma=0.6, maximum_tokens=2048), REASONING, 1.0, 0.0)
 
 
-def _server(model: Model, device: str) -> Server:
-    return Server(model=model, devices=(device,), step_seconds=0.0015, step_joules=0.1)
+def _server(model: Model, device: str, port: int = 8000) -> Server:
+    return Server(model=model, devices=(device,), step_seconds=0.0015, step_joules=0.1, port=port)
 
 
 def _tenant(team: str, use_case: str, model: Model, rate: float, shape: Shape, *, active: Periods) -> Tenant:
@@ -128,7 +128,7 @@ def demo(minutes: float = 60.0) -> Scenario:
         pue=1.2,
         duration_seconds=seconds,
         gpus=(Gpu(id="gpu0", hardware=H100), Gpu(id="gpu1", hardware=H100)),
-        servers=(_server(QWEN_14B, "gpu0"), _server(LLAMA_8B, "gpu1"), _server(QWEN_4B, "gpu1")),
+        servers=(_server(QWEN_14B, "gpu0"), _server(LLAMA_8B, "gpu1", 8001), _server(QWEN_4B, "gpu1", 8002)),
         tenants=(
             _tenant("support", "chat", QWEN_14B, 0.08, CHAT, active=during((0.05, 0.30), (0.36, 0.62), (0.74, 0.95))),
             _tenant("coding", "agent", QWEN_14B, 0.06, AGENT, active=during((0.05, 0.30), (0.40, 0.62), (0.74, 0.92))),

@@ -46,7 +46,7 @@ class Server:
     """An engine replica. Several `devices` are one tensor-parallel group of equal boards.
 
     `step_seconds` and `step_joules` are the overhead of any step (launches, sampling, all-reduce). At most `max_batch`
-    requests take part in a step, and at most `chunk_tokens` tokens.
+    requests take part in a step, and at most `chunk_tokens` tokens. Its metrics stand at `port`.
     """
 
     model: Model
@@ -56,6 +56,12 @@ class Server:
     max_batch: int = 256
     chunk_tokens: int = 2048
     prefix_cache: bool = True
+    port: int = 8000
+
+    @property
+    def address(self) -> str:
+        """The server's name on its host: "127.0.0.1:8000"."""
+        return f"127.0.0.1:{self.port}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

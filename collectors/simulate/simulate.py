@@ -2,7 +2,8 @@
 
     traffic -> engines in turns on their boards -> steps with costs -> oracle   -> oracle.csv
                                                         `-> energy curves       -> truth.csv
-                                                                `-> sensors     -> readings.csv
+                         |                                      `-> sensors     -> readings.csv
+                         `-> counters at each second            -> engine.csv
 The same scenario, seed, number of permutations and start give the same bytes.
 """
 
@@ -49,8 +50,11 @@ def simulate(
     permutations: int = DEFAULT_PERMUTATIONS,
     start: UnixSeconds = DEFAULT_START,
     progress: Callable[[float], None] | None = None,
+    engine: bool = True,
 ) -> SimulationSummary:
     """Writes the recording into `out`, which is made if need be; `progress` is told how much is done, 0-1.
+
+    Without `engine` there is no engine.csv, as of a host whose servers nobody looks at.
 
     Raises ValueError for a scenario in which servers share some of their devices, OSError if `out` cannot be written.
     """
@@ -62,9 +66,16 @@ def simulate(
     write.write_host(out, scenario)
     write.write_table(out / write.READINGS_FILE, write.READINGS_HEADER, _reading_rows(_samples(ground, seed), start))
     write.write_requests(out, _events(ground, ids, start, np.random.default_rng([seed, 4])))
+    if engine:
+        write.write_table(out / write.ENGINE_FILE, write.ENGINE_HEADER, _engine_rows(ground, start))
     write.write_table(out / write.ORACLE_FILE, write.ORACLE_HEADER, _oracle_rows(ground, ids))
     write.write_table(out / write.TRUTH_FILE, write.TRUTH_HEADER, _truth_rows(truths))
-    return _summary(ground, seed, truths)
+    return _summary(ground, seed, truths, _files(engine=engine))
+
+
+def _files(*, engine: bool) -> tuple[str, ...]:
+    recorded = (write.HOST_FILE, write.READINGS_FILE, write.REQUESTS_FILE, *((write.ENGINE_FILE,) if engine else ()))
+    return (*recorded, write.ORACLE_FILE, write.TRUTH_FILE)
 
 
 def _samples(ground: Ground, seed: int) -> list[Samples]:
@@ -118,6 +129,28 @@ def _event(ground: Ground, index: int, request_id: str, request: Request, start:
     }
 
 
+def _engine_rows(ground: Ground, start: UnixSeconds) -> list[tuple[float | str, ...]]:
+    """A row per server and second, by time, then in the servers' order."""
+    rows: list[tuple[float | str, ...]] = []
+    for server, log in ground.logs:
+        named = (server.address, server.model.name, ";".join(server.devices))
+        rows += [
+            (
+                start + row.second,
+                *named,
+                row.running,
+                row.waiting,
+                row.steps_total,
+                row.prefill_tokens_total,
+                row.cached_tokens_total,
+                row.decode_tokens_total,
+                row.kv_tokens,
+            )
+            for row in log.rows(int(ground.duration_seconds))
+        ]
+    return sorted(rows, key=lambda row: row[0])
+
+
 def _oracle_rows(ground: Ground, ids: list[str]) -> Iterator[tuple[str, str, str, float]]:
     joules = ground.oracle.joules.tolist()
     for request_id, request, energy_joules in zip(ids, ground.requests, joules, strict=True):
@@ -129,7 +162,7 @@ def _truth_rows(truths: list[DeviceTruth]) -> Iterator[tuple[str, float, float, 
         yield truth.device, truth.idle_joules, truth.busy_joules, truth.unreported_joules, truth.total_joules
 
 
-def _summary(ground: Ground, seed: int, truths: list[DeviceTruth]) -> SimulationSummary:
+def _summary(ground: Ground, seed: int, truths: list[DeviceTruth], files: tuple[str, ...]) -> SimulationSummary:
     return SimulationSummary(
         scenario=ground.scenario.name,
         seed=seed,
@@ -141,5 +174,5 @@ def _summary(ground: Ground, seed: int, truths: list[DeviceTruth]) -> Simulation
         attributed_joules=float(ground.oracle.joules.sum()),
         idle_joules=sum(truth.idle_joules for truth in truths),
         unreported_joules=sum(truth.unreported_joules for truth in truths),
-        files=(write.HOST_FILE, write.READINGS_FILE, write.REQUESTS_FILE, write.ORACLE_FILE, write.TRUTH_FILE),
+        files=files,
     )

@@ -10,10 +10,24 @@ from collectors.simulate.scenario import Scenario
 HOST_FILE = "host.toml"
 READINGS_FILE = "readings.csv"
 REQUESTS_FILE = "requests.jsonl"
+ENGINE_FILE = "engine.csv"
 ORACLE_FILE = "oracle.csv"
 TRUTH_FILE = "truth.csv"
 
 READINGS_HEADER = ("time", "device", "power_watts", "energy_joules_total")
+ENGINE_HEADER = (
+    "time",
+    "server",
+    "model",
+    "devices",
+    "running",
+    "waiting",
+    "steps_total",
+    "prefill_tokens_total",
+    "cached_tokens_total",
+    "decode_tokens_total",
+    "kv_tokens",
+)
 ORACLE_HEADER = ("request_id", "model", "team", "energy_joules")
 TRUTH_HEADER = ("device", "idle_joules", "busy_joules", "unreported_joules", "total_joules")
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Orders in which the oracle adds the requests of a step.",
 )
+@click.option("--engine/--no-engine", default=True, help="Whether to write engine.csv.  [default: engine]")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def simulate(  # the command's options are its parameters
     out: Path,
@@ -42,6 +43,7 @@ def simulate(  # the command's options are its parameters
     minutes: float | None,
     seed: int,
     permutations: int,
+    engine: bool,
     as_json: bool,
 ) -> None:
     """Write a simulated recording into OUT, and beside it the true joules of each request.
@@ -60,6 +62,7 @@ def simulate(  # the command's options are its parameters
             seed,
             out,
             permutations=permutations,
+            engine=engine,
             progress=lambda done: bar.update(int(1000 * done) - bar.pos),
         )
         bar.update(1000 - bar.pos)
