@@ -14,15 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from collectors.simulate import write
+from collectors.simulate.events import request_events
 from collectors.simulate.ground import DeviceTruth, Ground
 from collectors.simulate.oracle import DEFAULT_PERMUTATIONS
 from collectors.simulate.scenario import Scenario
 from collectors.simulate.sensors import Samples, sample
-from collectors.simulate.traffic import Request
 from collectors.units import UnixSeconds
 
 DEFAULT_START: UnixSeconds = 1_767_600_000.0  # 2026-01-05T08:00:00Z, fixed so that a recording can be made again
-LONGEST_ARRIVAL_DELAY_SECONDS = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,7 +64,7 @@ def simulate(
     out.mkdir(parents=True, exist_ok=True)
     write.write_host(out, scenario)
     write.write_table(out / write.READINGS_FILE, write.READINGS_HEADER, _reading_rows(_samples(ground, seed), start))
-    write.write_requests(out, _events(ground, ids, start, np.random.default_rng([seed, 4])))
+    write.write_requests(out, request_events(ground, ids, start))
     if engine:
         write.write_table(out / write.ENGINE_FILE, write.ENGINE_HEADER, _engine_rows(ground, start))
     write.write_table(out / write.ORACLE_FILE, write.ORACLE_HEADER, _oracle_rows(ground, ids))
@@ -95,38 +94,6 @@ def _reading_rows(samples: list[Samples], start: UnixSeconds) -> list[tuple[floa
         for time, value in one.rows():
             rows.append((start + time, one.sensor.device, value if power else None, None if power else value))
     return sorted(rows, key=lambda row: row[:2])
-
-
-def _events(ground: Ground, ids: list[str], start: UnixSeconds, rng: np.random.Generator) -> list[dict[str, object]]:
-    """Request events in the order in which the log learns of them."""
-    delays = rng.uniform(0.0, LONGEST_ARRIVAL_DELAY_SECONDS, len(ids)).tolist()
-    events: list[tuple[float, dict[str, object]]] = []
-    for index, request in enumerate(ground.requests):
-        end = start + float(ground.progress.end[index])
-        event = _event(ground, index, ids[index], request, start)
-        event["arrived"] = end + delays[index]
-        events.append((end + delays[index], event))
-    return [event for _, event in sorted(events, key=lambda pair: pair[0])]
-
-
-def _event(ground: Ground, index: int, request_id: str, request: Request, start: UnixSeconds) -> dict[str, object]:
-    return {
-        "schema": "wattribute.request.v1",
-        "request_id": request_id,
-        "attempt": 0,
-        "model": request.tenant.model,
-        "team": request.tenant.team,
-        "host": ground.scenario.host,
-        "start": start + request.start,
-        "scheduled": start + float(ground.progress.scheduled[index]),
-        "first_token": start + float(ground.progress.first_token[index]),
-        "end": start + float(ground.progress.end[index]),
-        "input_tokens": request.input_tokens,
-        "cached_input_tokens": request.cached_tokens,
-        "output_tokens": request.output_tokens,
-        "labels": {"use_case": request.tenant.use_case},
-        "status": "ok",
-    }
 
 
 def _engine_rows(ground: Ground, start: UnixSeconds) -> list[tuple[float | str, ...]]:

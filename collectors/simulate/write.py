@@ -40,11 +40,12 @@ def write_host(folder: Path, scenario: Scenario) -> None:
     for gpu in scenario.gpus:
         facts: dict[str, Value] = {"id": gpu.id, "kind": "gpu", "hardware": gpu.hardware.name}
         lines += ["", "[[devices]]", *_toml_pairs(facts | {"idle_watts": gpu.hardware.idle_watts})]
+    stated = scenario.reporting.stated_parameters_ratio
     for server in scenario.servers:
         model: dict[str, Value] = {
             "name": server.model.name,
-            "parameters": server.model.parameters,
-            "active_parameters": server.model.active_parameters,
+            "parameters": stated * server.model.parameters,
+            "active_parameters": stated * server.model.active_parameters,
             "bytes_per_parameter": server.model.bytes_per_parameter,
             "kv_bytes_per_token": server.model.kv_bytes_per_token,
             "devices": server.devices,

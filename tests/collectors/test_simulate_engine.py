@@ -6,11 +6,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from collectors.simulate.cost import server_rates
 from collectors.simulate.engine import Engine, Progress
 from collectors.simulate.ground import Ground
+from collectors.simulate.loads import heavy, light
 from collectors.simulate.oracle import Oracle
-from collectors.simulate.presets import H100, LLAMA_8B, QWEN_4B, demo, heavy, light
+from collectors.simulate.parts import H100, LLAMA_8B, QWEN_4B
+from collectors.simulate.presets import demo
+from collectors.simulate.rates import RatesOverTime, server_rates
 from collectors.simulate.scenario import Burst, Gpu, Hardware, Lengths, Model, Scenario, Sensor, Server, Tenant
 from collectors.simulate.sensors import COUNTER_START_JOULES, EnergyCurve, StepEnergies, sample
 from collectors.simulate.traffic import Request, draw_requests
@@ -46,11 +48,17 @@ def request(start: float, inputs: int, outputs: int, cached: int = 0) -> Request
     return Request(tenant=TENANT, start=start, input_tokens=inputs, cached_tokens=cached, output_tokens=outputs)
 
 
+def engine(queue: list[tuple[int, Request]], progress: Progress, server: Server, hardware: Hardware = ROUND) -> Engine:
+    """One whose rates never change."""
+    rates = RatesOverTime(starts=(0.0,), rates=(server_rates(server, hardware),))
+    return Engine(server, rates, queue, progress, np.random.default_rng(0))
+
+
 def run(requests: list[Request], server: Server = SERVER) -> tuple[Progress, list[Block], Oracle]:
     """All blocks of one server, and what the oracle makes of them."""
     progress = Progress(len(requests))
     oracle = Oracle(len(requests), 50, np.random.default_rng(0))
-    blocks = list(run_in_turns([Engine(server, server_rates(server, ROUND), list(enumerate(requests)), progress)]))
+    blocks = list(run_in_turns([engine(list(enumerate(requests)), progress, server)]))
     for block in blocks:
         oracle.add(block.costs)
     return progress, blocks, oracle
@@ -79,9 +87,9 @@ def test_a_cached_prefix_is_read_but_not_computed() -> None:
 
 def test_the_power_limit_stretches_a_step() -> None:
     """8 J in 1.008 s of memory time above 100 W idle: at a limit of 104 W the step's kernels take 2.006 s."""
-    rates = server_rates(SERVER, replace(ROUND, power_limit_watts=104.0))
     progress = Progress(1)
-    (block,) = run_in_turns([Engine(SERVER, rates, [(0, request(0.0, 8, 1))], progress)])
+    tight = replace(ROUND, power_limit_watts=104.0)
+    (block,) = run_in_turns([engine([(0, request(0.0, 8, 1))], progress, SERVER, tight)])
     assert progress.end[0] == pytest.approx(0.5 + (8.0 + 0.008 + 0.016) / 4.0, rel=1e-12)
     assert block.costs.step_joules[0] == pytest.approx(8.024 + 100.0 * progress.end[0], rel=1e-12)
 

@@ -1,6 +1,7 @@
 """engine.csv: what a simulated engine tells of itself, second by second."""
 
 import csv
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 from collectors.recording import load_recording
 from collectors.simulate.engine_log import BlockEnd, EngineLog, EngineRow
 from collectors.simulate.ground import Ground
-from collectors.simulate.presets import demo, heavy
+from collectors.simulate.loads import heavy
+from collectors.simulate.presets import demo
 from collectors.simulate.scenario import Scenario
 from collectors.simulate.simulate import DEFAULT_START, simulate
 
@@ -17,6 +19,8 @@ HEADER = (
     "time,server,model,devices,running,waiting,steps_total,prefill_tokens_total,cached_tokens_total,"
     "decode_tokens_total,kv_tokens"
 )
+
+ALWAYS = ((0.0, inf),)
 
 
 def told(rows: list[EngineRow]) -> list[tuple[int, ...]]:
@@ -40,7 +44,7 @@ def test_a_prompt_in_two_chunks_counts_with_its_first_token() -> None:
 
     4 of its 14 prompt tokens are cached. The step without a token is not counted, though the cache holds its work.
     """
-    log = EngineLog([0.5])
+    log = EngineLog([0.5], ALWAYS)
     waits = BlockEnd(joined=1, left=0, prefill_tokens=0, cached_tokens=0)
     log.add(np.array([1.5]), np.array([0]), np.array([12]), waits)
     log.add(
@@ -60,7 +64,7 @@ def test_a_prompt_in_two_chunks_counts_with_its_first_token() -> None:
 
 def test_an_engine_without_work_tells_zeros() -> None:
     """A row for each second, both ends included."""
-    rows = list(EngineLog([]).rows(2))
+    rows = list(EngineLog([], ALWAYS).rows(2))
     assert [row.second for row in rows] == [0, 1, 2]
     assert told(rows) == [(0,) * 7] * 3
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from collectors.simulate.presets import demo, light
+from collectors.simulate.loads import light
+from collectors.simulate.presets import demo
 from collectors.simulate.simulate import DEFAULT_START, simulate
 
 
