@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from math import inf
 
 from collectors.simulate.loads import HEAVY_LOAD, heavy
 from collectors.simulate.parts import LLAMA_8B, QWEN_14B, QWEN_30B_A3B, day, five_tenants, one_gpu, server
@@ -11,6 +12,7 @@ Preset = Callable[[float], Scenario]
 CAP_WATTS = 330.0
 CAPPED_LOAD = 0.95  # heavy's would never be worked off
 LOADING_WATTS = 65.0
+_DOWN, _UP = 0.53, 0.545  # parts of the run, in the pause of day()
 
 
 def moe(minutes: float = 20.0) -> Scenario:
@@ -73,16 +75,11 @@ def told(name: str, reporting: Reporting) -> Preset:
 
 def model_swap(minutes: float = 20.0) -> Scenario:
     """In the middle of the run the GPU's 8B model makes room for a 14B one, at the same address."""
-    seconds = 60.0 * minutes
     before, after = day(minutes)
-    load = 0.45 * HEAVY_LOAD
-    old, new = server(LLAMA_8B, "gpu0"), server(QWEN_14B, "gpu0")
+    (first, second), load = _down_for_a_while(minutes), 0.45 * HEAVY_LOAD
     return replace(
         one_gpu("model-swap", minutes, load),
-        servers=(
-            replace(old, up=((0.0, 0.5 * seconds),)),
-            replace(new, up=((0.52 * seconds, float("inf")),)),
-        ),
+        servers=(replace(server(LLAMA_8B, "gpu0"), up=(first,)), replace(server(QWEN_14B, "gpu0"), up=(second,))),
         tenants=(*five_tenants((before,), load, LLAMA_8B), *five_tenants((after,), load, QWEN_14B)),
         bursts=(_loading(minutes),),
     )
@@ -92,10 +89,17 @@ def engine_restart(minutes: float = 20.0) -> Scenario:
     """heavy, whose engine is down for a while in its pause: its counters begin at 0 again."""
     scenario = heavy(minutes)
     (one,) = scenario.servers
-    up = ((0.0, 0.5 * scenario.duration_seconds), (0.52 * scenario.duration_seconds, float("inf")))
-    return replace(scenario, name="engine-restart", servers=(replace(one, up=up),), bursts=(_loading(minutes),))
+    servers = (replace(one, up=_down_for_a_while(minutes)),)
+    return replace(scenario, name="engine-restart", servers=servers, bursts=(_loading(minutes),))
+
+
+def _down_for_a_while(minutes: float) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Down when the last requests before the pause have ended, up before the first ones after it come."""
+    seconds = 60.0 * minutes
+    return (0.0, _DOWN * seconds), (_UP * seconds, inf)
 
 
 def _loading(minutes: float) -> Burst:
-    """What loading a model takes, from 0.50 to 0.52 of the run."""
-    return Burst(device="gpu0", start=0.50 * 60.0 * minutes, end=0.52 * 60.0 * minutes, power_watts=LOADING_WATTS)
+    """What loading a model takes, as long as its server is down."""
+    seconds = 60.0 * minutes
+    return Burst(device="gpu0", start=_DOWN * seconds, end=_UP * seconds, power_watts=LOADING_WATTS)

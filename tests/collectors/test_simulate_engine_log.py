@@ -69,6 +69,23 @@ def test_an_engine_without_work_tells_zeros() -> None:
     assert told(rows) == [(0,) * 7] * 3
 
 
+def test_a_server_that_is_down_tells_nothing_and_begins_again_at_zero() -> None:
+    """Up until 2 s and from 5 s on. Its last request ends at 3.5 s, so that it tells of itself until then."""
+    log = EngineLog([0.5, 4.0], ((0.0, 2.0), (5.0, inf)))
+    log.add(
+        np.array([1.5]), np.array([1]), np.array([9]), BlockEnd(joined=1, left=0, prefill_tokens=8, cached_tokens=0)
+    )
+    log.add(
+        np.array([3.5]), np.array([1]), np.array([0]), BlockEnd(joined=0, left=1, prefill_tokens=0, cached_tokens=0)
+    )
+    log.add(
+        np.array([5.5]), np.array([1]), np.array([6]), BlockEnd(joined=1, left=0, prefill_tokens=5, cached_tokens=0)
+    )
+    rows = list(log.rows(6))
+    assert [row.second for row in rows] == [0, 1, 2, 3, 5, 6]
+    assert told(rows)[3:] == [(1, 0, 1, 8, 0, 1, 9), (0, 1, 0, 0, 0, 0, 0), (1, 0, 1, 5, 0, 1, 6)]
+
+
 @pytest.mark.parametrize("scenario", [heavy(1.0), demo(3.0)], ids=lambda one: one.name)
 def test_the_counters_are_those_of_the_requests(scenario: Scenario) -> None:
     """At each second: prompts whose first token is made; those who came but left; and at the end every token."""
