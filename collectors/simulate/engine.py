@@ -92,6 +92,8 @@ class Engine:
         chunked = [prompt.index for prompt in self._prompts[: len(self._chunks)]]
         participants = np.concatenate([self._decoding, np.array(chunked, np.int64)])
         costs = step_costs(rates, participants, tokens, kv_bytes)
+        if len(tokens) == 1:
+            return costs
         starts = now + np.cumsum(costs.step_seconds) - costs.step_seconds
         return costs.first(max(1, int(np.searchsorted(starts, until))))
 

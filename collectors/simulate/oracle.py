@@ -2,9 +2,10 @@
 
 A step's cost is what is linear in its requests, plus a fixed part, plus the experts that they need, plus what the other
 pieces of the roofline exceed the one that is longest for a request without work of its own. The Shapley value is
-additive (Shapley 1953), so the first two are shared exactly: each pays its own, the fixed part goes in equal parts, and
-so do experts among requests that compute as many tokens. Only experts among unlike requests and the excess are sampled;
-where no set of participants can have an excess, or at most two take part, the result is exact. All steps count.
+additive (Shapley 1953), so the first two are shared exactly: each pays its own, the fixed part goes in equal parts.
+Experts depend on the tokens of a set alone and are shared exactly too (totals.py), unless a step computes very many
+prompts. Only the excess is sampled; where no set of participants can have one, or at most two take part, the result is
+exact. All steps count.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import numpy as np
 
 from collectors.simulate.cost import Experts, StepCosts
 from collectors.simulate.rates import Floats
+from collectors.simulate.totals import shares_of_total
 
 DEFAULT_PERMUTATIONS = 250
 Value = Callable[[Floats], Floats]  # of sums over a set, sums[k, ...] -> [...]
@@ -56,8 +58,9 @@ def _expert_joules(costs: StepCosts, experts: Experts, base: int, pairs: int, rn
     joules_per_byte = experts.joules_per_byte + costs.idle_watts * experts.seconds_per_byte[base]
     alike = (costs.tokens == costs.tokens[:, :1]).all(axis=1)
     read: Floats = np.full(count, costs.expert_bytes[alike].sum() / count)
-    for step in np.flatnonzero(~alike):
-        read += _shares(lambda sums: experts.bytes_of(sums[0]), costs.tokens[step][None], pairs, rng)
+    for tokens in costs.tokens[~alike]:
+        exact = shares_of_total(experts.bytes_of, tokens)
+        read += _shares(lambda sums: experts.bytes_of(sums[0]), tokens[None], pairs, rng) if exact is None else exact
     joules: Floats = joules_per_byte * read
     return joules
 

@@ -1,17 +1,24 @@
 """The cost of a step in each of its forms, and that the oracle shares it as Shapley does over all sets of requests."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import combinations
 from math import factorial
+from typing import TypeVar
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from collectors.simulate.cost import Experts, step_costs
 from collectors.simulate.oracle import shapley_joules
 from collectors.simulate.parts import H100, LLAMA_8B, QWEN_30B_A3B, one_gpu, server
 from collectors.simulate.rates import Floats, Rates, rates_over_time, server_rates, throttled
 from collectors.simulate.scenario import Gpu, Hardware, Model, Scenario, Server, Throttle
+from collectors.simulate.totals import shares_of_total
+
+T = TypeVar("T")
 
 ROUND = Hardware(
     name="round numbers",
@@ -40,20 +47,25 @@ def cost_of(rates: Rates, tokens: list[float], contexts: list[float], kv_bytes_p
     return float(step_costs(rates, np.arange(len(tokens)), np.array([tokens]), kv_bytes).step_joules[0])
 
 
-def by_subsets(rates: Rates, tokens: list[float], contexts: list[float], kv_bytes_per_token: float) -> Floats:
-    """The Shapley value by its definition, over all sets of the others."""
-    count = len(tokens)
-
-    def cost(members: tuple[int, ...]) -> float:
-        return cost_of(rates, [tokens[i] for i in members], [contexts[i] for i in members], kv_bytes_per_token)
-
-    joules = np.zeros(count)
+def shapley(players: list[T], cost: Callable[[tuple[T, ...]], float]) -> Floats:
+    """The value by its definition, over all sets of the others."""
+    count = len(players)
+    values = np.zeros(count)
     for one in range(count):
-        others = [each for each in range(count) if each != one]
+        others = players[:one] + players[one + 1 :]
         for size in range(count):
             weight = factorial(size) * factorial(count - size - 1) / factorial(count)
-            joules[one] += weight * sum(cost((*some, one)) - cost(some) for some in combinations(others, size))
-    return joules
+            values[one] += weight * sum(cost((*some, players[one])) - cost(some) for some in combinations(others, size))
+    return values
+
+
+def by_sets(rates: Rates, tokens: list[float], contexts: list[float], kv_bytes_per_token: float) -> Floats:
+    """Each request's part of a step, where a set of requests costs what a step of them alone does."""
+
+    def cost(members: tuple[tuple[float, float], ...]) -> float:
+        return cost_of(rates, [each[0] for each in members], [each[1] for each in members], kv_bytes_per_token)
+
+    return shapley(list(zip(tokens, contexts, strict=True)), cost)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,7 +93,7 @@ FORMS = {
     "dense, decoding": Form(model=LLAMA_8B, hardware=H100, tokens=[1.0] * 5, exact=True),
     "dense, with prompts": Form(model=LLAMA_8B, hardware=H100, tokens=[1.0, 1.0, 1.0, 600.0, 240.0], exact=False),
     "experts, decoding": Form(model=QWEN_30B_A3B, hardware=H100, tokens=[1.0] * 5, exact=True),
-    "experts, with prompts": Form(model=QWEN_30B_A3B, hardware=H100, tokens=[1.0, 1.0, 1.0, 40.0, 7.0], exact=False),
+    "experts, with prompts": Form(model=QWEN_30B_A3B, hardware=H100, tokens=[1.0, 1.0, 1.0, 40.0, 7.0], exact=True),
     "experts, all of them": Form(
         model=QWEN_30B_A3B, hardware=H100, tokens=[1.0, 1.0, 300.0, 900.0, 6000.0], exact=False
     ),
@@ -89,7 +101,7 @@ FORMS = {
     "drafts and experts": Form(model=QWEN_30B_A3B, hardware=H100, tokens=[4.0] * 4, exact=True),
     "drafts and a prompt": Form(model=LLAMA_8B, hardware=H100, tokens=[4.0, 4.0, 4.0, 1000.0], exact=False),
     "capped, with prompts": Form(model=LLAMA_8B, hardware=CAPPED, tokens=[1.0, 1.0, 1.0, 600.0, 240.0], exact=True),
-    "capped, experts": Form(model=QWEN_30B_A3B, hardware=CAPPED, tokens=[1.0, 1.0, 1.0, 600.0, 30.0], exact=False),
+    "capped, experts": Form(model=QWEN_30B_A3B, hardware=CAPPED, tokens=[1.0, 1.0, 1.0, 600.0, 30.0], exact=True),
     "capped a little": Form(
         model=LLAMA_8B,
         hardware=replace(H100, power_limit_watts=540.0),
@@ -109,7 +121,7 @@ def test_the_oracle_is_shapley_over_all_sets(form: Form) -> None:
     game = step_costs(rates, np.arange(len(form.tokens)), np.array([form.tokens]), kv_bytes)
     orders, tolerance = (2, 1e-12) if form.exact else (40_000, 3e-3)
     found = shapley_joules(game, orders, np.random.default_rng(1))
-    np.testing.assert_allclose(found, by_subsets(rates, form.tokens, form.contexts, per_token), rtol=tolerance)
+    np.testing.assert_allclose(found, by_sets(rates, form.tokens, form.contexts, per_token), rtol=tolerance)
     assert found.sum() == pytest.approx(game.step_joules[0], rel=1e-12)
 
 
@@ -141,6 +153,42 @@ def test_a_prompt_pays_for_the_experts_that_it_needs() -> None:
     shares = shapley_joules(game, 2, np.random.default_rng(0))
     gigabytes = np.array([(1.0 - 0.7320508) / 2.0, (1.0 + 0.7320508) / 2.0])
     np.testing.assert_allclose(shares, 50.5 + 101.0 * gigabytes + [0.002, 0.006], rtol=1e-8)
+
+
+def test_the_square_of_a_total_is_shared_as_worked() -> None:
+    """1, 1 and 2: each pays its own part of the total times the total, 4, 4 and 8 of 16."""
+    shares = shares_of_total(np.square, np.array([1.0, 1.0, 2.0]))
+    assert shares is not None
+    np.testing.assert_allclose(shares, [4.0, 4.0, 8.0], rtol=1e-12)
+
+
+@given(
+    alike=st.integers(1, 4),
+    others=st.lists(st.integers(2, 3000).map(float), max_size=3),
+    least=st.sampled_from([1.0, 4.0]),
+)
+@settings(max_examples=40, deadline=None)
+def test_shares_of_a_total_are_shapley_s(alike: int, others: list[float], least: float) -> None:
+    """Against the definition over all sets, for experts; whoever brings as much pays as much, and all is paid."""
+    experts = Experts(most_bytes=64e9, most_tokens=256.0, joules_per_byte=0.0, seconds_per_byte=np.zeros(3))
+    amounts = [least] * alike + [least + each for each in others]
+    shares = shares_of_total(experts.bytes_of, np.array(amounts))
+    assert shares is not None
+
+    def read(members: tuple[float, ...]) -> float:
+        return float(experts.bytes_of(np.array(sum(members)))) if members else 0.0
+
+    np.testing.assert_allclose(shares, shapley(amounts, read), rtol=1e-9, atol=1.0)
+
+
+def test_a_step_of_very_many_prompts_is_sampled() -> None:
+    """With 11 prompts the exact sum is given up, and the oracle still shares out all of the step's energy."""
+    assert shares_of_total(np.sqrt, np.arange(1.0, 13.0)) is None
+    rates = server_rates(on_one_board(SPARSE), ROUND)
+    game = step_costs(rates, np.arange(12), np.arange(1.0, 13.0)[None], np.zeros((1, 12)))
+    shares = shapley_joules(game, 50, np.random.default_rng(0))
+    assert shares.sum() == pytest.approx(game.step_joules[0], rel=1e-12)
+    assert (np.diff(shares) > 0.0).all()
 
 
 def test_half_the_clock_takes_twice_the_time_for_less_energy() -> None:
