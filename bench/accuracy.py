@@ -14,10 +14,10 @@ from statistics import mean, median
 import numpy as np
 
 from bench._house import replay_folder, requests_in
-from collectors.simulate.cost import Floats
 from collectors.simulate.ground import Ground
 from collectors.simulate.oracle import DEFAULT_PERMUTATIONS, Oracle
 from collectors.simulate.presets import DEFAULT_MINUTES, PRESETS
+from collectors.simulate.rates import Floats
 from collectors.simulate.scenario import Scenario, Sensor
 from collectors.simulate.simulate import simulate
 from collectors.simulate.write import ORACLE_FILE, TRUTH_FILE

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from collectors.simulate.cost import server_rates
 from collectors.simulate.engine import Engine, Progress
+from collectors.simulate.engine_log import EngineLog
 from collectors.simulate.oracle import Oracle
+from collectors.simulate.rates import rates_over_time
 from collectors.simulate.scenario import Burst, Gpu, Scenario, Server
 from collectors.simulate.sensors import EnergyCurve, StepEnergies
 from collectors.simulate.traffic import draw_requests
@@ -32,10 +33,12 @@ class Ground:
 
     def __init__(self, scenario: Scenario, seed: int, permutations: int) -> None:
         self.scenario = scenario
+        self.seed = seed
         self.requests = draw_requests(scenario, seed)
         self.progress = Progress(len(self.requests))
         self.oracle = Oracle(len(self.requests), permutations, np.random.default_rng([seed, 2]))
         self.duration_seconds = scenario.duration_seconds
+        self.logs: list[tuple[Server, EngineLog]] = []
         self.steps = 0
         self.step_seconds = 0.0
         self.batch_seconds = 0.0
@@ -47,7 +50,9 @@ class Ground:
         """Runs every group of boards to the end of its last request; `progress` is told how much is done, 0-1."""
         groups = device_groups(self.scenario)
         for number, (devices, servers) in enumerate(groups.items()):
-            for block in run_in_turns(self.engines(servers)):
+            engines = self.engines(servers)
+            self.logs += [(engine.server, engine.log) for engine in engines]
+            for block in run_in_turns(engines):
                 self._add(devices, block)
                 progress((number + min(block.end / self.scenario.duration_seconds, 1.0)) / len(groups))
         last = max([self.scenario.duration_seconds, *self.progress.end.tolist()])
@@ -58,9 +63,10 @@ class Ground:
         return [
             Engine(
                 server,
-                server_rates(server, self.scenario.hardware(server.devices[0])),
+                rates_over_time(server, self.scenario),
                 [pair for pair in enumerate(self.requests) if pair[1].tenant.model == server.model.name],
                 self.progress,
+                np.random.default_rng([self.seed, 5, self.scenario.servers.index(server)]),
             )
             for server in servers
         ]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from collectors.simulate.cost import Floats
+from collectors.simulate.rates import Floats
 from collectors.simulate.scenario import Burst, Sensor
 
 COUNTER_START_JOULES = 250_000.0  # a driver's counter has run before anybody looks

@@ -2,7 +2,8 @@
 
     traffic -> engines in turns on their boards -> steps with costs -> oracle   -> oracle.csv
                                                         `-> energy curves       -> truth.csv
-                                                                `-> sensors     -> readings.csv
+                         |                                      `-> sensors     -> readings.csv
+                         `-> counters at each second            -> engine.csv
 The same scenario, seed, number of permutations and start give the same bytes.
 """
 
@@ -13,15 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from collectors.simulate import write
+from collectors.simulate.events import request_events
 from collectors.simulate.ground import DeviceTruth, Ground
 from collectors.simulate.oracle import DEFAULT_PERMUTATIONS
 from collectors.simulate.scenario import Scenario
 from collectors.simulate.sensors import Samples, sample
-from collectors.simulate.traffic import Request
 from collectors.units import UnixSeconds
 
 DEFAULT_START: UnixSeconds = 1_767_600_000.0  # 2026-01-05T08:00:00Z, fixed so that a recording can be made again
-LONGEST_ARRIVAL_DELAY_SECONDS = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,8 +49,11 @@ def simulate(
     permutations: int = DEFAULT_PERMUTATIONS,
     start: UnixSeconds = DEFAULT_START,
     progress: Callable[[float], None] | None = None,
+    engine: bool = True,
 ) -> SimulationSummary:
     """Writes the recording into `out`, which is made if need be; `progress` is told how much is done, 0-1.
+
+    Without `engine` there is no engine.csv, as of a host whose servers nobody looks at.
 
     Raises ValueError for a scenario in which servers share some of their devices, OSError if `out` cannot be written.
     """
@@ -61,10 +64,17 @@ def simulate(
     out.mkdir(parents=True, exist_ok=True)
     write.write_host(out, scenario)
     write.write_table(out / write.READINGS_FILE, write.READINGS_HEADER, _reading_rows(_samples(ground, seed), start))
-    write.write_requests(out, _events(ground, ids, start, np.random.default_rng([seed, 4])))
+    write.write_requests(out, request_events(ground, ids, start))
+    if engine:
+        write.write_table(out / write.ENGINE_FILE, write.ENGINE_HEADER, _engine_rows(ground, start))
     write.write_table(out / write.ORACLE_FILE, write.ORACLE_HEADER, _oracle_rows(ground, ids))
     write.write_table(out / write.TRUTH_FILE, write.TRUTH_HEADER, _truth_rows(truths))
-    return _summary(ground, seed, truths)
+    return _summary(ground, seed, truths, _files(engine=engine))
+
+
+def _files(*, engine: bool) -> tuple[str, ...]:
+    recorded = (write.HOST_FILE, write.READINGS_FILE, write.REQUESTS_FILE, *((write.ENGINE_FILE,) if engine else ()))
+    return (*recorded, write.ORACLE_FILE, write.TRUTH_FILE)
 
 
 def _samples(ground: Ground, seed: int) -> list[Samples]:
@@ -86,36 +96,26 @@ def _reading_rows(samples: list[Samples], start: UnixSeconds) -> list[tuple[floa
     return sorted(rows, key=lambda row: row[:2])
 
 
-def _events(ground: Ground, ids: list[str], start: UnixSeconds, rng: np.random.Generator) -> list[dict[str, object]]:
-    """Request events in the order in which the log learns of them."""
-    delays = rng.uniform(0.0, LONGEST_ARRIVAL_DELAY_SECONDS, len(ids)).tolist()
-    events: list[tuple[float, dict[str, object]]] = []
-    for index, request in enumerate(ground.requests):
-        end = start + float(ground.progress.end[index])
-        event = _event(ground, index, ids[index], request, start)
-        event["arrived"] = end + delays[index]
-        events.append((end + delays[index], event))
-    return [event for _, event in sorted(events, key=lambda pair: pair[0])]
-
-
-def _event(ground: Ground, index: int, request_id: str, request: Request, start: UnixSeconds) -> dict[str, object]:
-    return {
-        "schema": "wattribute.request.v1",
-        "request_id": request_id,
-        "attempt": 0,
-        "model": request.tenant.model,
-        "team": request.tenant.team,
-        "host": ground.scenario.host,
-        "start": start + request.start,
-        "scheduled": start + float(ground.progress.scheduled[index]),
-        "first_token": start + float(ground.progress.first_token[index]),
-        "end": start + float(ground.progress.end[index]),
-        "input_tokens": request.input_tokens,
-        "cached_input_tokens": request.cached_tokens,
-        "output_tokens": request.output_tokens,
-        "labels": {"use_case": request.tenant.use_case},
-        "status": "ok",
-    }
+def _engine_rows(ground: Ground, start: UnixSeconds) -> list[tuple[float | str, ...]]:
+    """A row per server and second, by time, then in the servers' order."""
+    rows: list[tuple[float | str, ...]] = []
+    for server, log in ground.logs:
+        named = (server.address, server.model.name, ";".join(server.devices))
+        rows += [
+            (
+                start + row.second,
+                *named,
+                row.running,
+                row.waiting,
+                row.steps_total,
+                row.prefill_tokens_total,
+                row.cached_tokens_total,
+                row.decode_tokens_total,
+                row.kv_tokens,
+            )
+            for row in log.rows(int(ground.duration_seconds))
+        ]
+    return sorted(rows, key=lambda row: row[0])
 
 
 def _oracle_rows(ground: Ground, ids: list[str]) -> Iterator[tuple[str, str, str, float]]:
@@ -129,7 +129,7 @@ def _truth_rows(truths: list[DeviceTruth]) -> Iterator[tuple[str, float, float, 
         yield truth.device, truth.idle_joules, truth.busy_joules, truth.unreported_joules, truth.total_joules
 
 
-def _summary(ground: Ground, seed: int, truths: list[DeviceTruth]) -> SimulationSummary:
+def _summary(ground: Ground, seed: int, truths: list[DeviceTruth], files: tuple[str, ...]) -> SimulationSummary:
     return SimulationSummary(
         scenario=ground.scenario.name,
         seed=seed,
@@ -141,5 +141,5 @@ def _summary(ground: Ground, seed: int, truths: list[DeviceTruth]) -> Simulation
         attributed_joules=float(ground.oracle.joules.sum()),
         idle_joules=sum(truth.idle_joules for truth in truths),
         unreported_joules=sum(truth.unreported_joules for truth in truths),
-        files=(write.HOST_FILE, write.READINGS_FILE, write.REQUESTS_FILE, write.ORACLE_FILE, write.TRUTH_FILE),
+        files=files,
     )

@@ -49,7 +49,7 @@ def run_in_turns(engines: Sequence[Engine]) -> Iterator[Block]:
         costs = engine.plan(now, until, LONGEST_BLOCK_STEPS if len(busy) == 1 else 1)
         seconds = costs.step_seconds
         end = now + float(seconds.sum())
-        engine.finish(len(seconds), now, end)
+        engine.finish(now, seconds)
         yield Block(start=now, end=end, costs=costs)
         now = end
         order.remove(engine)

@@ -10,10 +10,24 @@ from collectors.simulate.scenario import Scenario
 HOST_FILE = "host.toml"
 READINGS_FILE = "readings.csv"
 REQUESTS_FILE = "requests.jsonl"
+ENGINE_FILE = "engine.csv"
 ORACLE_FILE = "oracle.csv"
 TRUTH_FILE = "truth.csv"
 
 READINGS_HEADER = ("time", "device", "power_watts", "energy_joules_total")
+ENGINE_HEADER = (
+    "time",
+    "server",
+    "model",
+    "devices",
+    "running",
+    "waiting",
+    "steps_total",
+    "prefill_tokens_total",
+    "cached_tokens_total",
+    "decode_tokens_total",
+    "kv_tokens",
+)
 ORACLE_HEADER = ("request_id", "model", "team", "energy_joules")
 TRUTH_HEADER = ("device", "idle_joules", "busy_joules", "unreported_joules", "total_joules")
 
@@ -26,11 +40,12 @@ def write_host(folder: Path, scenario: Scenario) -> None:
     for gpu in scenario.gpus:
         facts: dict[str, Value] = {"id": gpu.id, "kind": "gpu", "hardware": gpu.hardware.name}
         lines += ["", "[[devices]]", *_toml_pairs(facts | {"idle_watts": gpu.hardware.idle_watts})]
+    stated = scenario.reporting.stated_parameters_ratio
     for server in scenario.servers:
         model: dict[str, Value] = {
             "name": server.model.name,
-            "parameters": server.model.parameters,
-            "active_parameters": server.model.active_parameters,
+            "parameters": stated * server.model.parameters,
+            "active_parameters": stated * server.model.active_parameters,
             "bytes_per_parameter": server.model.bytes_per_parameter,
             "kv_bytes_per_token": server.model.kv_bytes_per_token,
             "devices": server.devices,

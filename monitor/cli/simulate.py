@@ -2,29 +2,32 @@
 
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from collectors.simulate.names import SCENARIOS
+
 if TYPE_CHECKING:
     from collectors.simulate.simulate import SimulationSummary
 
 
-@click.command()
+@click.command(epilog="\b\n" + "\n".join(["Scenarios:", *(f"  {name:14}  {what}" for name, what in SCENARIOS.items())]))
 @click.argument("out", type=click.Path(file_okay=False, path_type=Path))
 @click.option(
     "--scenario",
-    type=click.Choice(["heavy", "light", "demo"]),
+    type=click.Choice(list(SCENARIOS)),
+    metavar="NAME",
     default="demo",
     show_default=True,
-    help="heavy: one saturated GPU; light: the same tenants, seldom; demo: two GPUs, three models, four teams.",
+    help="What happens; all names are below.",
 )
 @click.option(
     "--minutes",
     type=click.FloatRange(min=1.0),
-    help="Length of the recording; the last requests may take it a little further.  [default: 20, demo: 60]",
+    help="Length of the recording; the last requests may take it a little further.  [default: 20; of demo 60]",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="The same seed, the same bytes.")
 @click.option(
@@ -34,6 +37,9 @@ if TYPE_CHECKING:
     show_default=True,
     help="Orders in which the oracle adds the requests of a step.",
 )
+@click.option("--no-engine", is_flag=True, help="Write no engine.csv.")
+@click.option("--no-scheduled", is_flag=True, help="Events do not say when the engine began.")
+@click.option("--no-first-token", is_flag=True, help="Events do not say when the first token came.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def simulate(  # the command's options are its parameters
     out: Path,
@@ -42,6 +48,9 @@ def simulate(  # the command's options are its parameters
     minutes: float | None,
     seed: int,
     permutations: int,
+    no_engine: bool,
+    no_scheduled: bool,
+    no_first_token: bool,
     as_json: bool,
 ) -> None:
     """Write a simulated recording into OUT, and beside it the true joules of each request.
@@ -54,12 +63,19 @@ def simulate(  # the command's options are its parameters
     if out.exists() and any(out.iterdir()):
         raise click.BadParameter(f"{out} is not empty; name a new folder, or empty this one", param_hint="OUT")
     chosen = PRESETS[scenario](DEFAULT_MINUTES[scenario] if minutes is None else minutes)
+    reporting = chosen.reporting
+    reporting = replace(
+        reporting,
+        scheduled=reporting.scheduled and not no_scheduled,
+        first_token=reporting.first_token and not no_first_token,
+    )
     with click.progressbar(length=1000, label=f"simulating {scenario}", file=sys.stderr) as bar:
         summary = write_recording(
-            chosen,
+            replace(chosen, reporting=reporting),
             seed,
             out,
             permutations=permutations,
+            engine=not no_engine,
             progress=lambda done: bar.update(int(1000 * done) - bar.pos),
         )
         bar.update(1000 - bar.pos)

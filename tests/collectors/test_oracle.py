@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collectors.simulate.cost import PIECES, Floats, StepCosts
+from collectors.simulate.cost import PIECES, StepCosts
 from collectors.simulate.ground import Ground
+from collectors.simulate.loads import heavy
 from collectors.simulate.oracle import DEFAULT_PERMUTATIONS, Oracle, shapley_joules
-from collectors.simulate.presets import heavy
+from collectors.simulate.rates import Floats
 from collectors.simulate.turns import device_groups, run_in_turns
 
 
@@ -25,6 +26,7 @@ def random_game(seed: int, participants: int, steps: int = 1) -> StepCosts:
         own_joules=rng.uniform(0.0, 2.0, (steps, participants)),
         fixed_seconds=rng.uniform(0.0, 0.05, PIECES),
         own_seconds=rng.exponential(0.02, (PIECES, steps, participants)),
+        tokens=np.ones((steps, participants)),
     )
 
 
@@ -83,6 +85,7 @@ def test_an_affine_cost_gives_equal_parts_and_ones_own() -> None:
         own_joules=np.array([[1.0, 2.0, 3.0]]),
         fixed_seconds=np.array([0.2, 0.0, 0.0]),
         own_seconds=np.array([[[0.01, 0.02, 0.03]], [[0.05, 0.01, 0.01]], [[0.0, 0.0, 0.0]]]),
+        tokens=np.ones((1, 3)),
     )
     shares = shapley_joules(game, 2, np.random.default_rng(0))
     np.testing.assert_allclose(shares, [10 + 1 + 1, 10 + 2 + 2, 10 + 3 + 3], rtol=1e-12)
@@ -98,6 +101,7 @@ def test_the_worked_number_of_a_compute_bound_pair() -> None:
         own_joules=np.zeros((1, 2)),
         fixed_seconds=np.array([0.2, 0.0, 0.0]),
         own_seconds=np.array([[[0.0, 0.0]], [[0.1, 0.5]], [[0.0, 0.0]]]),
+        tokens=np.ones((1, 2)),
     )
     np.testing.assert_allclose(shapley_joules(game, 2, np.random.default_rng(0)), [15.0, 45.0], rtol=1e-12)
 

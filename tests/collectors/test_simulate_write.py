@@ -3,12 +3,16 @@
 import csv
 import json
 import tomllib
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from collectors.simulate.presets import demo, light
+from collectors.recording import load_recording
+from collectors.simulate.loads import light
+from collectors.simulate.presets import demo
+from collectors.simulate.scenario import Reporting
 from collectors.simulate.simulate import DEFAULT_START, simulate
 
 
@@ -112,3 +116,52 @@ def test_progress_rises_to_the_end(tmp_path: Path) -> None:
     simulate(demo(2.0), 1, tmp_path, permutations=2, progress=seen.append)
     assert seen == sorted(seen)
     assert 0.9 < seen[-1] <= 1.0
+
+
+def told_differently(folder: Path, reporting: Reporting) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
+    """The events of two minutes of light, honest and as told."""
+    scenario = light(2.0)
+    simulate(scenario, 1, folder / "honest", permutations=2)
+    simulate(replace(scenario, reporting=reporting), 1, folder / "told", permutations=2)
+    for name in ("readings.csv", "engine.csv", "oracle.csv", "truth.csv"):
+        assert (folder / "told" / name).read_bytes() == (folder / "honest" / name).read_bytes()
+    return events(folder / "honest"), events(folder / "told")
+
+
+def test_missing_events_are_missing_and_their_joules_are_not(tmp_path: Path) -> None:
+    """A fifth of the events never come; oracle and truth are to the byte what they were; the others are unchanged."""
+    honest, told = told_differently(tmp_path, Reporting(missing_ratio=0.2))
+    assert 0 < len(honest) - len(told) < len(honest) / 2
+    assert [one for one in honest if one in told] == told
+    oracle = rows(tmp_path / "told" / "oracle.csv")
+    assert {row["request_id"] for row in oracle} == {str(one["request_id"]) for one in honest}
+
+
+def test_a_gateway_whose_clock_is_ahead_moves_all_its_times(tmp_path: Path) -> None:
+    """By 0.2 s, the time of arrival too; the readings and the engine keep the host's clock."""
+    honest, told = told_differently(tmp_path, Reporting(skew_seconds=0.2))
+    times = ("start", "scheduled", "first_token", "end", "arrived")
+    for one, other in zip(honest, told, strict=True):
+        assert {key: other[key] for key in other if key not in times} == {
+            key: one[key] for key in one if key not in times
+        }
+        for key in times:
+            assert float(str(other[key])) - float(str(one[key])) == pytest.approx(0.2, abs=1e-6)
+
+
+def test_events_may_not_say_when_work_began(tmp_path: Path) -> None:
+    """Without `scheduled` and `first_token`; all else is the same, and it loads without complaint."""
+    honest, told = told_differently(tmp_path, Reporting(scheduled=False, first_token=False))
+    assert told == [{key: one[key] for key in one if key not in ("scheduled", "first_token")} for one in honest]
+    loaded = load_recording(tmp_path / "told")
+    assert not loaded.rejected
+    assert {(each.event.scheduled, each.event.first_token) for each in loaded.requests} == {(None, None)}
+
+
+def test_wrong_facts_are_in_host_toml_alone(tmp_path: Path) -> None:
+    """0.7 x 8.03e9 parameters are stated; events, joules and readings are those of the true model."""
+    honest, told = told_differently(tmp_path, Reporting(stated_parameters_ratio=0.7))
+    assert told == honest
+    (model,) = tomllib.loads((tmp_path / "told" / "host.toml").read_text(encoding="utf-8"))["models"]
+    assert (model["parameters"], model["active_parameters"]) == pytest.approx((5.621e9, 5.621e9), rel=1e-12)
+    assert model["kv_bytes_per_token"] == 131_072.0

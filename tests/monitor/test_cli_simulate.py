@@ -5,6 +5,7 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
+from collectors.simulate.names import SCENARIOS
 from monitor.cli.simulate import simulate
 
 
@@ -13,7 +14,7 @@ def test_it_says_what_it_wrote_and_what_comes_next(tmp_path: Path) -> None:
     out = tmp_path / "made"
     result = CliRunner().invoke(simulate, [str(out), "--scenario", "light", "--minutes", "1", "--permutations", "2"])
     assert result.exit_code == 0, result.output
-    for name in ("host.toml", "readings.csv", "requests.jsonl", "oracle.csv", "truth.csv"):
+    for name in ("host.toml", "readings.csv", "requests.jsonl", "engine.csv", "oracle.csv", "truth.csv"):
         assert f"wrote {out / name}" in result.stdout
         assert (out / name).stat().st_size > 0
     assert result.stdout.splitlines()[-1] == f"Next: wattribute replay {out}"
@@ -36,3 +37,22 @@ def test_a_folder_that_is_not_empty_is_refused(tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert "is not empty" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_help_lists_the_scenarios() -> None:
+    """Each on a line of its own, with what it is."""
+    lines = CliRunner().invoke(simulate, ["--help"]).stdout.splitlines()
+    for name, what in SCENARIOS.items():
+        assert f"  {name:14}  {what}" in [line.removeprefix("  ") for line in lines]
+
+
+def test_what_is_not_wanted_is_not_written(tmp_path: Path) -> None:
+    """No engine.csv, and events without the moments that few gateways know."""
+    options = ["--scenario", "light", "--minutes", "1", "--no-engine", "--no-scheduled", "--no-first-token"]
+    result = CliRunner().invoke(simulate, [str(tmp_path), *options, "--permutations", "2"])
+    assert result.exit_code == 0, result.output
+    assert not (tmp_path / "engine.csv").exists()
+    lines = (tmp_path / "requests.jsonl").read_text(encoding="utf-8").splitlines()
+    assert lines
+    for line in lines:
+        assert not {"scheduled", "first_token"} & json.loads(line).keys()
