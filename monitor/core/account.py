@@ -17,12 +17,15 @@ from collectors.readings import ActivityReading, Device, EngineReading, HostProf
 from collectors.units import Energy, UnixSeconds
 from monitor.core import points
 from monitor.core.attribution.hardware import hardware_of
+from monitor.core.attribution.learning import FitSums
 from monitor.core.attribution.pieces import Column
+from monitor.core.attribution.priors import PRIOR, Scalars
 from monitor.core.attribution.virtual_energy import Foreign, Quiet, Split, split
 from monitor.core.demand import Demand, demand_of, requests_on
 from monitor.core.emissions.factors import Intensity, factor_label, location_grams
 from monitor.core.family import Family, family_of
 from monitor.core.foreign import foreign_of
+from monitor.core.lessons import lesson_in
 from monitor.core.points import Row
 from monitor.core.readings import Nearby, Piece, Told, disjoint, meter_of, own_pieces
 from monitor.core.shares import Shares
@@ -30,6 +33,8 @@ from monitor.core.usage_columns import Index, Key, UsageColumns, all_known, all_
 from monitor.core.usage_order import in_order
 
 IntensityAt = Callable[[str, UnixSeconds], Intensity | None]
+ScalarsAt = Callable[[str, UnixSeconds], Scalars]
+"""What the work of a GPU type (its maker's name) costs, as known at a moment."""
 RequestsAs = Literal["rows", "shares", "neither"]
 """What an account makes of each request's own energy: rows of the window, shares to be summed, or nothing."""
 
@@ -37,12 +42,14 @@ RequestsAs = Literal["rows", "shares", "neither"]
 class Account(msgspec.Struct, frozen=True, eq=False):
     """The rows of a host's window, and readings that overlap others and were left out.
 
-    `shares` in the order (start, end, identity), where they were asked for.
+    `shares` in the order (start, end, identity), where they were asked for. `lessons` are what the window teaches of
+    each GPU type.
     """
 
     rows: list[Row]
     overlaps: list[Told]
     shares: Shares | None = None
+    lessons: Mapping[str, FitSums] = {}
 
     def equals(self, other: "Account") -> bool:
         """Whether both say the same, also of each request."""
@@ -70,6 +77,11 @@ class _Terms(msgspec.Struct, frozen=True):
         return location_grams(energy_joules, self.pue, self.intensity)
 
 
+def prior_everywhere(_gpu: str, _at: UnixSeconds) -> Scalars:
+    """The priors, where nothing has been learned."""
+    return PRIOR
+
+
 def account(
     host: str,
     start: UnixSeconds,
@@ -81,6 +93,7 @@ def account(
     engines: Iterable[EngineReading] = (),
     nearby: Nearby,
     intensity_at: IntensityAt,
+    scalars_at: ScalarsAt = prior_everywhere,
     revision: int,
     requests: RequestsAs = "rows",
 ) -> Account:
@@ -96,6 +109,7 @@ def account(
     gathered = None if requests == "neither" else _RequestShares(ordered)
     rows: list[Row] = []
     overlaps: list[Told] = []
+    lessons: dict[str, FitSums] = {}
     if by_device:
         family = family_of(by_device)
         readings_of = {device_id: disjoint(by_device.get(device_id, ())) for device_id in family.devices}
@@ -107,7 +121,7 @@ def account(
         terms = _terms(host, start, revision, family.profile, intensity_at(family.profile.zone, start))
         active = sorted(activities, key=lambda each: (each.start, each.end, each.device, each.consumer))
         served = tuple(sorted(engines, key=lambda each: (each.start, each.end, each.server, each.model)))
-        work = _Work(demand, owners, end - start, family, gathered, active, served)
+        work = _Work(demand, owners, end - start, family, gathered, active, served, scalars_at, lessons)
         for device in family.devices.values():
             rows.append(_meter_row(terms, device, _meter_of(device.id, family, own)))
             rows += work.rows(terms, device, own[device.id])
@@ -116,7 +130,7 @@ def account(
     if requests == "rows" and shares is not None:
         rows += _request_rows(host, start, shares, revision)
         shares = None
-    return Account(rows, overlaps, shares)
+    return Account(rows, overlaps, shares, lessons)
 
 
 def _terms(host: str, start: UnixSeconds, revision: int, profile: HostProfile, intensity: Intensity | None) -> _Terms:
@@ -135,6 +149,8 @@ class _Work:
     shares: "_RequestShares | None"
     activities: Sequence[ActivityReading]
     engines: tuple[EngineReading, ...]
+    scalars_at: ScalarsAt
+    lessons: dict[str, FitSums]
 
     def rows(self, terms: _Terms, device: Device, pieces: Sequence[Piece]) -> list[Row]:
         """Attributed, idle and unattributed: the device's own part, split among the requests."""
@@ -142,7 +158,14 @@ class _Work:
         chosen = self.demand.on(device)
         shared = split(
             meter_of(pieces, terms.start),
-            requests_on(self.demand, chosen, device, self.family.profile, idle_watts),
+            requests_on(
+                self.demand,
+                chosen,
+                device,
+                self.family.profile,
+                idle_watts=idle_watts,
+                scalars=self.scalars_at(device.hardware, terms.start),
+            ),
             length_seconds=self.length_seconds,
             idle_watts=idle_watts,
             shares_idle=device.kind == "gpu",
@@ -150,6 +173,8 @@ class _Work:
             foreign=self._foreign(device, terms.start),
             limit_watts=_limit_watts(device),
         )
+        if device.kind == "gpu" and self.engines:
+            self._learn(device, pieces, (terms.start, terms.start + self.length_seconds))
         if self.shares is not None:
             self.shares.add(chosen, shared, terms, measured=bool(pieces))
         return [
@@ -157,6 +182,14 @@ class _Work:
             _idle_row(terms, device, shared.idle, idle_source, _resident(self.family.profile, device)),
             _unattributed_row(terms, device, shared),
         ]
+
+    def _learn(self, device: Device, pieces: Sequence[Piece], interval: tuple[UnixSeconds, UnixSeconds]) -> None:
+        """What the window teaches of the board's type, added to what its other boards taught."""
+        alone = sum(each.kind == "gpu" for each in self.family.devices.values()) == 1
+        engines = [each for each in self.engines if device.id in each.devices or (alone and not each.devices)]
+        lesson = lesson_in(device, pieces, engines, self.activities, profile=self.family.profile, interval=interval)
+        if lesson is not None:
+            self.lessons[device.hardware] = self.lessons.get(device.hardware, FitSums()).plus(lesson)
 
     def _foreign(self, device: Device, start: UnixSeconds) -> Foreign:
         cpus = frozenset(each.id for each in self.family.known.values() if each.kind == "cpu")

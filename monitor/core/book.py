@@ -11,7 +11,7 @@ import msgspec
 
 from collectors.readings import ActivityReading, EnergyReading, EngineReading, HostProfile
 from collectors.units import SECONDS_PER_DAY, UnixSeconds
-from monitor.core.account import Account, IntensityAt, RequestsAs, account
+from monitor.core.account import Account, IntensityAt, RequestsAs, ScalarsAt, account, prior_everywhere
 from monitor.core.membership import Accounting
 from monitor.core.points import (
     ENERGY,
@@ -66,6 +66,7 @@ class Book:
         terms: Accounting,
         intensity_at: IntensityAt,
         *,
+        scalars_at: ScalarsAt = prior_everywhere,
         keep: Callable[[int], bool] | None = None,
         requests: RequestsAs = "rows",
     ) -> None:
@@ -74,7 +75,7 @@ class Book:
         self._requests: RequestsAs = requests
         self._keep = keep
         self._oldest: float = float("-inf")
-        self._intensity_at = intensity_at
+        self._intensity_at, self._scalars_at = intensity_at, scalars_at
         self._pages: dict[int, dict[str, _Page]] = {}
         self._since: dict[int, UnixSeconds] = {}
         self.has_families = False
@@ -136,6 +137,7 @@ class Book:
             engines=self.engines(host, window, line=line),
             nearby=nearby,
             intensity_at=self._intensity_at,
+            scalars_at=self._scalars_at,
             revision=revision,
             requests=self._requests,
         )

@@ -10,13 +10,15 @@ from collections.abc import Iterable
 from typing import Final
 
 from collectors.units import UnixSeconds
+from monitor.core.attribution.priors import Scalars
 from monitor.core.emissions.factors import Intensity
+from monitor.core.lessons import Learned, Lesson
 from monitor.core.membership import Accounting
 from monitor.core.serving import Deployment, HostServers, Serving
 
 IN_FORCE_AFTER_SECONDS: Final = 60.0
 
-Fact = Intensity | Accounting | Deployment | HostServers
+Fact = Intensity | Accounting | Deployment | HostServers | Lesson
 
 
 class Facts:
@@ -27,6 +29,7 @@ class Facts:
         self._since: dict[str, list[UnixSeconds]] = {}
         self._intensities: dict[str, list[Intensity]] = {}
         placing: list[tuple[UnixSeconds, Deployment | HostServers]] = []
+        self.learned = Learned()
         log_time = float("-inf")
         for stamp, fact in facts:
             log_time = max(log_time, stamp)
@@ -35,6 +38,8 @@ class Facts:
                 self._intensities.setdefault(fact.zone, []).append(fact)
             elif isinstance(fact, Deployment | HostServers):
                 placing.append((log_time + IN_FORCE_AFTER_SECONDS, fact))
+            elif isinstance(fact, Lesson):
+                self.learned.add(fact, log_time, (self._accounting or Accounting()).horizon_seconds)
             elif self._accounting is None:
                 self._accounting = fact
         self.serving = Serving(placing)
@@ -43,6 +48,10 @@ class Facts:
         """The zone's newest factor that is in force at a moment, its first before that, None if there never was one."""
         since = self._since.get(zone)
         return self._intensities[zone][max(0, bisect_right(since, at) - 1)] if since else None
+
+    def scalars(self, gpu: str, at: UnixSeconds) -> Scalars:
+        """What the work of a GPU type costs, as far as it was known at a moment; the priors where it was not."""
+        return self.learned.scalars(gpu, at)
 
     def accounting(self) -> Accounting | None:
         """The terms of the books, None in a log without.

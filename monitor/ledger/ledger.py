@@ -14,9 +14,11 @@ import structlog
 from collectors.units import SECONDS_PER_DAY, SECONDS_PER_HOUR, UnixSeconds
 from monitor.core.account import RequestsAs
 from monitor.core.allocation import window_sums
+from monitor.core.attribution.priors import Scalars
 from monitor.core.book import Book, provisional_rows
 from monitor.core.emissions.factors import Intensity
 from monitor.core.facts import Facts
+from monitor.core.lessons import Learning, Lesson
 from monitor.core.membership import Accounting
 from monitor.core.points import ENERGY, HOLE, METER, RESTATEMENT, Row
 from monitor.core.readings import PARENT_REACH_SECONDS, Told
@@ -67,15 +69,18 @@ class Ledger:
         owns: Callable[[str], bool] = lambda _host: True,
         request_rows: bool = True,
         finished: Callable[[Sequence[RequestEnergy]], None] | None = None,
+        teach: Callable[[Sequence[Lesson], UnixSeconds], None] = lambda _lessons, _log_time: None,
     ) -> None:
         """`owns` tells which hosts of the store are this partition's: it rolls up theirs alone.
 
         Of each request's energy the store gets a row for each window with `request_rows`; with `finished` that gets one
-        entry for the whole request instead, at least once, before the commit that claims its last window.
+        entry for the whole request instead, at least once, before the commit that claims its last window. `teach` takes
+        what a period's windows taught (`partition` is for it to fill in) once the last of them is final, at least once,
+        and has put it among the facts when it returns.
         """
         self._log, self._store, self._terms, self._read_facts = log, store, terms, facts
         self._show_provisional, self._owns = show_provisional, owns
-        self._finished = finished
+        self._finished, self._teach = finished, teach
         self._requests: RequestsAs = "shares" if finished else "rows" if request_rows else "neither"
         self._facts = facts()
         self._decoder = Decoder()
@@ -111,7 +116,7 @@ class Ledger:
 
     def _resume(self) -> None:
         self._torn = False
-        self._book = Book(self._terms, self._intensity_at, requests=self._requests)
+        self._book = Book(self._terms, self._intensity_at, scalars_at=self._scalars_at, requests=self._requests)
         self._rows: list[Row] = []
         self._entries: list[RequestEnergy] = []
         self._letters: list[DeadLetter] = []
@@ -135,6 +140,7 @@ class Ledger:
         self._positions: dict[str, int] = dict(commit.positions) if commit else dict.fromkeys(STREAMS, 0)
         self._mark = commit.mark if commit else float("-inf")
         self._final_end = commit.watermark if commit else float("-inf")
+        self._learning = Learning(self._final_end, commit.lessons if commit else {})
         self._beginning = commit.beginning if commit else float("-inf")
         if commit is None and beginning is not None and beginning[1]:
             # Cut off at its start: what ended before may have lost records, so it is not final here.
@@ -276,6 +282,7 @@ class Ledger:
                 self._check(account.rows)
             self._rows += account.rows
             self._letters += map(_overlap, account.overlaps)
+            self._learning.add(self._starts(window), account.lessons)
             if self._finishing:
                 self._entries += self._finishing.final(host, window, account)
             self.progress.finals += 1
@@ -303,6 +310,9 @@ class Ledger:
     def _settle(self, end: UnixSeconds) -> None:
         """Everything before `end` is final: hours and days that are over are rolled up."""
         self._final_end = max(self._final_end, end)
+        if lessons := self._learning.over(self._final_end):
+            self._teach(lessons, self._log_time)
+            self._facts = self._read_facts()
         self._roll_up()
 
     def _open(self, *windows: int) -> None:
@@ -326,6 +336,7 @@ class Ledger:
             self._log,
             self._terms,
             self._intensity_at,
+            self._scalars_at,
             self._decoder,
             self._beginning,
             self._requests,
@@ -393,6 +404,7 @@ class Ledger:
                 log_time=since,
                 beginning=self._beginning,
                 moved=self._moved,
+                lessons=self._learning.open,
             )
         )
 
@@ -416,6 +428,9 @@ class Ledger:
 
     def _intensity_at(self, zone: str, at: UnixSeconds) -> Intensity | None:
         return self._facts.intensity(zone, at)
+
+    def _scalars_at(self, gpu: str, at: UnixSeconds) -> Scalars:
+        return self._facts.scalars(gpu, at)
 
     def _reject(self, letter: DeadLetter) -> None:
         self._letters.append(letter)

@@ -10,7 +10,7 @@ from math import fsum
 import msgspec
 
 from collectors.units import UnixSeconds
-from monitor.core.account import Account, IntensityAt, RequestsAs
+from monitor.core.account import Account, IntensityAt, RequestsAs, ScalarsAt
 from monitor.core.book import Book, restated_rows
 from monitor.core.membership import FUTURE_LIMIT_SECONDS, Accounting
 from monitor.core.points import ATTRIBUTED, ENERGY, RESTATEMENT, TOO_LATE, Row
@@ -39,6 +39,7 @@ class Source(msgspec.Struct, frozen=True):
     log: PartitionLog
     terms: Accounting
     intensity_at: IntensityAt
+    scalars_at: ScalarsAt
     decoder: Decoder
     beginning: UnixSeconds
     requests: RequestsAs
@@ -136,7 +137,7 @@ def _read_again(source: Source, mark: UnixSeconds, windows: Collection[int]) -> 
     keep = {near for window in windows for near in range(window - reach, window + reach + 1)}
     # Whether a window has changed must not depend on what is wanted of requests.
     requests: RequestsAs = "shares" if source.requests == "neither" else source.requests
-    book = Book(terms, source.intensity_at, keep=keep.__contains__, requests=requests)
+    book = Book(terms, source.intensity_at, scalars_at=source.scalars_at, keep=keep.__contains__, requests=requests)
     if not windows:
         return book
     entering = Entering(terms, book, reject=lambda _letter: None, decoder=source.decoder, owns=source.owns)

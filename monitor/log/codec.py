@@ -13,6 +13,7 @@ from collectors.errors import Rejected
 from collectors.readings import ActivityReading, CounterMark, EnergyReading, EngineReading, HostProfile
 from collectors.units import UnixSeconds
 from monitor.core.emissions.factors import Intensity
+from monitor.core.lessons import Lesson
 from monitor.core.membership import Accounting
 from monitor.core.serving import Deployment, HostServers
 from monitor.core.usage import Usage
@@ -23,6 +24,7 @@ from monitor.log.contract import (
     check_deployment,
     check_engines,
     check_intensity,
+    check_lesson,
     check_profile,
     check_servers,
     check_span,
@@ -38,6 +40,7 @@ ACCOUNTING_SCHEMA = "accounting.v1"
 INTENSITY_SCHEMA = "intensity.v1"
 DEPLOYMENT_SCHEMA = "deployment.v1"
 SERVERS_SCHEMA = "servers.v1"
+LESSON_SCHEMA = "lesson.v1"
 
 _PROFILES_KEPT = 1_024
 _encoder = msgspec.msgpack.Encoder()
@@ -78,7 +81,7 @@ class AccountingFact(msgspec.Struct, frozen=True, kw_only=True):
     accounting: Accounting
 
 
-Decoded = ReadingBatch | UsageBatch | Restate | Tick | Accounting | Intensity | Deployment | HostServers
+Decoded = ReadingBatch | UsageBatch | Restate | Tick | Accounting | Intensity | Deployment | HostServers | Lesson
 
 
 def readings_record(batch: ReadingBatch, stamp: UnixSeconds | None = None) -> Append:
@@ -127,6 +130,12 @@ def servers_record(servers: HostServers, stamp: UnixSeconds | None = None) -> Ap
     return Append(stream="facts", key=servers.host, schema=SERVERS_SCHEMA, body=body, stamp=stamp)
 
 
+def lesson_record(lesson: Lesson, stamp: UnixSeconds | None = None) -> Append:
+    """What a period's windows taught of a GPU type, a fact keyed by all that it is of."""
+    key = f"{lesson.gpu}/{lesson.partition}/{lesson.start:.0f}"
+    return Append(stream="facts", key=key, schema=LESSON_SCHEMA, body=_encoder.encode(lesson), stamp=stamp)
+
+
 class _WireBatch(msgspec.Struct, frozen=True, kw_only=True):
     """A ReadingBatch whose profile is still bytes: they are the same in nearly every batch of a host."""
 
@@ -150,6 +159,7 @@ class Decoder:
         self._intensity = msgspec.msgpack.Decoder(Intensity)
         self._deployment = msgspec.msgpack.Decoder(Deployment)
         self._servers = msgspec.msgpack.Decoder(HostServers)
+        self._lesson = msgspec.msgpack.Decoder(Lesson)
         self._readers: dict[str, Callable[[LogRecord], Decoded]] = {
             READINGS_SCHEMA: self._read_batch,
             USAGE_SCHEMA: self._read_usage,
@@ -159,6 +169,7 @@ class Decoder:
             INTENSITY_SCHEMA: self._read_intensity,
             DEPLOYMENT_SCHEMA: self._read_deployment,
             SERVERS_SCHEMA: self._read_servers,
+            LESSON_SCHEMA: self._read_lesson,
         }
 
     def decode(self, record: LogRecord) -> Decoded:
@@ -225,6 +236,11 @@ class Decoder:
         intensity = self._intensity.decode(record.body)
         check_intensity(intensity)
         return intensity
+
+    def _read_lesson(self, record: LogRecord) -> Lesson:
+        lesson = self._lesson.decode(record.body)
+        check_lesson(lesson)
+        return lesson
 
     def _read_deployment(self, record: LogRecord) -> Deployment:
         deployment = self._deployment.decode(record.body)

@@ -13,6 +13,7 @@ from kafka.admin import KafkaAdminClient
 
 from collectors.units import UnixSeconds
 from monitor.config.output_sections import Kafka
+from monitor.core.attribution.learning import FitSums
 from monitor.log.protocol import LogUnavailable, Moved, Stream
 
 _MINUS_INFINITY: Final = float("-inf")
@@ -33,6 +34,7 @@ class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
     beginning: UnixSeconds | None = None
     topics: dict[str, str] = {}
     moved: Moved | None = None
+    lessons: dict[str, FitSums] = {}
 
 
 def parts_of(kafka: Kafka, number: int) -> dict[Stream, TopicPartition]:

@@ -179,6 +179,7 @@ class KafkaPartition:
             beginning=_or_none(commit.beginning),
             topics={stream: found for stream, part in self._parts.items() if (found := self._feed.placed_in(part))},
             moved=commit.moved,
+            lessons=dict(commit.lessons),
         )
         metadata = msgspec.json.encode(claim).decode()
         self._commits.commit({self._parts[stream]: (commit.positions[stream], metadata) for stream in _STREAMS})
@@ -200,6 +201,7 @@ class KafkaPartition:
             log_time=log_time,
             beginning=_or_minus_infinity(claim.beginning),
             moved=claim.moved,
+            lessons=claim.lessons,
             partitions=self._partitions,
         )
 

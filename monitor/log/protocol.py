@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from collectors.units import UnixSeconds
+from monitor.core.attribution.learning import FitSums
 
 Stream = Literal["readings", "usage", "facts"]
 
@@ -60,7 +61,8 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
     `positions` are the first offsets that a later window or mark may need. Everything before `watermark` is final,
     every mark up to `mark` is carried out, `log_time` is the log time at `positions`, `partitions` the number when it
     was made. Where the log lost records `beginning` is the log time from which on it is whole: windows that reach back
-    further can no longer be computed from it.
+    further can no longer be computed from it. `lessons` are what the windows before `watermark` taught of each GPU
+    type, as far as they lie in the same period as it (core/lessons.py).
     """
 
     positions: Mapping[str, int]
@@ -70,6 +72,7 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
     partitions: int = 1
     beginning: UnixSeconds = float("-inf")
     moved: Moved | None = None
+    lessons: Mapping[str, FitSums] = {}
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from monitor.ledger.ledger import Ledger, Progress
 from monitor.log.protocol import Log
 from monitor.roles.control import FactsReader
 from monitor.roles.known_holes import KnownHoles
+from monitor.roles.teacher import Teacher
 from monitor.store.protocol import Store
 
 
@@ -17,7 +18,9 @@ class AggregateRole:
     """Keeps the store in step with the log."""
 
     def __init__(self, log: Log, store: Store, terms: Accounting, *, show_provisional: bool) -> None:
-        self._ledger = Ledger(log, store, terms, FactsReader(log), show_provisional=show_provisional)
+        self._ledger = Ledger(
+            log, store, terms, FactsReader(log), show_provisional=show_provisional, teach=Teacher(log, "0/1")
+        )
         self._known_holes = KnownHoles(store)
 
     @property

@@ -40,6 +40,7 @@ from monitor.roles.control import FactsReader, FreshFacts, TermsChanged, account
 from monitor.roles.known_holes import KnownHoles
 from monitor.roles.request_energy import RequestEnergySink, wants_requests
 from monitor.roles.store_probe import probe
+from monitor.roles.teacher import Teacher
 from monitor.store.patient import NotOurs, PatientStore
 from monitor.store.protocol import Store
 
@@ -249,6 +250,7 @@ class GroupAggregate:
                 lambda: self._facts.latest,  # looked at once for all of them
                 owns=lambda host: partition_of(host, count) == number,
                 request_rows=False,
+                teach=Teacher(self._writer, f"{number}/{count}", self._facts.look_anew),
                 finished=RequestEnergySink(self._config, self._writer, store) if wants_requests(self._config) else None,
             )
         except (LogUnavailable, NotOurs) as error:

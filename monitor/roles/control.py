@@ -70,6 +70,10 @@ class FreshFacts:
             self._read_at = monotonic()
         return self.latest
 
+    def look_anew(self) -> None:
+        """Reads them to their end now. Raises LogUnavailable."""
+        self.look(0.0)
+
     def __call__(self) -> Facts:
         return self.look()
 

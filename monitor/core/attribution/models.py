@@ -1,6 +1,7 @@
 """What one token of a model costs to compute and to read: facts given, else read off the model's name, else unknown."""
 
 import re
+from math import sqrt
 
 import msgspec
 
@@ -12,15 +13,31 @@ class TokenCost(msgspec.Struct, frozen=True, kw_only=True):
 
     flops_per_token = 2 x active parameters, prefill and decode alike; kv_bytes_per_token is read once for each context
     token in each decode step. 0 and "unknown" mean that the request has no marginal energy of its own and pays only its
-    equal part.
+    equal part. A step of one request reads `weight_bytes`, the weights that are active for a token; the more tokens,
+    the more experts of a mixture, up to `all_weight_bytes`.
     """
 
     flops_per_token: float
     kv_bytes_per_token: float
+    weight_bytes: float = 0.0
+    all_weight_bytes: float = 0.0
     source: str
+
+    def step_bytes(self, tokens: float) -> float:
+        """Weights that a step of so many tokens reads, tokens >= 1: of 22e9 active of 235e9 parameters at two bytes,
+        44e9 B for one token, 176e9 B for 16 (it grows with their square root, as ML.ENERGY's sweeps do).
+        """
+        return min(self.weight_bytes * sqrt(max(tokens, 1.0)), self.all_weight_bytes)
 
 
 UNKNOWN_MODEL = TokenCost(flops_per_token=0.0, kv_bytes_per_token=0.0, source="unknown")
+
+_FORMAT_BYTES = (
+    (re.compile(r"fp8|int8|w8a8|w8a16|8bit", re.IGNORECASE), 1.0),
+    (re.compile(r"awq|gptq|int4|w4a16|fp4|4bit", re.IGNORECASE), 0.5),
+)
+USUAL_BYTES = 2.0
+"""Of a parameter whose format nobody told: bf16, as most open models are served."""
 
 _SIZE = re.compile(r"(?:(\d+)x)?(\d+(?:\.\d+)?)b(?![a-z0-9])", re.IGNORECASE)
 _ACTIVE = re.compile(r"(?<![a-z])a(\d+(?:\.\d+)?)b(?![a-z0-9])", re.IGNORECASE)
@@ -33,11 +50,36 @@ def token_cost(model: str, facts: ModelFacts | None) -> TokenCost:
         kv_bytes = facts.kv_bytes_per_token
         if kv_bytes is None:
             kv_bytes = typical_kv_bytes(active)
-        return TokenCost(flops_per_token=2.0 * active, kv_bytes_per_token=kv_bytes, source="given")
+        each = bytes_per_parameter_in(model) if facts.bytes_per_parameter is None else facts.bytes_per_parameter
+        return TokenCost(
+            flops_per_token=2.0 * active,
+            kv_bytes_per_token=kv_bytes,
+            weight_bytes=active * each,
+            all_weight_bytes=max(facts.parameters or 0.0, active) * each,
+            source="given",
+        )
     parameters = active_parameters_in(model)
     if parameters is None:
         return UNKNOWN_MODEL
-    return TokenCost(flops_per_token=2.0 * parameters, kv_bytes_per_token=typical_kv_bytes(parameters), source="name")
+    each = bytes_per_parameter_in(model)
+    return TokenCost(
+        flops_per_token=2.0 * parameters,
+        kv_bytes_per_token=typical_kv_bytes(parameters),
+        weight_bytes=parameters * each,
+        all_weight_bytes=max(parameters_in(model) or 0.0, parameters) * each,
+        source="name",
+    )
+
+
+def bytes_per_parameter_in(model: str) -> float:
+    """Bytes of a weight as a model's name tells them: 1 in "Llama-3.1-405B-FP8", 0.5 of an AWQ, else 2."""
+    return next((size for pattern, size in _FORMAT_BYTES if pattern.search(model)), USUAL_BYTES)
+
+
+def parameters_in(model: str) -> float | None:
+    """All parameters as a model's name tells them: 235e9 in "Qwen3-235B-A22B", 8 x 7e9 of "8x7B", else None."""
+    size = _SIZE.search(_ACTIVE.sub("", model))
+    return None if size is None else float(size[1] or 1) * float(size[2]) * 1e9
 
 
 def active_parameters_in(model: str) -> float | None:

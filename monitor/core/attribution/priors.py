@@ -1,4 +1,4 @@
-"""Marginal energy of a request from physical priors: two scalars of the GPU type, and the model's known facts.
+"""Marginal energy of a request: two scalars of the GPU type, by default physical priors, and the model's known facts.
 
 Method: reference methodology of this project, derived from ML.ENERGY's published sweeps (leaderboard v3, read
 2026-11-23). The scalars are J/FLOP and J/byte of dynamic energy; static power is added for the time that the work takes
@@ -11,10 +11,16 @@ import msgspec
 from monitor.core.attribution.hardware import BYTE_EFFICIENCY, FLOP_EFFICIENCY, Hardware
 from monitor.core.attribution.models import TokenCost
 
-JOULES_PER_FLOP = 1.2e-12
-"""Prior, band 1.0-1.4e-12 on H100 at bf16."""
-JOULES_PER_BYTE = 0.18e-9
-"""Prior, band 0.15-0.2e-9."""
+
+class Scalars(msgspec.Struct, frozen=True, kw_only=True):
+    """What a GPU type's work costs above idle power."""
+
+    joules_per_flop: float
+    joules_per_byte: float
+
+
+PRIOR = Scalars(joules_per_flop=1.2e-12, joules_per_byte=0.18e-9)
+"""Bands 1.0-1.4e-12 on H100 at bf16, and 0.15-0.2e-9."""
 
 
 class Marginals(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,15 +31,15 @@ class Marginals(msgspec.Struct, frozen=True, kw_only=True):
     context_joules: float
 
 
-def marginals(cost: TokenCost, hardware: Hardware, idle_watts: float) -> Marginals:
-    """The prior marginals of a model on a device.
+def marginals(cost: TokenCost, hardware: Hardware, idle_watts: float, scalars: Scalars = PRIOR) -> Marginals:
+    """The marginals of a model on a device.
 
     8e9 parameters on an H100 (989e12 FLOP/s x 0.45, 70 W idle): 1.6e10 FLOP x (1.2e-12 J + 70 W / 4.4505e14 FLOP/s) =
     0.0192 J + 0.0025 J = 0.0217 J per token; 131 072 B x (0.18e-9 J + 70 W / 2.5125e12 B/s) = 2.72e-5 J per context
     token read.
     """
-    joules_per_flop = JOULES_PER_FLOP + idle_watts / (hardware.peak_flops_per_second * FLOP_EFFICIENCY)
-    joules_per_byte = JOULES_PER_BYTE + idle_watts / (hardware.peak_bytes_per_second * BYTE_EFFICIENCY)
+    joules_per_flop = scalars.joules_per_flop + idle_watts / (hardware.peak_flops_per_second * FLOP_EFFICIENCY)
+    joules_per_byte = scalars.joules_per_byte + idle_watts / (hardware.peak_bytes_per_second * BYTE_EFFICIENCY)
     token = cost.flops_per_token * joules_per_flop
     return Marginals(
         prefill_joules=token, decode_joules=token, context_joules=cost.kv_bytes_per_token * joules_per_byte

@@ -1,0 +1,57 @@
+"""How much a GPU had to compute and to read in a window: what its model servers counted -> FLOPs and bytes.
+
+These are the regressors from which J/FLOP and J/byte are learned (learning.py). FLOPs of a token are 2 x active
+parameters; bytes are the weights once for each engine step, and the KV cache of every running request once for each.
+Only from the servers' own counters: worked out from requests' start and end, tokens spread evenly over their time, the
+fit goes wrong by a third under load, because while a prompt is computed the others nearly stand still.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import msgspec
+
+from collectors.readings import EngineReading
+from collectors.units import UnixSeconds
+from monitor.core.attribution.models import TokenCost
+from monitor.core.window import part_within
+
+LEAST_COVERED: Final = 0.95
+"""A window in which a server was not seen for longer than a twentieth tells nothing."""
+
+
+class Work(msgspec.Struct, frozen=True):
+    """FLOPs computed and bytes read."""
+
+    flops: float
+    bytes: float
+
+
+def work_told(
+    readings: Iterable[EngineReading], cost_of: Callable[[str], TokenCost], start: UnixSeconds, end: UnixSeconds
+) -> Work | None:
+    """One device's part of the work that its servers did in [start, end), None where they do not tell all of it.
+
+    `readings` are those of the servers that run on the device; of a group of n devices each has an nth.
+
+    A second of an 8e9 model at two bytes: 90 steps, 1 000 tokens of prompts, 450 made, 40 000 of context held:
+    1 450 x 1.6e10 FLOP, and 90 x (16e9 B + 40 000 x 131 072 B).
+    """
+    flops = read = 0.0
+    covered: dict[tuple[str, str], float] = {}
+    for each in readings:
+        part = part_within(each.start, each.end, start, end)
+        cost = cost_of(each.model)
+        prompts, made, steps, held = each.prefill_tokens, each.decode_tokens, each.steps, each.kv_tokens
+        if prompts is None or made is None or steps is None or held is None or cost.source == "unknown":
+            return None
+        share = part / max(len(each.devices), 1)
+        flops += share * cost.flops_per_token * (prompts + made)
+        if steps > 0:
+            weights = cost.step_bytes((prompts + made) / steps)
+            read += share * steps * (weights + held * cost.kv_bytes_per_token)
+        key = each.server, each.model
+        covered[key] = covered.get(key, 0.0) + part * (each.end - each.start)
+    if not covered or min(covered.values()) < LEAST_COVERED * (end - start):
+        return None
+    return Work(flops, read)
