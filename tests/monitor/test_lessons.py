@@ -220,13 +220,13 @@ def _books(folder: Path, lives: Sequence[int]) -> tuple[list[Row], list[LogRecor
 
 
 def test_a_request_is_priced_by_what_was_learned_before_it(tmp_path: Path) -> None:
-    """At minute 45 the lessons of 20 minutes and more are in force: marginals are 0.8 of the priors', to 2 %."""
+    """At minute 45 the lessons of 20 minutes and more are in force: marginals are 0.8 of the priors', to 3 %."""
     rows, records = _books(tmp_path, [])
     facts = FactsReader(SqliteLog(tmp_path / "log", read_only=True))()
     fit = facts.learned.fit(H100, T + 2_700)
     assert fit.verdict == "learned"
-    assert fit.found.joules_per_flop / PRIOR.joules_per_flop == pytest.approx(FLOP, rel=0.02)
-    assert fit.found.joules_per_byte / PRIOR.joules_per_byte == pytest.approx(BYTE, rel=0.02)
+    assert fit.found.joules_per_flop / PRIOR.joules_per_flop == pytest.approx(FLOP, rel=0.03)
+    assert fit.found.joules_per_byte / PRIOR.joules_per_byte == pytest.approx(BYTE, rel=0.03)
     token = 1.6e10 * (fit.found.joules_per_flop + 100.0 / (989e12 * 0.45))
     marginal = [row.fields[REQUEST_ENERGY.fields.index("marginal_joules")] for row in rows]
     assert marginal == [pytest.approx(2_000 * token, rel=1e-9)]
