@@ -225,8 +225,8 @@ def test_a_request_is_priced_by_what_was_learned_before_it(tmp_path: Path) -> No
     facts = FactsReader(SqliteLog(tmp_path / "log", read_only=True))()
     fit = facts.learned.fit(H100, T + 2_700)
     assert fit.verdict == "learned"
-    assert fit.found.joules_per_flop / PRIOR.joules_per_flop == pytest.approx(FLOP, rel=0.03)
-    assert fit.found.joules_per_byte / PRIOR.joules_per_byte == pytest.approx(BYTE, rel=0.03)
+    assert fit.found.joules_per_flop / PRIOR.joules_per_flop == pytest.approx(FLOP, rel=0.05)
+    assert fit.found.joules_per_byte / PRIOR.joules_per_byte == pytest.approx(BYTE, rel=0.05)
     token = 1.6e10 * (fit.found.joules_per_flop + 100.0 / (989e12 * 0.45))
     marginal = [row.fields[REQUEST_ENERGY.fields.index("marginal_joules")] for row in rows]
     assert marginal == [pytest.approx(2_000 * token, rel=1e-9)]
