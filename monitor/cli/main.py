@@ -35,6 +35,7 @@ class Entry(NamedTuple):
 COMMANDS: Final[Mapping[str, Entry]] = {
     "alerts": Entry("monitor.cli.alerts:alerts", "List the alert rules and how they stand; send a test message."),
     "check": Entry("monitor.cli.check:check", "Check the configuration and its drop-ins."),
+    "coefficients": Entry("monitor.cli.coefficients:coefficients", "Show what a GPU type's work costs, and why."),
     "decode": Entry("monitor.cli.decode:decode", "Show how the newest messages of a Kafka topic would be read."),
     "dashboards": Entry("monitor.cli.dashboards:dashboards", "Print a board for Grafana on InfluxDB."),
     "demo": Entry("monitor.cli.demo:demo", "Show the whole at work on a simulated host; needs no hardware."),

@@ -24,12 +24,13 @@ Fact = Intensity | Accounting | Deployment | HostServers | Lesson
 class Facts:
     """Built from (stamp, fact) in the order of the log; the log time is the running maximum of the stamps."""
 
-    def __init__(self, facts: Iterable[tuple[UnixSeconds, Fact]]) -> None:
+    def __init__(self, facts: Iterable[tuple[UnixSeconds, Fact]], learned: Learned | None = None) -> None:
+        """`learned` holds lessons that are kept apart, because there are many; others may stand among the facts."""
         self._accounting: Accounting | None = None
         self._since: dict[str, list[UnixSeconds]] = {}
         self._intensities: dict[str, list[Intensity]] = {}
         placing: list[tuple[UnixSeconds, Deployment | HostServers]] = []
-        self.learned = Learned()
+        self.learned = Learned() if learned is None else learned
         log_time = float("-inf")
         for stamp, fact in facts:
             log_time = max(log_time, stamp)
@@ -39,7 +40,7 @@ class Facts:
             elif isinstance(fact, Deployment | HostServers):
                 placing.append((log_time + IN_FORCE_AFTER_SECONDS, fact))
             elif isinstance(fact, Lesson):
-                self.learned.add(fact, log_time, (self._accounting or Accounting()).horizon_seconds)
+                self.learned.add(fact, log_time, self._accounting or Accounting())
             elif self._accounting is None:
                 self._accounting = fact
         self.serving = Serving(placing)

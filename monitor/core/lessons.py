@@ -17,12 +17,14 @@ from monitor.core.attribution.learning import Fit, FitSums, fitted, sums_of, tot
 from monitor.core.attribution.models import token_cost
 from monitor.core.attribution.priors import Scalars
 from monitor.core.attribution.work import LEAST_COVERED, work_told
+from monitor.core.membership import Accounting
 from monitor.core.readings import Piece
 
 PERIOD_SECONDS: Final = 600.0
 MEMORY_SECONDS: Final = SECONDS_PER_DAY
 IN_FORCE_AFTER_SECONDS: Final = 60.0
 _HELD_BACK: Final = frozenset({"power_capped", "hardware_slowdown", "thermal_throttled", "power_brake"})
+_FORGET_AT_EACH: Final = 100
 MOST_TYPES: Final = 8
 """GPU types that a partition learns of at a time: its sums of an open period stand in its commits, which are small."""
 
@@ -109,22 +111,27 @@ class Learning:
 
 
 class Learned:
-    """The lessons of a log, by the moment from which on they are in force."""
+    """The lessons of a log, by the moment from which on they are in force.
+
+    Those that no window which may still be computed can need are forgotten: there are 144 a day for each partition.
+    """
 
     def __init__(self) -> None:
-        self._lessons: dict[str, list[tuple[UnixSeconds, Lesson]]] = {}
-        self._keys: set[tuple[str, str, UnixSeconds]] = set()
+        self._lessons: dict[str, dict[tuple[UnixSeconds, str], tuple[UnixSeconds, Lesson]]] = {}
         self._fits: dict[tuple[str, UnixSeconds], Fit] = {}
 
-    def add(self, lesson: Lesson, log_time: UnixSeconds, horizon_seconds: float) -> None:
+    def add(self, lesson: Lesson, log_time: UnixSeconds, terms: Accounting) -> None:
         """Takes the next lesson of the log, which stands there at that log time."""
-        key = lesson.gpu, lesson.partition, lesson.start
-        if key in self._keys:
+        mine, key = self._lessons.setdefault(lesson.gpu, {}), (lesson.start, lesson.partition)
+        if key in mine:
             return
-        self._keys.add(key)
-        known = max(lesson.start + PERIOD_SECONDS + horizon_seconds, log_time + IN_FORCE_AFTER_SECONDS)
+        known = max(lesson.start + PERIOD_SECONDS + terms.horizon_seconds, log_time + IN_FORCE_AFTER_SECONDS)
         since = ceil(known / PERIOD_SECONDS) * PERIOD_SECONDS
-        self._lessons.setdefault(lesson.gpu, []).append((since, lesson))
+        mine[key] = since, lesson
+        self._fits = {of: fit for of, fit in self._fits.items() if of[0] != lesson.gpu or of[1] < since}
+        oldest = log_time - terms.restate_seconds - MEMORY_SECONDS - SECONDS_PER_DAY
+        for old in [each for each in mine if each[0] < oldest] if len(mine) % _FORGET_AT_EACH == 0 else ():
+            del mine[old]
 
     @property
     def gpus(self) -> list[str]:
@@ -137,12 +144,12 @@ class Learned:
         found = self._fits.get((gpu, begin))
         if found is None:
             held = [
-                lesson
-                for since, lesson in self._lessons.get(gpu, ())
+                key
+                for key, (since, lesson) in self._lessons.get(gpu, {}).items()
                 if since <= begin and lesson.start >= begin - MEMORY_SECONDS
             ]
-            held.sort(key=lambda each: (each.start, each.partition))  # sums of floats: in one order
-            found = self._fits[gpu, begin] = fitted(total(each.sums for each in held))
+            mine = [self._lessons[gpu][key][1].sums for key in sorted(held)]  # sums of floats: in one order
+            found = self._fits[gpu, begin] = fitted(total(mine))
         return found
 
     def scalars(self, gpu: str, at: UnixSeconds) -> Scalars:

@@ -13,7 +13,8 @@ from collectors.errors import Rejected
 from collectors.units import UnixSeconds
 from monitor.carbon.mixes import mix_of_zone
 from monitor.config.sections import Config
-from monitor.core.facts import Facts
+from monitor.core.facts import Fact, Facts
+from monitor.core.lessons import Learned, Lesson
 from monitor.core.membership import Accounting
 from monitor.log.codec import Decoder, accounting_record, intensity_record
 from monitor.log.protocol import FactsLog, Log, LogRecord, LogUnavailable, LogWriter
@@ -29,23 +30,35 @@ class FactsReader:
     def __init__(self, log: FactsLog) -> None:
         self._log = log
         self._decoder = Decoder()
-        self._known: list[tuple[UnixSeconds, object]] = []
+        self._known: list[tuple[UnixSeconds, Fact]] = []
+        self._learned = Learned()
+        self._terms: Accounting | None = None
+        self._log_time = float("-inf")
         self._after = 0
-        self._facts = Facts(())
+        self._facts = Facts((), self._learned)
 
     def __call__(self) -> Facts:
         """What is in force."""
         records = self._log.facts(self._after)
         if records:
             self._after = records[-1].offset
+            before = len(self._known)
             for record in records:
                 self._take(record)
-            self._facts = Facts(self._known)  # type: ignore[arg-type]
+            if len(self._known) > before:
+                self._facts = Facts(self._known, self._learned)
         return self._facts
 
     def _take(self, record: LogRecord) -> None:
+        self._log_time = max(self._log_time, record.stamp)
         try:
-            self._known.append((record.stamp, self._decoder.decode(record)))
+            fact = self._decoder.decode(record)
+            if isinstance(fact, Lesson):
+                self._learned.add(fact, self._log_time, self._terms or Accounting())
+            elif isinstance(fact, Fact):
+                self._known.append((record.stamp, fact))
+                if self._terms is None and isinstance(fact, Accounting):
+                    self._terms = fact
         except Rejected as rejected:  # a newer version's, or a stranger's: what we know is in force all the same
             logger.error("a fact is passed by", offset=record.offset, key=record.key, why=str(rejected))
 

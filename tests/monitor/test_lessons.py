@@ -102,8 +102,8 @@ def taught(period: int, sums: FitSums, partition: str = "0/1", gpu: str = H100) 
 def test_from_midnight_to_ten_past_serves_from_half_past_on() -> None:
     """Final at 0:25, in force from 0:30 on for a day; what the log has only at 0:35 from 0:40 on."""
     learned = Learned()
-    learned.add(taught(0, SUMS), T + 25 * 60, 900.0)
-    learned.add(taught(0, SUMS, "1/2"), T + 35 * 60, 900.0)
+    learned.add(taught(0, SUMS), T + 25 * 60, Accounting())
+    learned.add(taught(0, SUMS, "1/2"), T + 35 * 60, Accounting())
     windows = [
         learned.fit(H100, T + 60.0 * minute).windows for minute in (0, 29.9, 30, 39.9, 40, 24 * 60, 24 * 60 + 10)
     ]
@@ -115,9 +115,20 @@ def test_from_midnight_to_ten_past_serves_from_half_past_on() -> None:
 def test_the_first_lesson_of_a_key_counts() -> None:
     """A second one of the same period, partition and board changes nothing."""
     learned = Learned()
-    learned.add(taught(0, SUMS), T, 900.0)
-    learned.add(taught(0, SUMS.plus(SUMS)), T, 900.0)
+    learned.add(taught(0, SUMS), T, Accounting())
+    learned.add(taught(0, SUMS.plus(SUMS)), T, Accounting())
     assert learned.fit(H100, T + 3600.0).windows == 1
+
+
+def test_lessons_that_nobody_can_need_any_more_are_forgotten() -> None:
+    """Ten days of them: those of the last day are in force, those of the first are gone, as windows of it are."""
+    learned = Learned()
+    for period in range(10 * 144):
+        start = T + PERIOD_SECONDS * period
+        learned.add(replace(taught(0, SUMS), start=start), start + 1_500.0, Accounting())
+    assert learned.fit(H100, T + 10 * SECONDS_PER_DAY).windows == 144 - 2
+    assert learned.fit(H100, T + 8 * SECONDS_PER_DAY).windows == 144 - 2
+    assert learned.fit(H100, T + SECONDS_PER_DAY / 2).windows < 72
 
 
 def test_a_period_is_taught_when_it_is_over_and_once() -> None:

@@ -138,4 +138,4 @@ def _not_negative(matrix: tuple[float, float, float], right: tuple[float, float]
 def _condition(aa: float, ab: float, bb: float) -> float:
     """Largest over smallest eigenvalue of the symmetric matrix; infinite where one direction is not known at all."""
     middle, apart = (aa + bb) / 2.0, sqrt(((aa - bb) / 2.0) ** 2 + ab * ab)
-    return (middle + apart) / (middle - apart) if middle - apart > 0.0 else inf
+    return (middle + apart) / (middle - apart) if middle - apart > 1e-12 * middle else inf  # below it is rounding

@@ -1,0 +1,116 @@
+"""`wattribute coefficients`: what the work of each GPU type is taken to cost, and why it is believed."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from collectors.clock import SystemClock
+from monitor.cli.moments import FORMS, moment
+from monitor.reports.layout import columns
+
+if TYPE_CHECKING:
+    from monitor.config.sections import Config
+    from monitor.core.attribution.learning import Fit
+    from monitor.core.facts import Facts
+
+COLUMNS = ("gpu", "in force", "pJ/FLOP", "nJ/byte", "found pJ/FLOP", "found nJ/byte", "R2", "condition", "windows")
+WHY: Mapping[str, str] = {
+    "learned": "learned",
+    "few": "prior (too few windows)",
+    "unidentifiable": "prior (work never changed its mix)",
+    "implausible": "prior (found is over twice off)",
+}
+
+
+@click.command()
+@click.option("--at", "when", default="now", show_default=True, metavar="WHEN", help=f"In force when: {FORMS}.")
+@click.option("--json", "as_json", is_flag=True, help="The same as JSON, in J/FLOP and J/byte.")
+@click.option("--config", "config_file", type=click.Path(path_type=Path, dir_okay=False), help="The configuration.")
+@click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="The data directory.")
+def coefficients(*, when: str, as_json: bool, config_file: Path | None, data: Path | None) -> None:
+    """Show what the work of each GPU type costs, as learned from what model servers count, or the priors.
+
+    A request's own tokens are priced by these two: joules above idle power for a FLOP, and for a byte read. They are
+    learned from windows of 10 s of the last 24 h in which every server of a board told its steps and tokens and nothing
+    else was at work; GPU types that are not listed go by the priors. Found is what the windows say, also where that is
+    not believed. Reads beside a running daemon; with [kafka] from the fleet's facts.
+
+    Exit codes: 0 done, 2 wrong use or configuration, 3 the log cannot be read.
+    """
+    from monitor.cli.logging import configure
+    from monitor.config.load import load_config
+
+    now = SystemClock().now()
+    try:
+        at = moment(when, now)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--at") from error
+    config = load_config(config_file, environ=os.environ)
+    configure(config.logging.level, config.logging.format)
+    facts = _facts_of(config, config.data.directory if data is None else data, in_fleet=data is None)
+    fits = {gpu: facts.learned.fit(gpu, at) for gpu in facts.learned.gpus}
+    click.echo(json.dumps(_as_json(fits), indent=2) if as_json else "\n".join(_lines(fits)))
+
+
+def _facts_of(config: "Config", folder: Path, *, in_fleet: bool) -> "Facts":
+    from monitor.roles.control import FactsReader
+
+    if in_fleet and config.kafka.bootstrap_servers:
+        from monitor.log.kafka_facts import KafkaFacts
+
+        topic = KafkaFacts(config.kafka)
+        try:
+            return FactsReader(topic)()
+        finally:
+            topic.close()
+    from monitor.log.sqlite import SqliteLog
+    from monitor.roles.embedded import LOG_FILE
+
+    log = SqliteLog(folder / LOG_FILE, read_only=True)
+    try:
+        return FactsReader(log)()
+    finally:
+        log.close()
+
+
+def _lines(fits: "Mapping[str, Fit]") -> list[str]:
+    from monitor.core.attribution.priors import PRIOR
+
+    prior = f"priors: {PRIOR.joules_per_flop * 1e12:.3f} pJ/FLOP, {PRIOR.joules_per_byte * 1e9:.4f} nJ/byte"
+    if not fits:
+        return [f"nothing has been learned; every GPU type goes by the {prior}"]
+    rows = [
+        (
+            gpu,
+            WHY[fit.verdict],
+            f"{fit.scalars.joules_per_flop * 1e12:.3f}",
+            f"{fit.scalars.joules_per_byte * 1e9:.4f}",
+            f"{fit.found.joules_per_flop * 1e12:.3f}",
+            f"{fit.found.joules_per_byte * 1e9:.4f}",
+            f"{fit.r_squared:.4f}",
+            f"{fit.condition:.0f}",
+            f"{fit.windows}",
+        )
+        for gpu, fit in fits.items()
+    ]
+    return [*columns(COLUMNS, rows, left=2), "", prior]
+
+
+def _as_json(fits: "Mapping[str, Fit]") -> dict[str, object]:
+    return {
+        gpu: {
+            "verdict": fit.verdict,
+            "joules_per_flop": fit.scalars.joules_per_flop,
+            "joules_per_byte": fit.scalars.joules_per_byte,
+            "found_joules_per_flop": fit.found.joules_per_flop,
+            "found_joules_per_byte": fit.found.joules_per_byte,
+            "r_squared": fit.r_squared,
+            "condition": fit.condition if fit.windows and fit.condition != float("inf") else None,
+            "windows": fit.windows,
+        }
+        for gpu, fit in fits.items()
+    }
