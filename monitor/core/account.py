@@ -25,10 +25,10 @@ from monitor.core.demand import Demand, demand_of, requests_on
 from monitor.core.emissions.factors import Intensity, factor_label, location_grams
 from monitor.core.family import Family, family_of
 from monitor.core.foreign import foreign_of
-from monitor.core.lessons import lesson_in
 from monitor.core.points import Row
 from monitor.core.readings import Nearby, Piece, Told, disjoint, meter_of, own_pieces
 from monitor.core.shares import Shares
+from monitor.core.teaching import lesson_in
 from monitor.core.usage_columns import Index, Key, UsageColumns, all_known, all_known_counts
 from monitor.core.usage_order import in_order
 

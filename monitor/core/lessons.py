@@ -1,29 +1,24 @@
-"""What a window teaches of a GPU type, and what is known of it when. Pure.
+"""What is known of a GPU type, and since when. Pure.
 
 Each period of 10 minutes makes one lesson for each partition and GPU type: sums over its windows (learning.py). It is a
 fact, in force from the next full 10 minutes after it stood in the log on, and for a day; the period from 0:00 to 0:10,
 final at 0:25, serves from 0:30 on. So whoever computes a window, whenever, finds the same coefficients.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from math import ceil, floor, fsum
+from collections.abc import Mapping
+from math import ceil, floor
 from typing import Final
 
 import msgspec
 
-from collectors.readings import OTHER_PROCESSES, ActivityReading, Device, EngineReading, HostProfile
 from collectors.units import SECONDS_PER_DAY, UnixSeconds
-from monitor.core.attribution.learning import Fit, FitSums, fitted, sums_of, total
-from monitor.core.attribution.models import token_cost
+from monitor.core.attribution.learning import Fit, FitSums, fitted, total
 from monitor.core.attribution.priors import Scalars
-from monitor.core.attribution.work import LEAST_COVERED, work_told
 from monitor.core.membership import Accounting
-from monitor.core.readings import Piece
 
 PERIOD_SECONDS: Final = 600.0
 MEMORY_SECONDS: Final = SECONDS_PER_DAY
 IN_FORCE_AFTER_SECONDS: Final = 60.0
-_HELD_BACK: Final = frozenset({"power_capped", "hardware_slowdown", "thermal_throttled", "power_brake"})
 _FORGET_AT_EACH: Final = 100
 MOST_TYPES: Final = 8
 """GPU types that a partition learns of at a time: its sums of an open period stand in its commits, which are small."""
@@ -44,41 +39,6 @@ class Lesson(msgspec.Struct, frozen=True, kw_only=True):
 def period_of(moment: UnixSeconds) -> UnixSeconds:
     """The start of the period that holds it."""
     return floor(moment / PERIOD_SECONDS) * PERIOD_SECONDS
-
-
-def lesson_in(
-    device: Device,
-    pieces: Sequence[Piece],
-    engines: Iterable[EngineReading],
-    activities: Iterable[ActivityReading],
-    *,
-    profile: HostProfile,
-    interval: tuple[UnixSeconds, UnixSeconds],
-) -> FitSums | None:
-    """What the window says of a board, None where it says nothing or something is doubtful.
-
-    Doubtful: a board whose idle power was neither observed nor configured, that was not metered all the time, or was
-    held back (power cap, heat) or used by other processes; servers that do not tell their work, or none.
-    """
-    start, end = interval
-    if device.idle_watts is None or device.idle_source == "table" or not device.hardware:
-        return None
-    covered = fsum(piece.end - piece.start for piece in pieces)
-    if covered < LEAST_COVERED * (end - start) or any(each.method in {"recovered", "modelled"} for each in pieces):
-        return None
-    if any(each.device == device.id and _doubtful(each) for each in activities):
-        return None
-    facts = {model.name: model for model in profile.models}
-    work = work_told(engines, lambda model: token_cost(model, facts.get(model)), start, end)
-    joules = fsum(piece.energy_joules for piece in pieces) - device.idle_watts * covered
-    if work is None or work.bytes <= 0.0 or joules <= 0.0:
-        return None
-    return sums_of(work, joules)
-
-
-def _doubtful(activity: ActivityReading) -> bool:
-    foreign = activity.consumer == OTHER_PROCESSES and activity.busy_seconds > 0.0
-    return foreign or not _HELD_BACK.isdisjoint(activity.state)
 
 
 class Learning:

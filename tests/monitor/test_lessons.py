@@ -16,10 +16,11 @@ from monitor.core.attribution.learning import FitSums, sums_of
 from monitor.core.attribution.priors import PRIOR
 from monitor.core.attribution.work import Work
 from monitor.core.facts import Facts
-from monitor.core.lessons import MOST_TYPES, PERIOD_SECONDS, Learned, Learning, Lesson, lesson_in
+from monitor.core.lessons import MOST_TYPES, PERIOD_SECONDS, Learned, Learning, Lesson
 from monitor.core.membership import Accounting
 from monitor.core.points import REQUEST_ENERGY, Row
 from monitor.core.readings import Piece
+from monitor.core.teaching import lesson_in
 from monitor.core.usage import Usage
 from monitor.ledger.ledger import Ledger
 from monitor.log.codec import Decoder, ReadingBatch, lesson_record, readings_record, tick_record, usage_record
