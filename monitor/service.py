@@ -12,6 +12,7 @@ from collectors.pace import Pace
 from collectors.recording import Recording
 from collectors.replay import Step
 from collectors.units import UnixSeconds
+from monitor.core.attribution.methods import DEFAULT_METHOD
 from monitor.core.window import window_at, window_start
 from monitor.ledger.ledger import Progress
 from monitor.log.codec import tick_record
@@ -46,12 +47,14 @@ def replay_into(
     speed: float = math.inf,
     on_progress: Callable[[float], None] = lambda _done: None,
     should_stop: Callable[[], bool] = lambda: False,
+    method: str = DEFAULT_METHOD,
 ) -> ReplayRun:
     """Plays recordings into the house, `speed` times as fast as they were made (infinity: as fast as it goes).
 
-    A replay that stopped before goes on where its log ends. `on_progress` is told the part done, 0 to 1.
+    `method` is how new books split energy. A replay that stopped before goes on where its log ends. `on_progress` is
+    told the part done, 0 to 1.
     """
-    wanted = accounting_of(house.config)
+    wanted = msgspec.structs.replace(accounting_of(house.config), method=method)
     told = [with_model_facts(recording, house.config) for recording in recordings]
     role = ReplayRole(house.log, told, wanted, trust_team=house.config.requests.trust_team)
     terms = agree_on_terms(house.log, house.log, wanted, role.before_start)

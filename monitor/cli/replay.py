@@ -36,6 +36,13 @@ def speed_of(_ctx: click.Context, _param: click.Parameter, value: str) -> float:
     show_default=True,
     help="Take idle watts from the whole recording where host.toml tells none.",
 )
+@click.option(
+    "--method",
+    default="learned",
+    show_default=True,
+    type=click.Choice(["learned", "prior", "token-share", "time-share"]),
+    help="How energy is split: the default, or what others do, to see what it changes.",
+)
 def replay(
     *,
     recordings: tuple[Path, ...],
@@ -45,6 +52,7 @@ def replay(
     data: Path | None,
     config_file: Path | None,
     quiet_level: bool,
+    method: str,
 ) -> None:
     """Plays RECORDING (a folder; docs/recording.md) and prints its statement.
 
@@ -60,6 +68,7 @@ def replay(
     from collectors.replay import with_quiet_level
     from monitor.cli.logging import configure
     from monitor.config.load import load_config
+    from monitor.core.attribution.methods import SHORT_NAMES
     from monitor.reports.statement import request_csv, statement
     from monitor.reports.statement_text import render_json, render_text
     from monitor.roles.embedded import LOCAL_ADMIN, Embedded
@@ -77,7 +86,13 @@ def replay(
         bar = stack.enter_context(
             click.progressbar(length=1000, label="replaying", file=sys.stderr, hidden=not sys.stderr.isatty())
         )
-        run = replay_into(house, loaded, speed=speed, on_progress=lambda done: bar.update(int(done * 1000) - bar.pos))
+        run = replay_into(
+            house,
+            loaded,
+            speed=speed,
+            on_progress=lambda done: bar.update(int(done * 1000) - bar.pos),
+            method=SHORT_NAMES[method],
+        )
         bar.finish()
         structlog.get_logger().debug("replayed", finished=run.finished, **msgspec.structs.asdict(run.progress))
         query = house.query()

@@ -18,6 +18,7 @@ from collectors.units import Energy, UnixSeconds
 from monitor.core import points
 from monitor.core.attribution.hardware import hardware_of
 from monitor.core.attribution.learning import FitSums
+from monitor.core.attribution.methods import DEFAULT_METHOD, METHODS, Method
 from monitor.core.attribution.pieces import Column
 from monitor.core.attribution.priors import PRIOR, Scalars
 from monitor.core.attribution.virtual_energy import Foreign, Quiet, Split, split
@@ -94,6 +95,7 @@ def account(
     nearby: Nearby,
     intensity_at: IntensityAt,
     scalars_at: ScalarsAt = prior_everywhere,
+    method: str = DEFAULT_METHOD,
     revision: int,
     requests: RequestsAs = "rows",
 ) -> Account:
@@ -121,7 +123,9 @@ def account(
         terms = _terms(host, start, revision, family.profile, intensity_at(family.profile.zone, start))
         active = sorted(activities, key=lambda each: (each.start, each.end, each.device, each.consumer))
         served = tuple(sorted(engines, key=lambda each: (each.start, each.end, each.server, each.model)))
-        work = _Work(demand, owners, end - start, family, gathered, active, served, scalars_at, lessons)
+        work = _Work(
+            demand, owners, end - start, family, gathered, active, served, scalars_at, lessons, METHODS[method]
+        )
         for device in family.devices.values():
             rows.append(_meter_row(terms, device, _meter_of(device.id, family, own)))
             rows += work.rows(terms, device, own[device.id])
@@ -151,6 +155,7 @@ class _Work:
     engines: tuple[EngineReading, ...]
     scalars_at: ScalarsAt
     lessons: dict[str, FitSums]
+    method: Method
 
     def rows(self, terms: _Terms, device: Device, pieces: Sequence[Piece]) -> list[Row]:
         """Attributed, idle and unattributed: the device's own part, split among the requests."""
@@ -165,6 +170,7 @@ class _Work:
                 self.family.profile,
                 idle_watts=idle_watts,
                 scalars=self.scalars_at(device.hardware, terms.start),
+                method=self.method,
             ),
             length_seconds=self.length_seconds,
             idle_watts=idle_watts,
@@ -172,6 +178,7 @@ class _Work:
             elsewhere=self.demand.elsewhere() if device.kind == "gpu" else (np.empty(0), np.empty(0)),
             foreign=self._foreign(device, terms.start),
             limit_watts=_limit_watts(device),
+            rest_equally=self.method.rest_equally,
         )
         if device.kind == "gpu" and self.engines:
             self._learn(device, pieces, (terms.start, terms.start + self.length_seconds))

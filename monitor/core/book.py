@@ -138,6 +138,7 @@ class Book:
             nearby=nearby,
             intensity_at=self._intensity_at,
             scalars_at=self._scalars_at,
+            method=self._terms.method,
             revision=revision,
             requests=self._requests,
         )

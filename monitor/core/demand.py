@@ -7,9 +7,10 @@ import numpy as np
 from collectors.readings import Device, HostProfile
 from collectors.units import UnixSeconds
 from monitor.core.attribution.hardware import UNKNOWN_GPU, Hardware, hardware_of
+from monitor.core.attribution.methods import DEFAULT_METHOD, METHODS, Method
 from monitor.core.attribution.models import UNKNOWN_MODEL, TokenCost, token_cost
 from monitor.core.attribution.pieces import Column
-from monitor.core.attribution.priors import PRIOR, Marginals, Scalars, marginals, prefill_seconds
+from monitor.core.attribution.priors import PRIOR, Marginals, Scalars, prefill_seconds
 from monitor.core.attribution.requests import Requests
 from monitor.core.usage_columns import Index, Route, UsageColumns
 
@@ -67,8 +68,9 @@ def requests_on(
     *,
     idle_watts: float | None,
     scalars: Scalars = PRIOR,
+    method: Method = METHODS[DEFAULT_METHOD],
 ) -> Requests:
-    """What the chosen requests do on the device, priced by the scalars of its type and their models' facts.
+    """What the chosen requests do on the device, priced by the method from the scalars of its type and model facts.
 
     A request on n devices (a tensor-parallel group) brings a part of n to each. On a CPU, DRAM or node there is no
     marginal energy: what they share, they share equally.
@@ -78,7 +80,7 @@ def requests_on(
     hardware = hardware_of(device.hardware) or UNKNOWN_GPU
     watts = hardware.idle_watts if idle_watts is None else idle_watts
     costs = _costs(usages, profile) if device.kind == "gpu" else {}
-    prices = {model: marginals(cost, hardware, watts, scalars) for model, cost in costs.items()}
+    prices = {model: method.price(cost, hardware, watts, scalars) for model, cost in costs.items()}
     free = Marginals(prefill_joules=0.0, decode_joules=0.0, context_joules=0.0)
     each = [_per_token(prices.get(route.model, free), route) for route in usages.routes]
     per_prefill, per_decode, per_context = np.array(each, dtype=np.float64).reshape(-1, 3)[usages.route[chosen]].T

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from collectors.units import UnixSeconds
+from monitor.core.attribution.methods import DEFAULT_METHOD
 from monitor.core.window import window_start
 
 FUTURE_LIMIT_SECONDS = 7_200.0
@@ -22,8 +23,8 @@ class Accounting(msgspec.Struct, frozen=True, kw_only=True):
     """The terms under which books are kept, a fact of the log. All lengths in seconds.
 
     `restate_seconds`: windows older than this at a mark are no longer restated, what came is listed as too late.
-    `method` is how energy is split; another one makes other rows of the same records, so its number rises with each
-    change to that: 2 moves joules within readings (docs/decisions/0033).
+    `method` is how energy is split (attribution/methods.py); another one makes other rows of the same records, so its
+    number rises with each change to that: 2 moves joules within readings (docs/decisions/0033).
     """
 
     window_seconds: float = 10.0
@@ -31,7 +32,7 @@ class Accounting(msgspec.Struct, frozen=True, kw_only=True):
     mark_seconds: float = 900.0
     restate_seconds: float = 604_800.0
     label_keys: tuple[str, ...] = ()
-    method: str = "virtual-energy.2"
+    method: str = DEFAULT_METHOD
 
     def final_line(self, window: int) -> UnixSeconds:
         """The log time from which on a window's account is closed: its end + horizon."""

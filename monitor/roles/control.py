@@ -13,6 +13,7 @@ from collectors.errors import Rejected
 from collectors.units import UnixSeconds
 from monitor.carbon.mixes import mix_of_zone
 from monitor.config.sections import Config
+from monitor.core.attribution.methods import METHODS
 from monitor.core.facts import Fact, Facts
 from monitor.core.lessons import Learned, Lesson
 from monitor.core.membership import Accounting
@@ -117,13 +118,13 @@ def agree_on_terms(facts: FactsLog, writer: LogWriter, terms: Accounting, now: U
     known = read().accounting()
     if known is None:
         raise LogUnavailable("the terms of the books were stated and do not stand in the log: try again")
-    if known.method != terms.method:
+    if known.method not in METHODS:
         raise TermsChanged(
             f"the books are kept by the method {known.method!r}, of which this version knows nothing (it has "
-            f"{terms.method!r}); run the version that began them, or begin new books (another data folder or "
+            f"{', '.join(METHODS)}); run the version that began them, or begin new books (another data folder or "
             "other topics)"
         )
-    for name in ("window_seconds", "horizon_seconds", "mark_seconds"):
+    for name in ("window_seconds", "horizon_seconds", "mark_seconds", "method"):
         if getattr(known, name) != getattr(terms, name):
             raise TermsChanged(
                 f"[accounting] {name} is {getattr(terms, name)!r}, but the books are kept under "

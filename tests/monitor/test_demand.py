@@ -46,7 +46,7 @@ def usage(
 def asked(*usages: Usage, idle_watts: float | None = 110.0, device: Device = GPU) -> Requests:
     """What they ask of the device in a window that begins at 100 s."""
     demand = demand_of(columns_of(usages), 100.0)
-    return requests_on(demand, demand.on(device), device, PROFILE, idle_watts)
+    return requests_on(demand, demand.on(device), device, PROFILE, idle_watts=idle_watts)
 
 
 def test_marginals_hold_static_power_for_the_time_of_the_work() -> None:

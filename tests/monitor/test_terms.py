@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from monitor.core.membership import Accounting
+from monitor.log.codec import accounting_record
 from monitor.log.sqlite import SqliteLog
 from monitor.roles.control import TermsChanged, agree_on_terms
 
@@ -23,6 +24,16 @@ def test_the_first_terms_of_a_log_hold(tmp_path: Path) -> None:
 def test_books_of_another_method_are_left_alone(tmp_path: Path) -> None:
     """Other rows beside the old ones would be no books; the way out is named, and it is not a setting."""
     log = SqliteLog(tmp_path / "log.db")
-    agree_on_terms(log, log, Accounting(method="virtual-energy.1"), 100.0)
+    log.append([accounting_record(Accounting(method="virtual-energy.1"))], 100.0)
     with pytest.raises(TermsChanged, match=r"kept by the method 'virtual-energy.1'.* run the version that began them"):
+        agree_on_terms(log, log, Accounting(), 200.0)
+
+
+def test_books_of_a_known_method_go_on_by_it_alone(tmp_path: Path) -> None:
+    """A replay by token shares is not mixed with one by the default."""
+    log = SqliteLog(tmp_path / "log.db")
+    agree_on_terms(log, log, Accounting(method="token-share.2"), 100.0)
+    with pytest.raises(
+        TermsChanged, match=r"method is 'virtual-energy.2', but the books are kept under 'token-share.2'"
+    ):
         agree_on_terms(log, log, Accounting(), 200.0)

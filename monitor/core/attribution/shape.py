@@ -118,12 +118,14 @@ def stretches(span: Places, edges: Column, begin: Places, end: Places) -> Places
     return np.concatenate((np.zeros(1, dtype=np.intp), np.cumsum(new)))
 
 
-def settled(shared: Column, priced: Column, span: Places) -> tuple[Column, Column]:
+def settled(shared: Column, priced: Column, span: Places, *, rest_equally: bool = True) -> tuple[Column, Column]:
     """(factor on the requests' own joules, what is left to share equally) of each piece; each `span` sums as measured.
 
     Within a span (or stretch) the pieces in which the requests' own joules exceed what was measured take the difference
     from those in which they fall short, each in proportion to what it has left. If they exceed the whole span they are
     scaled down, and nothing is left.
+
+    Where the rest is not shared equally, own joules are scaled up to what was measured as well.
 
     100 J and 100 J measured, 130 J and 50 J their own: 1, and 0 J and 20 J left. Own 300 J and 100 J: 0.5 and nothing.
     """
@@ -132,7 +134,7 @@ def settled(shared: Column, priced: Column, span: Places) -> tuple[Column, Colum
     surplus, missing = np.maximum(short_of, 0.0), np.maximum(-short_of, 0.0)
     spare, lack = np.bincount(span, surplus, count), np.bincount(span, missing, count)
     asked, had = np.bincount(span, priced, count), np.bincount(span, shared, count)
-    enough = spare >= lack
+    enough = (spare >= lack) & (rest_equally | (asked == 0.0))
     scale = np.where(enough, had > 0.0, np.divide(had, asked, out=np.ones(count), where=~enough))
     kept = np.where(enough, 1.0 - np.divide(lack, spare, out=np.zeros(count), where=enough & (spare > 0.0)), 0.0)
     return scale[span], surplus * kept[span]

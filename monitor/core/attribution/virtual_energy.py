@@ -93,6 +93,7 @@ def split(
     elsewhere: tuple[Column, Column],
     foreign: Foreign = NOBODY_ELSE,
     limit_watts: float | None = None,
+    rest_equally: bool = True,
 ) -> Split:
     """Splits one device's energy in the window [0, length_seconds).
 
@@ -100,7 +101,7 @@ def split(
     part included; of CPU, DRAM and node (False) only what exceeds idle power is shared. `elsewhere`: starts and ends of
     requests on this host of which nobody knows the device. `foreign` has its part of what exceeds idle power: on a GPU
     (`shares_idle`) while no request is active, elsewhere beside requests too. `limit_watts` is what the device can draw
-    at most, None if unknown.
+    at most, None if unknown. `rest_equally`: who pays what own tokens leave (methods.py).
 
     Worked, one reading of 10 s: 300 W, idle 50 W, one request over [0, 4), another over [2, 6), no marginals: 0-2 s
     600 J to the first, 2-4 s 300 J each, 4-6 s 600 J to the second, 6-10 s 200 J idle and 1 000 J above it.
@@ -117,6 +118,7 @@ def split(
         idle_watts=idle_watts,
         shares_idle=shares_idle,
         limit_watts=limit_watts,
+        rest_equally=rest_equally,
     )
     everything = np.ones(len(timeline.joules), dtype=np.bool_)
     energy, marginal = timeline.charge(everything)
@@ -149,6 +151,7 @@ class _Timeline:
         idle_watts: float | None,
         shares_idle: bool,
         limit_watts: float | None,
+        rest_equally: bool,
     ) -> None:
         self._requests = requests
         self._pieces = Pieces(
@@ -170,7 +173,7 @@ class _Timeline:
         if shares_idle and idle_watts is not None and len(meter.start):
             self._gather(meter, others, idle_watts, limit_watts)
         self._divide(idle_watts, shares_idle, others)
-        self._price(spans_of(meter.start, meter.recovered, meter.modelled))
+        self._price(spans_of(meter.start, meter.recovered, meter.modelled), rest_equally)
 
     def _measure(self, meter: Meter) -> None:
         """Joules of each piece, and the method they were come by."""
@@ -214,7 +217,7 @@ class _Timeline:
         self._shared = np.where(busy, more - self.other, 0.0)
         self.above = np.where(busy, 0.0, more - self.other)
 
-    def _price(self, spans: Places) -> None:
+    def _price(self, spans: Places, rest_equally: bool) -> None:
         """How far the requests' own rates must be scaled down not to exceed what was measured, and what is left."""
         self._rates = rates = rates_of(self._requests)
         weight, running = self._requests.weight, self._pieces.running
@@ -226,7 +229,7 @@ class _Timeline:
         priced = np.where(self._pays, np.maximum(base * self._pieces.seconds + slope * self._half_squares, 0.0), 0.0)
         span = spans[self._reading] if len(spans) else self._reading
         stretch = stretches(span, self._pieces.edges, self._start, self._end)
-        self._scale, left = settled(self._shared, priced, stretch)
+        self._scale, left = settled(self._shared, priced, stretch, rest_equally=rest_equally)
         self._paid = self._scale * priced + left
         weights = running(weight, self._start, self._end)
         self._per_weight = np.divide(left, weights, out=np.zeros_like(left), where=self._pays & (left > 0.0))

@@ -1,0 +1,82 @@
+"""How energy is split, by name: the default, and what others do, so that an auditor can see what the choice changes.
+
+A method says what a request's own tokens cost, and who pays for what is left of the measured power. All of them share
+exactly what the meter measured; idle, gaps and other processes are the same in each.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, Protocol
+
+from monitor.core.attribution.hardware import Hardware
+from monitor.core.attribution.models import TokenCost
+from monitor.core.attribution.priors import PRIOR, Marginals, Scalars, marginals
+
+_A_TOKEN: Final = Marginals(prefill_joules=1e-3, decode_joules=1e-3, context_joules=0.0)
+_NOTHING: Final = Marginals(prefill_joules=0.0, decode_joules=0.0, context_joules=0.0)
+
+
+class Method(Protocol):
+    """One way to split a device's energy among its requests."""
+
+    @property
+    def rest_equally(self) -> bool:
+        """Whether what own tokens leave is shared equally by those active, or in proportion to own tokens as well."""
+        ...
+
+    def price(self, cost: TokenCost, hardware: Hardware, idle_watts: float, learned: Scalars) -> Marginals:
+        """What a token of a model costs on a device; `learned` are the scalars in force for its type."""
+        ...
+
+
+class VirtualEnergy:
+    """Own tokens by J/FLOP and J/byte, the rest equally: by what was learned, or by the priors whatever was."""
+
+    rest_equally = True
+
+    def __init__(self, *, learns: bool) -> None:
+        self._learns = learns
+
+    def price(self, cost: TokenCost, hardware: Hardware, idle_watts: float, learned: Scalars) -> Marginals:
+        """From FLOPs and bytes of a token (priors.py has the worked number)."""
+        return marginals(cost, hardware, idle_watts, learned if self._learns else PRIOR)
+
+
+class TokenShare:
+    """Everything in proportion to tokens, prompt and answer alike, whatever the model."""
+
+    rest_equally = False
+
+    def price(self, cost: TokenCost, hardware: Hardware, idle_watts: float, learned: Scalars) -> Marginals:
+        """The same for each token; only the proportions count."""
+        return _A_TOKEN
+
+
+class TimeShare:
+    """Everything in equal parts while active: no token costs anything of its own."""
+
+    rest_equally = True
+
+    def price(self, cost: TokenCost, hardware: Hardware, idle_watts: float, learned: Scalars) -> Marginals:
+        """Nothing."""
+        return _NOTHING
+
+
+DEFAULT_METHOD: Final = "virtual-energy.2"
+METHODS: Final[Mapping[str, Method]] = MappingProxyType(
+    {
+        DEFAULT_METHOD: VirtualEnergy(learns=True),
+        "virtual-energy-priors.2": VirtualEnergy(learns=False),
+        "token-share.2": TokenShare(),
+        "time-share.2": TimeShare(),
+    }
+)
+"""By the name that stands in the terms of the books. Its number rises with each change of what rows it makes."""
+SHORT_NAMES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "learned": DEFAULT_METHOD,
+        "prior": "virtual-energy-priors.2",
+        "token-share": "token-share.2",
+        "time-share": "time-share.2",
+    }
+)
