@@ -14,16 +14,24 @@ from kafka.errors import KafkaTimeoutError
 from kafka.structs import OffsetAndMetadata
 from servers.kafka import KafkaServer
 from servers.server_process import server_port
+from taught import BYTE, FLOP, taught_for_50_minutes
 
 from collectors.clock import SystemClock, monotonic
+from collectors.units import SECONDS_PER_DAY
 from monitor.config.books_sections import Store
 from monitor.config.output_sections import Alert, InfluxDb, Kafka, KafkaTopics, Web
 from monitor.config.sections import Config
+from monitor.core.attribution.learning import fitted, total
+from monitor.core.attribution.priors import PRIOR
+from monitor.core.lessons import PERIOD_SECONDS, Lesson
+from monitor.log.codec import Decoder, tick_record
 from monitor.log.kafka_claims import Claim, parts_of
 from monitor.log.kafka_client import admin
+from monitor.log.kafka_facts import KafkaFacts
 from monitor.log.kafka_topics import create_topics
-from monitor.log.protocol import LogUnavailable
-from monitor.roles.aggregate_group import GroupAggregate
+from monitor.log.kafka_writer import KafkaWriter
+from monitor.log.protocol import Append, LogUnavailable
+from monitor.roles.aggregate_group import GroupAggregate, partition_of
 from monitor.roles.fleet import FleetHouse
 from monitor.store.open import open_store
 
@@ -123,6 +131,46 @@ def test_books_of_another_number_of_partitions_are_refused_as_a_whole(
     finally:
         other.close()
         store.close()
+
+
+def test_what_engines_teach_stands_among_the_facts(config: Config, tmp_path: Path) -> None:
+    """Each period once, from whichever life of the aggregator, and as one that was never interrupted would say."""
+    begin = 20_000 * SECONDS_PER_DAY
+    hosts = ["h-0", "h-1", "h-2"]
+    halves: list[list[Append]] = [[], []]
+    for host in hosts:
+        for record in taught_for_50_minutes(begin, host):
+            stamp = record.stamp or 0.0
+            halves[stamp > begin + 2_200].extend([record, tick_record(host, stamp)])
+    writer, facts = KafkaWriter(config.kafka), KafkaFacts(config.kafka)
+    for records in halves:
+        writer.append(sorted(records, key=lambda each: each.stamp or 0.0), begin)
+        ends = max(each.stamp or 0.0 for each in records) - 900.0 - 20.0
+        store = open_store(config, tmp_path / "store.db")
+        aggregate = GroupAggregate(config, store, clock=SystemClock())
+        try:
+            wait_for("the half", lambda: aggregate.step() is None or _final(aggregate, hosts) >= ends)  # noqa: B023
+        finally:
+            aggregate.close()
+            store.close()
+    told = [Decoder().decode(record) for record in facts.facts()]
+    facts.close()
+    writer.close()
+    lessons = {(each.partition, each.start): each.sums for each in told if isinstance(each, Lesson)}
+    partitions = {f"{partition_of(host, PARTITIONS)}/{PARTITIONS}" for host in hosts}
+    assert lessons.keys() == {(each, begin + PERIOD_SECONDS * period) for each in partitions for period in range(5)}
+    of_one_host = min(sums.windows for sums in lessons.values())
+    assert of_one_host == 60
+    assert sum(sums.windows for sums in lessons.values()) == len(hosts) * 300
+    fit = fitted(total(lessons[key] for key in sorted(lessons)))
+    assert fit.found.joules_per_flop / PRIOR.joules_per_flop == pytest.approx(FLOP, rel=0.03)
+    assert fit.found.joules_per_byte / PRIOR.joules_per_byte == pytest.approx(BYTE, rel=0.03)
+
+
+def _final(aggregate: GroupAggregate, hosts: list[str]) -> float:
+    """Until when the books of all of them are final."""
+    ledgers = [aggregate._ledgers.get(partition_of(host, PARTITIONS)) for host in hosts]
+    return min(float("-inf") if ledger is None else ledger.watermark for ledger in ledgers)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from taught import BYTE, FLOP, GPU, H100, PROFILE, taught_for_50_minutes
+from taught import ENGINE as TEN_SECONDS
 
 from collectors.errors import Rejected
-from collectors.readings import ActivityReading, Device, EnergyReading, EngineReading, HostProfile, ModelFacts
+from collectors.readings import ActivityReading, Device, EngineReading
 from collectors.units import SECONDS_PER_DAY
 from monitor.core.attribution.learning import FitSums, sums_of
 from monitor.core.attribution.priors import PRIOR
@@ -21,9 +23,8 @@ from monitor.core.membership import Accounting
 from monitor.core.points import REQUEST_ENERGY, Row
 from monitor.core.readings import Piece
 from monitor.core.teaching import lesson_in
-from monitor.core.usage import Usage
 from monitor.ledger.ledger import Ledger
-from monitor.log.codec import Decoder, ReadingBatch, lesson_record, readings_record, tick_record, usage_record
+from monitor.log.codec import Decoder, lesson_record, tick_record
 from monitor.log.protocol import Append, LogRecord
 from monitor.log.sqlite import SqliteLog
 from monitor.roles.control import FactsReader
@@ -32,21 +33,7 @@ from monitor.store.sqlite import SqliteStore
 
 T = SECONDS_PER_DAY * 20_000.0
 """Midnight."""
-H100 = "NVIDIA H100 80GB HBM3"
-GPU = Device(id="g0", kind="gpu", hardware=H100, idle_watts=100.0, idle_source="quiet")
-MODEL = ModelFacts(name="m", parameters=8e9, bytes_per_parameter=2.0, kv_bytes_per_token=0.0, devices=("g0",))
-PROFILE = HostProfile(host="h", devices=(GPU,), models=(MODEL,))
-ENGINE = EngineReading(
-    server="vllm-8000",
-    model="m",
-    devices=("g0",),
-    start=T,
-    end=T + 10,
-    steps=100.0,
-    prefill_tokens=10_000.0,
-    decode_tokens=0.0,
-    kv_tokens=0.0,
-)
+ENGINE = replace(TEN_SECONDS, start=T, end=T + 10)
 PIECE = Piece(T, T + 10, 3_000.0, 0.0, 3_000.0, "counter", 1.0)
 BUSY = ActivityReading(device="g0", start=T, end=T + 10, consumer="other", busy_seconds=1.0)
 
@@ -181,39 +168,7 @@ def _stored(record: Append) -> LogRecord:
     return LogRecord(stream="facts", offset=1, stamp=T, key=record.key, schema=record.schema, body=record.body)
 
 
-WINDOWS = 300
-FLOP, BYTE = 0.8, 1.1  # of the priors, what this board truly takes
-
-
-def _recorded() -> list[Append]:
-    """50 minutes, a batch each 10 s, prompts and steps in changing proportion; a request at minute 45."""
-    records = []
-    for window in range(WINDOWS):
-        at = T + 10.0 * window
-        steps, tokens = 100.0 + 40.0 * (window % 7), 40_000.0 + 20_000.0 * (window % 5)
-        engine = replace(ENGINE, start=at, end=at + 10, steps=steps, prefill_tokens=tokens)
-        joules = 1_000.0 + FLOP * PRIOR.joules_per_flop * tokens * 1.6e10 + BYTE * PRIOR.joules_per_byte * steps * 16e9
-        reading = EnergyReading(device="g0", start=at, end=at + 10, energy_joules=joules, method="counter")
-        batch = ReadingBatch(profile=PROFILE, readings=(reading,), engines=(engine,))
-        records.append(readings_record(batch, at + 11))
-    usage = Usage(
-        host="h",
-        namespace="",
-        request_id="r",
-        attempt=0,
-        model="m",
-        team="t",
-        start=T + 2_700,
-        end=T + 2_710,
-        devices=("g0",),
-        input_tokens=2_000,
-        output_tokens=0,
-    )
-    records.append(usage_record("h", [usage], T + 2_715))
-    return [*sorted(records, key=lambda each: each.stamp or 0.0), tick_record("h", T + 5_000, stream="readings")]
-
-
-RECORDS = _recorded()
+RECORDS = taught_for_50_minutes(T)
 
 
 def _books(folder: Path, lives: Sequence[int]) -> tuple[list[Row], list[LogRecord]]:
