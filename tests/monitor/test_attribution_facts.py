@@ -101,15 +101,23 @@ def test_kv_bytes_of_llama() -> None:
 def test_given_facts_come_before_the_name() -> None:
     """8.03e9 parameters are 1.606e10 FLOP a token; of a sparse model the active ones count."""
     dense = token_cost("my-70b", ModelFacts(name="my-70b", parameters=8.03e9, kv_bytes_per_token=1_000.0))
-    assert dense == TokenCost(flops_per_token=1.606e10, kv_bytes_per_token=1_000.0, source="given")
+    assert dense == TokenCost(
+        flops_per_token=1.606e10,
+        kv_bytes_per_token=1_000.0,
+        weight_bytes=1.606e10,
+        all_weight_bytes=1.606e10,
+        source="given",
+    )
     sparse = token_cost("x", ModelFacts(name="x", parameters=47e9, active_parameters=8e9))
-    assert sparse == TokenCost(flops_per_token=1.6e10, kv_bytes_per_token=131_072.0, source="given")
+    assert sparse == TokenCost(
+        flops_per_token=1.6e10, kv_bytes_per_token=131_072.0, weight_bytes=16e9, all_weight_bytes=94e9, source="given"
+    )
 
 
 def test_without_facts_the_name_tells_and_else_nothing_is_known() -> None:
     """Facts that leave out the parameters are none."""
     assert token_cost("llama-3-8b", ModelFacts(name="llama-3-8b", bytes_per_parameter=2.0)) == TokenCost(
-        flops_per_token=1.6e10, kv_bytes_per_token=131_072.0, source="name"
+        flops_per_token=1.6e10, kv_bytes_per_token=131_072.0, weight_bytes=16e9, all_weight_bytes=16e9, source="name"
     )
     assert token_cost("gpt-4o", None) == UNKNOWN_MODEL
 
