@@ -40,6 +40,7 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "dashboards": Entry("monitor.cli.dashboards:dashboards", "Print a board for Grafana on InfluxDB."),
     "demo": Entry("monitor.cli.demo:demo", "Show the whole at work on a simulated host; needs no hardware."),
     "doctor": Entry("monitor.cli.doctor:doctor", "Say what of this host can be metered, and what mends the rest."),
+    "explain": Entry("monitor.cli.explain:explain", "Show how one request's joules came about."),
     "rejected": Entry("monitor.cli.rejected:rejected", "List input that was not used, why, and where it stands."),
     "replay": Entry("monitor.cli.replay:replay", "Account for a recorded run as if it happened now."),
     "report": Entry("monitor.cli.report:report", "Report joules, CO2e, requests and tokens by model, team and more."),

@@ -21,6 +21,7 @@ from monitor.core.attribution.learning import FitSums
 from monitor.core.attribution.methods import DEFAULT_METHOD, METHODS, Method
 from monitor.core.attribution.pieces import Column
 from monitor.core.attribution.priors import PRIOR, Scalars
+from monitor.core.attribution.requests import Requests
 from monitor.core.attribution.virtual_energy import Foreign, Quiet, Split, split
 from monitor.core.demand import Demand, demand_of, requests_on
 from monitor.core.emissions.factors import Intensity, factor_label, location_grams
@@ -61,6 +62,26 @@ class Account(msgspec.Struct, frozen=True, eq=False):
         return same and self.rows == other.rows and self.overlaps == other.overlaps
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watched:
+    """One device's split in an account, for whoever wants to see how it came about.
+
+    `requests`, `shared` and `chosen` (places in `usages`) are of equal length; `pieces` is what was measured.
+    """
+
+    device: Device
+    pieces: Sequence[Piece]
+    usages: UsageColumns
+    chosen: Index
+    requests: Requests
+    shared: Split
+    idle_watts: float | None
+    scalars: Scalars
+
+
+Watch = Callable[[Watched], None]
+
+
 class _Terms(msgspec.Struct, frozen=True):
     """What the rows of a window have in common, and what turns its joules into grams."""
 
@@ -98,6 +119,7 @@ def account(
     method: str = DEFAULT_METHOD,
     revision: int,
     requests: RequestsAs = "rows",
+    watch: Watch | None = None,
 ) -> Account:
     """The books of `host` in the window [start, end). `readings`, `usages`,
     `activities` and `engines` are those that touch it, in any order.
@@ -124,7 +146,7 @@ def account(
         active = sorted(activities, key=lambda each: (each.start, each.end, each.device, each.consumer))
         served = tuple(sorted(engines, key=lambda each: (each.start, each.end, each.server, each.model)))
         work = _Work(
-            demand, owners, end - start, family, gathered, active, served, scalars_at, lessons, METHODS[method]
+            demand, owners, end - start, family, gathered, active, served, scalars_at, lessons, METHODS[method], watch
         )
         for device in family.devices.values():
             rows.append(_meter_row(terms, device, _meter_of(device.id, family, own)))
@@ -156,22 +178,25 @@ class _Work:
     scalars_at: ScalarsAt
     lessons: dict[str, FitSums]
     method: Method
+    watch: Watch | None
 
     def rows(self, terms: _Terms, device: Device, pieces: Sequence[Piece]) -> list[Row]:
         """Attributed, idle and unattributed: the device's own part, split among the requests."""
         idle_watts, idle_source = idle_power(device)
         chosen = self.demand.on(device)
+        scalars = self.scalars_at(device.hardware, terms.start)
+        requests = requests_on(
+            self.demand,
+            chosen,
+            device,
+            self.family.profile,
+            idle_watts=idle_watts,
+            scalars=scalars,
+            method=self.method,
+        )
         shared = split(
             meter_of(pieces, terms.start),
-            requests_on(
-                self.demand,
-                chosen,
-                device,
-                self.family.profile,
-                idle_watts=idle_watts,
-                scalars=self.scalars_at(device.hardware, terms.start),
-                method=self.method,
-            ),
+            requests,
             length_seconds=self.length_seconds,
             idle_watts=idle_watts,
             shares_idle=device.kind == "gpu",
@@ -180,6 +205,19 @@ class _Work:
             limit_watts=_limit_watts(device),
             rest_equally=self.method.rest_equally,
         )
+        if self.watch is not None:
+            self.watch(
+                Watched(
+                    device=device,
+                    pieces=pieces,
+                    usages=self.demand.usages,
+                    chosen=chosen,
+                    requests=requests,
+                    shared=shared,
+                    idle_watts=idle_watts,
+                    scalars=scalars,
+                )
+            )
         if device.kind == "gpu" and self.engines:
             self._learn(device, pieces, (terms.start, terms.start + self.length_seconds))
         if self.shares is not None:

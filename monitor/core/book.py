@@ -11,7 +11,7 @@ import msgspec
 
 from collectors.readings import ActivityReading, EnergyReading, EngineReading, HostProfile
 from collectors.units import SECONDS_PER_DAY, UnixSeconds
-from monitor.core.account import Account, IntensityAt, RequestsAs, ScalarsAt, account, prior_everywhere
+from monitor.core.account import Account, IntensityAt, RequestsAs, ScalarsAt, Watch, account, prior_everywhere
 from monitor.core.membership import Accounting
 from monitor.core.points import (
     ENERGY,
@@ -119,8 +119,10 @@ class Book:
             for host in sorted(self._pages[window]):
                 yield window, host
 
-    def account(self, host: str, window: int, *, line: UnixSeconds, revision: int = 0) -> Account:
-        """The account of what stands before the line."""
+    def account(
+        self, host: str, window: int, *, line: UnixSeconds, revision: int = 0, watch: Watch | None = None
+    ) -> Account:
+        """The account of what stands before the line; `watch` is shown how each device was split."""
         length = self._terms.window_seconds
         page = self._pages.get(window, {}).get(host)
 
@@ -141,6 +143,7 @@ class Book:
             method=self._terms.method,
             revision=revision,
             requests=self._requests,
+            watch=watch,
         )
 
     def engines(self, host: str, window: int, *, line: UnixSeconds) -> list[EngineReading]:

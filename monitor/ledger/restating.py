@@ -65,7 +65,7 @@ def restate(source: Source, mark: UnixSeconds, late: Mapping[str, LateOnHost]) -
     held = set[int]().union(*in_time.values())
     if source.requests == "shares":
         held = near(terms, held.union(*finishing.values()))
-    book = _read_again(source, mark, held)
+    book = read_again(source, mark, held)
     rows: list[Row] = []
     changed: dict[str, set[int]] = {}
     overlaps: list[Told] = []
@@ -84,7 +84,7 @@ def restate(source: Source, mark: UnixSeconds, late: Mapping[str, LateOnHost]) -
             terms,
             mark,
             whole=whole,
-            read=lambda windows: _read_again(source, mark, windows),
+            read=lambda windows: read_again(source, mark, windows),
         )
         entries = requests.entries(book, held, changed, finishing)
     pages = frozenset((window, host) for host, windows in changed.items() for window in windows)
@@ -95,7 +95,7 @@ def restated_anew(source: Source, mark: UnixSeconds, stored: Mapping[tuple[str, 
     """The rows that a mark wrote of these (host, window), and zeros for what else is `stored` of them in the books."""
     windows = {window for _, window in stored}
     whole = _recomputable(source, mark)(windows)
-    book = _read_again(source, mark, windows & whole)
+    book = read_again(source, mark, windows & whole)
     rows: list[Row] = []
     for host, window in sorted(stored):
         if window in whole:
@@ -130,8 +130,8 @@ def _recomputable(source: Source, mark: UnixSeconds) -> Callable[[Collection[int
     return whole
 
 
-def _read_again(source: Source, mark: UnixSeconds, windows: Collection[int]) -> Book:
-    """A book of these windows with all that stands before the mark."""
+def read_again(source: Source, mark: UnixSeconds, windows: Collection[int]) -> Book:
+    """A book of these windows with all that stands before the mark (a moment of log time; infinity: everything)."""
     log, terms = source.log, source.terms
     reach = int(PARENT_REACH_SECONDS // terms.window_seconds) + 1
     keep = {near for window in windows for near in range(window - reach, window + reach + 1)}

@@ -1,0 +1,146 @@
+"""`wattribute explain`: how one request's joules came about, computed again from the log."""
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from collectors.clock import SystemClock, rfc3339
+from monitor.cli.moments import FORMS, moment
+from monitor.reports.layout import columns
+
+if TYPE_CHECKING:
+    from monitor.core.explain import Part
+    from monitor.roles.explaining import Explained
+
+COLUMNS = ("window", "device", "measured", "this", "= own tokens", "+ equal part", "others", "idle", "unattributed")
+EXIT_FAILED, EXIT_USAGE = 1, 2
+
+
+@click.command()
+@click.argument("request_id")
+@click.option("--from", "start", default="-7d", show_default=True, metavar="WHEN", help=f"Look from there: {FORMS}.")
+@click.option("--to", "end", default="now", show_default=True, metavar="WHEN", help="Look up to there; likewise.")
+@click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
+@click.option("--config", "config_file", type=click.Path(path_type=Path, dir_okay=False), help="The configuration.")
+@click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="The data directory.")
+def explain(
+    *, request_id: str, start: str, end: str, as_json: bool, config_file: Path | None, data: Path | None
+) -> None:
+    """Show how the joules of REQUEST_ID came about, window by window and device by device.
+
+    The windows are computed again from the log, and the sum is compared with the books. Of each device measured is this
+    request, all others in one sum, idle and unattributed; of the request, its own tokens and its equal part of what own
+    tokens left. Of requests whose windows are final (15 minutes after their end); reads beside a running daemon. In a
+    fleet the books hold no rows of requests, so it is for a data folder.
+
+    Exit codes: 0 done, 1 the books say otherwise, 2 wrong use or no such request, 3 the log or store cannot be read.
+    """
+    from monitor.cli.logging import configure
+    from monitor.config.load import load_config
+    from monitor.log.sqlite import SqliteLog
+    from monitor.roles.embedded import LOG_FILE, STORE_FILE
+    from monitor.roles.explaining import explain as explained_from
+    from monitor.store.open import open_store
+
+    now = SystemClock().now()
+    try:
+        begin, finish = moment(start, now), moment(end, now)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+    config = load_config(config_file, environ=os.environ)
+    configure(config.logging.level, config.logging.format)
+    folder = config.data.directory if data is None else data
+    log = SqliteLog(folder / LOG_FILE, read_only=True)
+    try:
+        store = open_store(config, folder / STORE_FILE, read_only=True)
+        try:
+            found = explained_from(log, store, request_id, begin, finish)
+        finally:
+            store.close()
+    finally:
+        log.close()
+    if not found:
+        raise click.UsageError(
+            f"no request {request_id!r} in the books from {rfc3339(begin)} to {rfc3339(finish)}; widen --from and --to,"
+            " or wait until its windows are final"
+        )
+    if as_json:
+        click.echo(json.dumps([_as_json(each) for each in found], indent=2))
+    else:
+        click.echo("\n\n".join("\n".join(_lines(each)) for each in found))
+    if not all(_agrees(each) for each in found):
+        click.echo("explain: the log no longer gives what the books say: it holds too little of that time", err=True)
+        sys.exit(EXIT_FAILED)
+
+
+def _agrees(each: "Explained") -> bool:
+    return abs(sum(part.energy for part in each.parts) - each.booked_joules) <= 1e-9 * max(each.booked_joules, 1.0)
+
+
+def _lines(each: "Explained") -> list[str]:
+    tokens = [
+        f"{value:,.0f} {name}"
+        for name, value in (
+            ("tokens in", each.input_tokens),
+            ("of them cached", each.cached_input_tokens),
+            ("tokens out", each.output_tokens),
+        )
+        if value is not None
+    ]
+    parts = each.parts
+    total = [sum(values) for values in zip(*(_figures(part) for part in parts), strict=True)] or [0.0] * 7
+    rows = [(rfc3339(part.start), part.device, *map(_joules, _figures(part))) for part in parts]
+    return [
+        f"{each.request_id} (attempt {each.attempt}) of {each.model}, team {each.team}, on {each.host}",
+        f"{rfc3339(each.start)} to {rfc3339(each.end)}, {', '.join(tokens) or 'tokens not told'}",
+        f"joules, split by {each.method}:",
+        "",
+        *columns(COLUMNS, [*rows, ("sum", "", *map(_joules, total))], left=2),
+        "",
+        *_prices(parts),
+        f"in the books: {_joules(each.booked_joules)} J"
+        + ("" if _agrees(each) else f", which is not the {_joules(total[1])} J computed here"),
+    ]
+
+
+def _figures(part: "Part") -> tuple[float, ...]:
+    return part.measured, part.energy, part.own, part.equal, part.others, part.idle, part.unattributed
+
+
+def _joules(value: float) -> str:
+    return f"{value:,.3f}"
+
+
+def _prices(parts: "Sequence[Part]") -> list[str]:
+    """What own tokens were priced at, and how much of it the meter held; once for each device."""
+    lines = []
+    for device in dict.fromkeys(part.device for part in parts):
+        mine = [part for part in parts if part.device == device]
+        priced, own = sum(part.priced for part in mine), sum(part.own for part in mine)
+        if priced <= 0.0:
+            lines.append(f"{device}: no price of its own tokens is known or applies; it pays equal parts alone")
+            continue
+        scalars = dict.fromkeys(
+            f"{part.scalars.joules_per_flop * 1e12:.3f} pJ/FLOP and {part.scalars.joules_per_byte * 1e9:.4f} nJ/byte"
+            for part in mine
+        )
+        lines.append(
+            f"{device} ({mine[0].hardware or 'type not told'}): own tokens are priced at {_joules(priced)} J by"
+            f" {', then '.join(scalars)}; {100 * own / priced:.1f} % of it is charged, as far as was measured"
+        )
+    most = max((part.requests for part in parts), default=0)
+    return [*lines, f"at most {most} requests in one of its windows and devices, itself included"]
+
+
+def _as_json(each: "Explained") -> Mapping[str, object]:
+    import msgspec
+
+    told = msgspec.to_builtins(each)
+    for row, part in zip(told["parts"], each.parts, strict=True):
+        row["equal"] = part.equal
+    return {**told, "agrees": _agrees(each)}

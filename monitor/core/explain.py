@@ -1,0 +1,95 @@
+"""How one request's joules came about: each window and device in figures that a person can add up. Pure.
+
+Of each device: measured = this request + all others + idle + unattributed. Of the request: energy = own tokens + equal
+part. Own tokens are what they are priced at, as far as the meter held as much. Others are one sum: who may see a
+request need not see theirs.
+"""
+
+from collections.abc import Callable
+from math import fsum
+
+import msgspec
+import numpy as np
+
+from collectors.units import UnixSeconds
+from monitor.core.account import Watch, Watched
+from monitor.core.attribution.pieces import Column
+from monitor.core.attribution.priors import Scalars
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """One request's part of one device's window, in joules.
+
+    `energy` = `own` + `equal`. `priced` is what its tokens of this window are priced at, before they were fitted to
+    what was measured. `measured` = `energy` + `others` + `idle` + `unattributed`; `requests` were active in the window.
+    """
+
+    start: UnixSeconds
+    device: str
+    hardware: str
+    measured: float
+    energy: float
+    own: float
+    priced: float
+    exact: float
+    requests: int
+    others: float
+    idle: float
+    unattributed: float
+    idle_watts: float | None
+    scalars: Scalars
+
+    @property
+    def equal(self) -> float:
+        """Its equal part of what own tokens left."""
+        return self.energy - self.own
+
+
+Identity = tuple[str, str, int, UnixSeconds]
+"""Namespace, id, attempt and start of a request."""
+
+
+def watching(identity: Identity, start: UnixSeconds, length_seconds: float, take: Callable[[Part], None]) -> Watch:
+    """Shows the parts of that request in the window that begins at `start`, device by device."""
+
+    def watch(watched: Watched) -> None:
+        usages = watched.usages.take(watched.chosen)
+        for place in np.flatnonzero(usages.request_id == identity[1]).tolist():
+            usage = usages.usage(place)
+            if (usage.namespace, usage.request_id, usage.attempt, usage.start) == identity:
+                take(_part(watched, place, start, length_seconds))
+
+    return watch
+
+
+def _part(watched: Watched, place: int, start: UnixSeconds, length_seconds: float) -> Part:
+    shared, asked = watched.shared, watched.requests
+    reasons = (shared.gap, shared.unknown_device, shared.other_process, shared.unreported)
+    energy = float(shared.energy[place])
+    prefill, decode = (asked.start, asked.first), (asked.first, asked.end)
+    priced = asked.prefill_joules * _within(*prefill, length_seconds)
+    priced += asked.decode_joules * _within(*decode, length_seconds)
+    priced += asked.growing_joules * _within(*decode, length_seconds, power=2)
+    return Part(
+        start=start,
+        device=watched.device.id,
+        hardware=watched.device.hardware,
+        measured=fsum(piece.energy_joules for piece in watched.pieces),
+        energy=energy,
+        own=float(shared.marginal[place]),
+        priced=float((asked.weight * priced)[place]),
+        exact=float(shared.exact[place]),
+        requests=len(asked),
+        others=float(shared.energy.sum()) - energy,
+        idle=shared.idle.energy,
+        unattributed=fsum(reason.energy for reason in reasons),
+        idle_watts=watched.idle_watts,
+        scalars=watched.scalars,
+    )
+
+
+def _within(begin: Column, end: Column, length_seconds: float, power: int = 1) -> Column:
+    """Which part of what grows from begin to end with that power of time lies in [0, length)."""
+    lasts = np.maximum(end - begin, 1e-300)
+    done, before = (np.clip((at - begin) / lasts, 0.0, 1.0) ** power for at in (length_seconds, 0.0))
+    return np.where(end > begin, done - before, 0.0)

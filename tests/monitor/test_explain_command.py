@@ -1,0 +1,114 @@
+"""`wattribute explain`: on the example worked by hand, and on simulated hosts against their books."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from collectors.recording import load_recording
+from collectors.simulate.presets import PRESETS
+from collectors.simulate.simulate import simulate
+from collectors.units import SECONDS_PER_DAY
+from monitor.cli.explain import explain
+from monitor.config.sections import Config
+from monitor.core.questions import RequestsQuery
+from monitor.query import every_request
+from monitor.roles.embedded import LOCAL_ADMIN, LOG_FILE, Embedded
+from monitor.service import replay_into
+
+EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "two-requests"
+
+
+def run(data: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(explain, ["--data", str(data), "--from", "2026-01-05", "--to", "2026-01-06", *arguments])
+
+
+def played(recording: Path, data: Path) -> Path:
+    """The data folder of that recording."""
+    with Embedded(data, Config()) as house:
+        replay_into(house, [load_recording(recording)])
+    return data
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The README's."""
+    return played(EXAMPLE, tmp_path_factory.mktemp("example"))
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten minutes of two GPUs and three models."""
+    folder = tmp_path_factory.mktemp("simulated")
+    simulate(PRESETS["demo"](10.0), 3, folder / "recording", permutations=2)
+    return played(folder / "recording", folder / "data")
+
+
+def test_the_example_that_a_person_can_check(example: Path) -> None:
+    """900 J of 3 000 J, all of them equal parts: 600 J alone and half of 600 J."""
+    shown = run(example, "A").stdout.splitlines()
+    assert shown[0] == "A (attempt 0) of chat, team search, on gpu-01"
+    assert "120 tokens in, 80 tokens out" in shown[1]
+    assert shown[6].split() == (
+        [
+            "2026-01-05T08:00:00.000Z",
+            "GPU-0",
+            "3,000.000",
+            "900.000",
+            "0.000",
+            "900.000",
+            "900.000",
+            "200.000",
+            "1,000.000",
+        ]
+    )
+    assert shown[-1] == "in the books: 900.000 J"
+
+
+def test_each_requests_figures_add_up_to_what_stands_in_the_books(simulated: Path) -> None:
+    """Every tenth of the run: device by device to the meter, own tokens and equal part to the request, all to 1e-9."""
+    with Embedded(simulated, Config()) as house:
+        asked = RequestsQuery(start=0.0, end=SECONDS_PER_DAY * 30_000)
+        lines = list(every_request(house.query(), LOCAL_ADMIN, asked))[::10]
+    assert len(lines) >= 10
+    for line in lines:
+        (told,) = json.loads(run(simulated, line.request_id, "--json").stdout)
+        assert told["agrees"] is True
+        assert told["booked_joules"] == pytest.approx(line.energy_joules, rel=1e-9)
+        assert sum(part["own"] for part in told["parts"]) == pytest.approx(line.marginal_joules, rel=1e-9)
+        for part in told["parts"]:
+            assert part["own"] + part["equal"] == pytest.approx(part["energy"], rel=1e-9)
+            whole = part["energy"] + part["others"] + part["idle"] + part["unattributed"]
+            assert whole == pytest.approx(part["measured"], rel=1e-9)
+            assert 0.0 <= part["own"] <= part["priced"] * (1 + 1e-9)
+
+
+def test_own_tokens_are_priced_as_the_model_says(simulated: Path) -> None:
+    """Of a request that was never scaled down, what its windows were priced at is its tokens' price as a whole."""
+    (told,) = json.loads(run(simulated, "demo-3-000000", "--json").stdout)
+    scalars = told["parts"][0]["scalars"]
+    assert (scalars["joules_per_flop"], scalars["joules_per_byte"]) == (1.2e-12, 0.18e-9)
+    priced = sum(part["priced"] for part in told["parts"])
+    assert sum(part["own"] for part in told["parts"]) == pytest.approx(priced, rel=1e-6)
+
+
+def test_what_is_not_there_is_said(example: Path) -> None:
+    """No such request, or not in that time: wrong use, with what to try."""
+    result = run(example, "Z")
+    assert result.exit_code == 2
+    assert "no request 'Z' in the books from 2026-01-05" in result.stderr
+    assert run(example, "A", "--from", "teatime").exit_code == 2
+
+
+def test_a_log_that_no_longer_holds_the_records(tmp_path: Path) -> None:
+    """The books say 900 J and the log nothing: it says so, and ends with 1."""
+    data = played(EXAMPLE, tmp_path)
+    for file in data.glob(f"{LOG_FILE}*"):
+        file.unlink()
+    with Embedded(data, Config()):
+        pass  # a new log
+    result = run(data, "A")
+    assert result.exit_code == 1
+    assert "in the books: 900.000 J, which is not the 0.000 J computed here" in result.stdout
+    assert "the log no longer gives what the books say" in result.stderr
