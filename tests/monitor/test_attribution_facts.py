@@ -11,6 +11,7 @@ from monitor.core.attribution.models import (
     token_cost,
     typical_kv_bytes,
 )
+from monitor.core.attribution.open_models import open_model
 from monitor.core.attribution.priors import Marginals, marginals, prefill_seconds
 
 
@@ -116,10 +117,55 @@ def test_given_facts_come_before_the_name() -> None:
 
 def test_without_facts_the_name_tells_and_else_nothing_is_known() -> None:
     """Facts that leave out the parameters are none."""
-    assert token_cost("llama-3-8b", ModelFacts(name="llama-3-8b", bytes_per_parameter=2.0)) == TokenCost(
+    assert token_cost("chat-8b", ModelFacts(name="chat-8b", bytes_per_parameter=2.0)) == TokenCost(
         flops_per_token=1.6e10, kv_bytes_per_token=131_072.0, weight_bytes=16e9, all_weight_bytes=16e9, source="name"
     )
     assert token_cost("gpt-4o", None) == UNKNOWN_MODEL
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "active", "kv_bytes"),
+    [
+        ("meta-llama/Llama-3.1-8B-Instruct", 8.03e9, 8.03e9, 131_072.0),  # 2 x 32 x 8 x 128 x 2
+        ("Meta-Llama-3-8B", 8.03e9, 8.03e9, 131_072.0),
+        ("llama-3.1-70b-instruct-awq", 70.6e9, 70.6e9, 327_680.0),  # 2 x 80 x 8 x 128 x 2
+        ("Qwen/Qwen3-30B-A3B-Instruct-2507-FP8", 30.5e9, 3.3e9, 98_304.0),  # 2 x 48 x 4 x 128 x 2
+        ("Qwen/Qwen3-235B-A22B", 235.1e9, 22.2e9, 192_512.0),
+        ("mistralai/Mixtral-8x7B-Instruct-v0.1", 46.7e9, 12.9e9, 131_072.0),
+        ("openai/gpt-oss-120b", 116.8e9, 5.1e9, 73_728.0),
+        ("deepseek-ai/DeepSeek-V3-0324", 671e9, 37e9, 70_272.0),
+        ("llama_2_13b_chat", 13.02e9, 13.02e9, 819_200.0),
+    ],
+)
+def test_an_open_model_is_known_by_name(name: str, parameters: float, active: float, kv_bytes: float) -> None:
+    """Under the organisation's name, with what follows the size, in any case."""
+    assert open_model(name) == pytest.approx((parameters, active, kv_bytes))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "DeepSeek-R1-Distill-Llama-8B",
+        "phi-4-mini-instruct",
+        "Qwen3-VL-8B",
+        "qwen3-80b",
+        "llama-3.1-8bx",
+        "my-phi-42",
+        "",
+    ],
+)
+def test_a_name_that_begins_alike_is_not_taken_for_another(name: str) -> None:
+    """Their sizes are read off their names, if these tell any."""
+    assert open_model(name) is None
+
+
+def test_what_is_given_comes_before_the_table_and_leaves_the_rest_to_it() -> None:
+    """Served with a cache of 8 bits: half the KV bytes; parameters told and no KV bytes: those of the table."""
+    eight_bits = ModelFacts(name="llama-3.1-8b", parameters=8.03e9, kv_bytes_per_token=65_536.0)
+    assert token_cost("llama-3.1-8b", eight_bits).kv_bytes_per_token == 65_536.0
+    cost = token_cost("llama-2-13b", ModelFacts(name="llama-2-13b", parameters=13.0e9))
+    assert (cost.kv_bytes_per_token, cost.flops_per_token, cost.source) == (819_200.0, 2.6e10, "given")
+    assert token_cost("llama-2-13b", None).source == "table"
 
 
 H100 = Hardware(

@@ -56,7 +56,7 @@ def test_what_reaches_over_the_border_counts_in_proportion() -> None:
 
 def test_of_experts_a_step_of_many_tokens_reads_more() -> None:
     """22e9 of 235e9 parameters at two bytes: 44 GB for one token, 470 GB x (1 - (213/235)^16) for 16, at most all."""
-    cost = token_cost("Qwen3-235B-A22B", None)
+    cost = token_cost("house-235B-A22B", None)
     assert cost.step_bytes(1.0) == pytest.approx(44e9)
     assert cost.step_bytes(16.0) == pytest.approx(372.4e9, rel=1e-3)
     assert cost.step_bytes(1e6) == pytest.approx(470e9)
@@ -65,7 +65,7 @@ def test_of_experts_a_step_of_many_tokens_reads_more() -> None:
 
 @pytest.mark.parametrize(
     ("model", "weight_bytes"),
-    [("Llama-3.1-8B", 16e9), ("Llama-3.1-8B-Instruct-FP8", 8e9), ("Llama-3.1-8B-AWQ", 4e9), ("Mixtral-8x7B", 28e9)],
+    [("house-8b", 16e9), ("house-8b-instruct-FP8", 8e9), ("house-8b-AWQ", 4e9), ("house-8x7b", 28e9)],
 )
 def test_the_name_tells_the_size_of_a_weight(model: str, weight_bytes: float) -> None:
     """Two bytes unless it says otherwise; of eight experts two are active."""

@@ -1,14 +1,16 @@
-"""What one token of a model costs to compute and to read: facts given, else read off the model's name, else unknown."""
+"""What one token of a model costs to compute and to read: facts given, of a table, by its name, or unknown."""
 
 import re
 
 import msgspec
 
 from collectors.readings import ModelFacts
+from monitor.core.attribution.open_models import open_model
 
 
 class TokenCost(msgspec.Struct, frozen=True, kw_only=True):
-    """FLOPs and bytes of a model's tokens. `source` says where the facts come from: given, name or unknown.
+    """FLOPs and bytes of a model's tokens. `source` says where the facts come from: given, table (of open models), name
+    or unknown.
 
     flops_per_token = 2 x active parameters, prefill and decode alike; kv_bytes_per_token is read once for each context
     token in each decode step. 0 and "unknown" mean that the request has no marginal energy of its own and pays only its
@@ -51,11 +53,12 @@ _ACTIVE = re.compile(r"(?<![a-z])a(\d+(?:\.\d+)?)b(?![a-z0-9])", re.IGNORECASE)
 
 def token_cost(model: str, facts: ModelFacts | None) -> TokenCost:
     """A model's token cost. Llama-3.1-8B, given 8.03e9 parameters: 1.606e10 FLOP per token."""
+    known = open_model(model)
     if facts is not None and (facts.active_parameters or facts.parameters):
         active = facts.active_parameters or facts.parameters or 0.0
         kv_bytes = facts.kv_bytes_per_token
         if kv_bytes is None:
-            kv_bytes = typical_kv_bytes(active)
+            kv_bytes = typical_kv_bytes(active) if known is None else known.kv_bytes_per_token
         each = bytes_per_parameter_in(model) if facts.bytes_per_parameter is None else facts.bytes_per_parameter
         return TokenCost(
             flops_per_token=2.0 * active,
@@ -64,10 +67,18 @@ def token_cost(model: str, facts: ModelFacts | None) -> TokenCost:
             all_weight_bytes=max(facts.parameters or 0.0, active) * each,
             source="given",
         )
+    each = bytes_per_parameter_in(model)
+    if known is not None:
+        return TokenCost(
+            flops_per_token=2.0 * known.active_parameters,
+            kv_bytes_per_token=known.kv_bytes_per_token,
+            weight_bytes=known.active_parameters * each,
+            all_weight_bytes=known.parameters * each,
+            source="table",
+        )
     parameters = active_parameters_in(model)
     if parameters is None:
         return UNKNOWN_MODEL
-    each = bytes_per_parameter_in(model)
     return TokenCost(
         flops_per_token=2.0 * parameters,
         kv_bytes_per_token=typical_kv_bytes(parameters),
