@@ -178,7 +178,7 @@ def _settle(paid: Paid, jobs: Sequence[Job], span: list[_Shared]) -> None:
             paid.marginal[i] += scale * each.own[i]
             paid.energy[i] += scale * each.own[i] + left * Fraction(jobs[i].weight) / weights
         if len(each.piece.active) == 1 and not each.piece.unknown and jobs[each.piece.active[0]].weight == 1.0:
-            paid.exact[each.piece.active[0]] += scale * each.asked + left
+            paid.exact[each.piece.active[0]] += min(scale * each.asked + left, each.joules)
 
 
 def _own(job: Job, begin: Fraction, end: Fraction) -> Fraction:

@@ -16,7 +16,7 @@ import numpy as np
 from collectors.readings import ActivityReading, Device, EngineReading, HostProfile
 from collectors.units import Energy, UnixSeconds
 from monitor.core import points
-from monitor.core.attribution.hardware import hardware_of
+from monitor.core.attribution.hardware import UNKNOWN_GPU, hardware_of
 from monitor.core.attribution.learning import FitSums
 from monitor.core.attribution.methods import DEFAULT_METHOD, METHODS, Method
 from monitor.core.attribution.pieces import Column
@@ -250,8 +250,9 @@ def idle_power(device: Device) -> tuple[float | None, str]:
 
 
 def _limit_watts(device: Device) -> float | None:
-    hardware = hardware_of(device.hardware) if device.kind == "gpu" else None
-    return hardware.power_limit_watts if hardware else None
+    if device.kind != "gpu":
+        return None
+    return (hardware_of(device.hardware) or UNKNOWN_GPU).power_limit_watts
 
 
 def _resident(profile: HostProfile, device: Device) -> str:

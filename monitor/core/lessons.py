@@ -19,7 +19,6 @@ from monitor.core.membership import Accounting
 PERIOD_SECONDS: Final = 600.0
 MEMORY_SECONDS: Final = SECONDS_PER_DAY
 IN_FORCE_AFTER_SECONDS: Final = 60.0
-_FORGET_AT_EACH: Final = 100
 MOST_TYPES: Final = 8
 """GPU types that a partition learns of at a time: its sums of an open period stand in its commits, which are small."""
 
@@ -27,13 +26,23 @@ MOST_TYPES: Final = 8
 class Lesson(msgspec.Struct, frozen=True, kw_only=True):
     """What the windows of [start, start + PERIOD_SECONDS) teach of the boards named `gpu`, in one partition.
 
-    (gpu, partition, start) is its key; of several the first in the log counts. `partition` is number/count.
+    (gpu, partition, start) is its key; of several the first in the log counts. `partition` is number/count, `taught_at`
+    the partition's log time at which the last of these windows became final.
     """
 
     gpu: str
     partition: str
     start: UnixSeconds
+    taught_at: UnixSeconds
     sums: FitSums
+
+    def known_at(self, log_time: UnixSeconds) -> UnixSeconds:
+        """When it was known to whoever computes windows; `log_time` is where it stands among the facts.
+
+        Of a log's only partition that is when it was taught: its one reader goes through it in order, whatever stood
+        behind already. Readers of other partitions know it when it stands in the log.
+        """
+        return self.taught_at if self.partition.endswith("/1") else max(self.taught_at, log_time)
 
 
 def period_of(moment: UnixSeconds) -> UnixSeconds:
@@ -55,11 +64,11 @@ class Learning:
             if gpu in sums or len(sums) < MOST_TYPES:
                 sums[gpu] = sums.get(gpu, FitSums()).plus(lessons[gpu])
 
-    def over(self, final_end: UnixSeconds) -> list[Lesson]:
-        """The lessons of periods of which every window is final, once; their partition is still to be named."""
+    def over(self, final_end: UnixSeconds, log_time: UnixSeconds) -> list[Lesson]:
+        """The lessons of periods of which every window is final at that log time, once; no partition is named yet."""
         ended = sorted(start for start in self._sums if start + PERIOD_SECONDS <= final_end)
         return [
-            Lesson(gpu=gpu, partition="", start=start, sums=sums)
+            Lesson(gpu=gpu, partition="", start=start, taught_at=log_time, sums=sums)
             for start in ended
             for gpu, sums in sorted(self._sums.pop(start).items())
         ]
@@ -85,13 +94,17 @@ class Learned:
         mine, key = self._lessons.setdefault(lesson.gpu, {}), (lesson.start, lesson.partition)
         if key in mine:
             return
-        known = max(lesson.start + PERIOD_SECONDS + terms.horizon_seconds, log_time + IN_FORCE_AFTER_SECONDS)
+        known = max(
+            lesson.start + PERIOD_SECONDS + terms.horizon_seconds, lesson.known_at(log_time) + IN_FORCE_AFTER_SECONDS
+        )
         since = ceil(known / PERIOD_SECONDS) * PERIOD_SECONDS
         mine[key] = since, lesson
-        self._fits = {of: fit for of, fit in self._fits.items() if of[0] != lesson.gpu or of[1] < since}
-        oldest = log_time - terms.restate_seconds - MEMORY_SECONDS - SECONDS_PER_DAY
-        for old in [each for each in mine if each[0] < oldest] if len(mine) % _FORGET_AT_EACH == 0 else ():
-            del mine[old]
+        oldest = lesson.start - terms.restate_seconds - MEMORY_SECONDS - SECONDS_PER_DAY
+        self._fits = {
+            of: fit for of, fit in self._fits.items() if of[1] >= oldest and (of[0] != lesson.gpu or of[1] < since)
+        }
+        while (first := next(iter(mine)))[0] < oldest:  # they come nearly in order
+            del mine[first]
 
     @property
     def gpus(self) -> list[str]:

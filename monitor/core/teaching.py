@@ -6,12 +6,23 @@ from typing import Final
 
 from collectors.readings import OTHER_PROCESSES, ActivityReading, Device, EngineReading, HostProfile
 from collectors.units import UnixSeconds
+from monitor.core.attribution.hardware import Hardware, hardware_of
 from monitor.core.attribution.learning import FitSums, sums_of
 from monitor.core.attribution.models import token_cost
 from monitor.core.attribution.work import LEAST_COVERED, work_told
 from monitor.core.readings import Piece
 
 _HELD_BACK: Final = frozenset({"power_capped", "hardware_slowdown", "thermal_throttled", "power_brake"})
+
+
+_ANY: Final = Hardware(
+    name="any board",
+    peak_flops_per_second=1e16,
+    peak_bytes_per_second=3e13,
+    idle_watts=0.0,
+    power_limit_watts=3_000.0,
+)
+"""What no board that is not in the table exceeds either, for some years to come."""
 
 
 def lesson_in(
@@ -26,7 +37,8 @@ def lesson_in(
     """What the window says of a board, None where it says nothing or something is doubtful.
 
     Doubtful: a board whose idle power was neither observed nor configured, that was not metered all the time, or was
-    held back (power cap, heat) or used by other processes; servers that do not tell their work, or none.
+    held back (power cap, heat) or used by other processes; servers that do not tell their work, or none, or more than
+    any such board can do: one such window would outweigh a day.
     """
     start, end = interval
     if device.idle_watts is None or device.idle_source == "table" or not device.hardware:
@@ -40,6 +52,13 @@ def lesson_in(
     work = work_told(engines, lambda model: token_cost(model, facts.get(model)), start, end)
     joules = fsum(piece.energy_joules for piece in pieces) - device.idle_watts * covered
     if work is None or work.bytes <= 0.0 or joules <= 0.0:
+        return None
+    most, length = hardware_of(device.hardware) or _ANY, end - start
+    if not (
+        work.flops <= most.peak_flops_per_second * length
+        and work.bytes <= most.peak_bytes_per_second * length
+        and joules <= most.power_limit_watts * length
+    ):
         return None
     return sums_of(work, joules)
 

@@ -310,7 +310,7 @@ class Ledger:
     def _settle(self, end: UnixSeconds) -> None:
         """Everything before `end` is final: hours and days that are over are rolled up."""
         self._final_end = max(self._final_end, end)
-        if lessons := self._learning.over(self._final_end):
+        if lessons := self._learning.over(self._final_end, self._log_time):
             self._teach(lessons, self._log_time)
             self._facts = self._read_facts()
         self._roll_up()

@@ -23,6 +23,8 @@ LEAST_WEIGHT = 1e-9
 _TOLD_BY_ENGINES = ("steps", "prefill_tokens", "cached_tokens", "decode_tokens", "running", "waiting", "kv_tokens")
 MOST_HOSTS = 100_000
 """Of one deployment: its weights stay far above LEAST_WEIGHT."""
+LONGEST_NAME = 128
+"""Of a GPU type: names of several stand in a commit's metadata, which is small."""
 
 
 def check_batch(host: str, key: str, readings: Sequence[EnergyReading], marks: Sequence[CounterMark]) -> None:
@@ -57,12 +59,15 @@ def check_engines(engines: Sequence[EngineReading]) -> None:
 
 
 def check_profile(profile: HostProfile) -> None:
-    """PUE in [1, 1000], idle power finite and >= 0, every device's id once."""
+    """PUE in [1, 1000], idle power finite and >= 0, every device's id once, no type with an endless name."""
     _check(1.0 <= profile.pue <= 1_000.0, "profile.pue", "is not in [1, 1000]")
     ids = {device.id for device in profile.devices}
     _check(len(ids) == len(profile.devices), "profile.devices", "name one id twice")
     for index, device in enumerate(profile.devices):
         power = device.idle_watts
+        _check(
+            len(device.hardware) <= LONGEST_NAME, f"profile.devices[{index}].hardware", "is longer than 128 characters"
+        )
         _check(power is None or 0.0 <= power < inf, f"profile.devices[{index}].idle_watts", "is not finite and >= 0")
 
 
@@ -130,6 +135,7 @@ def check_lesson(lesson: Lesson) -> None:
     """A GPU type, a period's start, sums that are finite, and squares that are not negative."""
     _check(bool(lesson.gpu), "lesson.gpu", "is empty")
     _check(-inf < lesson.start < inf and lesson.start == period_of(lesson.start), "lesson.start", "begins no period")
+    _check(-inf < lesson.taught_at < inf, "lesson.taught_at", "is not finite")
     sums = lesson.sums
     _check(sums.windows >= 0, "lesson.sums.windows", "is negative")
     for name in ("flops_flops", "flops_bytes", "bytes_bytes", "flops_joules", "bytes_joules", "joules_joules"):

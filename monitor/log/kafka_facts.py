@@ -17,7 +17,8 @@ from monitor.log.kafka_writer import SCHEMA_HEADER
 from monitor.log.protocol import LogRecord
 
 PATIENCE_SECONDS: Final = 15.0
-"""How long one call may take. Facts are few: thousands in a year."""
+"""How long a call may go without a single record. All of them are read at a start: 64 partitions that learn add 9 200 a
+day for each GPU type, of which 100 000 take about a second."""
 _POLL_MS: Final = 200
 _CLOSE_SECONDS: Final = 2.0
 
@@ -60,16 +61,21 @@ class KafkaFacts:
             self._consumer = None
 
     def _read(self, after: int) -> list[LogRecord]:
-        deadline = monotonic() + PATIENCE_SECONDS
         consumer = self._opened(after)
         end = consumer.end_offsets([self._partition], timeout_ms=PATIENCE_SECONDS * 1_000)[self._partition]
         if end < after:
             raise kafka_errors.KafkaError(f"it has {end} records and had {after}: it was made anew")
         found = []
+        deadline = monotonic() + PATIENCE_SECONDS
         while self._next < end:
             if monotonic() > deadline:
-                raise kafka_errors.KafkaTimeoutError(f"not at its end after {PATIENCE_SECONDS:.0f} s")
-            for message in consumer.poll(_POLL_MS).get(self._partition, ()):
+                raise kafka_errors.KafkaTimeoutError(
+                    f"{end - self._next} are left, none came for {PATIENCE_SECONDS:.0f} s"
+                )
+            messages = consumer.poll(_POLL_MS).get(self._partition, ())
+            if messages:
+                deadline = monotonic() + PATIENCE_SECONDS
+            for message in messages:
                 self._next = message.offset + 1
                 self._log_time = max(self._log_time, message.timestamp / 1_000)
                 if message.offset >= after:

@@ -124,7 +124,12 @@ def agree_on_terms(facts: FactsLog, writer: LogWriter, terms: Accounting, now: U
             f"{', '.join(METHODS)}); run the version that began them, or begin new books (another data folder or "
             "other topics)"
         )
-    for name in ("window_seconds", "horizon_seconds", "mark_seconds", "method"):
+    if known.method != terms.method:
+        raise TermsChanged(
+            f"the books are kept by the method {known.method}, not by {terms.method}: books are never kept by two; go"
+            " on with `wattribute replay --method` as they were begun, or begin new books (another data folder)"
+        )
+    for name in ("window_seconds", "horizon_seconds", "mark_seconds"):
         if getattr(known, name) != getattr(terms, name):
             raise TermsChanged(
                 f"[accounting] {name} is {getattr(terms, name)!r}, but the books are kept under "

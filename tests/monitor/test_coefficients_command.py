@@ -28,7 +28,9 @@ def data(tmp_path: Path) -> Path:
     log = SqliteLog(tmp_path / LOG_FILE)
     lessons: dict[str, FitSums] = {"NVIDIA H100": LEARNED, "NVIDIA L4": ALWAYS_THE_SAME}
     for gpu, sums in lessons.items():
-        log.append([lesson_record(Lesson(gpu=gpu, partition="0/1", start=T, sums=sums))], T + 1_500.0)
+        log.append(
+            [lesson_record(Lesson(gpu=gpu, partition="0/1", start=T, taught_at=T + 1_500.0, sums=sums))], T + 1_500.0
+        )
     log.close()
     return tmp_path
 

@@ -73,6 +73,26 @@ def test_doubtful_windows_teach_nothing(
     assert lesson(device, pieces, activities=activities) is None
 
 
+@pytest.mark.parametrize(
+    "engine",
+    [
+        pytest.param(replace(ENGINE, prefill_tokens=1e6), id="1.6 PFLOP/s, an H100 does 0.989"),
+        pytest.param(replace(ENGINE, steps=2_500.0), id="4 TB/s, an H100 reads 3.35"),
+        pytest.param(replace(ENGINE, model="x-" + "9" * 160 + "b"), id="a size that is none"),
+    ],
+)
+def test_more_work_than_the_board_can_do_teaches_nothing(engine: EngineReading) -> None:
+    """A counter gone wrong, or a model's size: one such window would outweigh a day of others."""
+    assert lesson(engines=(engine,)) is None
+
+
+def test_more_power_than_the_board_can_draw_teaches_nothing() -> None:
+    """An H100 draws 700 W; of a board that is not in the table a bound above all that are sold holds."""
+    above = replace(PIECE, energy_joules=8_500.0)
+    assert lesson(pieces=(above,)) is None
+    assert lesson(replace(GPU, hardware="a new one"), pieces=(above,)) is not None
+
+
 def test_another_boards_state_and_model_servers_are_no_doubt() -> None:
     """Who is busy there matters here no more than that servers are busy here."""
     elsewhere = replace(BUSY, device="g1", state=("power_capped",))
@@ -84,13 +104,14 @@ SUMS = sums_of(Work(1e15, 1e12), 2_000.0)
 
 def taught(period: int, sums: FitSums, partition: str = "0/1", gpu: str = H100) -> Lesson:
     """Of the period that begins so many minutes after midnight."""
-    return Lesson(gpu=gpu, partition=partition, start=T + 60.0 * period, sums=sums)
+    start = T + 60.0 * period
+    return Lesson(gpu=gpu, partition=partition, start=start, taught_at=start + 1_500.0, sums=sums)
 
 
 def test_from_midnight_to_ten_past_serves_from_half_past_on() -> None:
-    """Final at 0:25, in force from 0:30 on for a day; what the log has only at 0:35 from 0:40 on."""
+    """Final at 0:25, in force from 0:30 on for a day; what stands there at 0:35 only, from 0:40 on."""
     learned = Learned()
-    learned.add(taught(0, SUMS), T + 25 * 60, Accounting())
+    learned.add(taught(0, SUMS, "0/2"), T + 25 * 60, Accounting())
     learned.add(taught(0, SUMS, "1/2"), T + 35 * 60, Accounting())
     windows = [
         learned.fit(H100, T + 60.0 * minute).windows for minute in (0, 29.9, 30, 39.9, 40, 24 * 60, 24 * 60 + 10)
@@ -98,6 +119,15 @@ def test_from_midnight_to_ten_past_serves_from_half_past_on() -> None:
     assert windows == [0, 0, 1, 1, 2, 2, 0]
     assert learned.fit("another", T + 3600.0).windows == 0
     assert learned.gpus == [H100]
+
+
+def test_a_logs_only_reader_knew_it_when_it_was_taught() -> None:
+    """However much stood in the log behind that already, as after a pause or in a replay."""
+    learned = Learned()
+    learned.add(taught(0, SUMS), T + 5 * 3_600, Accounting())
+    assert [learned.fit(H100, T + 60.0 * minute).windows for minute in (29, 30)] == [0, 1]
+    learned.add(replace(taught(10, SUMS), taught_at=T + 61 * 60), T + 5 * 3_600, Accounting())
+    assert [learned.fit(H100, T + 60.0 * minute).windows for minute in (69, 70)] == [1, 2]
 
 
 def test_the_first_lesson_of_a_key_counts() -> None:
@@ -123,12 +153,12 @@ def test_a_period_is_taught_when_it_is_over_and_once() -> None:
     """Windows of two periods; a commit in between carries what the open one has."""
     learning = Learning(float("-inf"), {})
     learning.add(T + 580, {H100: SUMS, "L4": SUMS})
-    assert learning.over(T + 590) == []
+    assert learning.over(T + 590, T + 1_490) == []
     again = Learning(T + 590, learning.open)
     again.add(T + 590, {H100: SUMS})
     again.add(T + 600, {"L4": SUMS})
-    assert again.over(T + 610) == [taught(0, SUMS, "", "L4"), taught(0, SUMS.plus(SUMS), "")]
-    assert again.over(T + 610) == []
+    assert again.over(T + 610, T + 1_500) == [taught(0, SUMS, "", "L4"), taught(0, SUMS.plus(SUMS), "")]
+    assert again.over(T + 610, T + 1_510) == []
     assert again.open == {"L4": SUMS}
 
 
@@ -153,6 +183,7 @@ def test_a_lesson_comes_back_from_the_log_as_it_was() -> None:
     [
         replace(taught(0, SUMS), start=T + 1.0),
         replace(taught(0, SUMS), gpu=""),
+        replace(taught(0, SUMS), taught_at=float("nan")),
         taught(0, replace(SUMS, flops_joules=float("nan"))),
         taught(0, replace(SUMS, bytes_bytes=-1.0)),
         taught(0, replace(SUMS, windows=-1)),

@@ -106,6 +106,14 @@ def test_a_prompt_takes_its_joules_from_the_moments_around_it() -> None:
     assert shared.energy.tolist() == pytest.approx([140.0, 60.0])
 
 
+def test_exact_is_what_the_meter_says_of_the_time_alone() -> None:
+    """200 J alone and 200 J together; it asks for 300 J of its own: charged 300 J or more, of which 200 J are exact."""
+    jobs = [Job(0.0, 0.0, 1.0, decode=300.0), Job(0.5, 0.5, 2.0)]
+    shared = split_of([Reading(0.0, 2.0, 200.0)], jobs)
+    assert shared.energy[0] == pytest.approx(300.0)
+    assert shared.exact[0] == pytest.approx(100.0)
+
+
 def test_one_after_the_other_pays_only_its_own_time() -> None:
     """Within the same 2 s: the first asks for 90 J of its 50 J, the second for nothing of its 50 J; each pays 50 J."""
     jobs = [Job(0.0, 0.0, 0.5, decode=90.0), Job(0.5, 0.5, 1.0)]

@@ -12,7 +12,7 @@ from monitor.core.attribution.hardware import Hardware
 from monitor.core.attribution.models import TokenCost
 from monitor.core.attribution.priors import PRIOR, Marginals, Scalars, marginals
 
-_A_TOKEN: Final = Marginals(prefill_joules=1e-3, decode_joules=1e-3, context_joules=0.0)
+_A_TOKEN: Final = Marginals(prefill_joules=1e-6, decode_joules=1e-6, context_joules=0.0)
 _NOTHING: Final = Marginals(prefill_joules=0.0, decode_joules=0.0, context_joules=0.0)
 
 

@@ -246,8 +246,11 @@ class _Timeline:
         return weight * (own + equal), weight * own
 
     def exact(self) -> Column:
-        """What was paid while a request was alone. One that a balancer may have sent elsewhere never knows."""
-        alone = np.where((self._count == 1) & ~self.somewhere, self._paid, 0.0)
+        """What was measured while a request was alone, as far as it paid it: no coefficient decides that it was its.
+
+        One that a balancer may have sent elsewhere never knows.
+        """
+        alone = np.where((self._count == 1) & ~self.somewhere, np.minimum(self._paid, self._shared), 0.0)
         return np.where(self._requests.weight == 1.0, self._pieces.over(alone, self._start, self._end), 0.0)
 
     def quiet(self, joules: Column, pieces: Flags) -> Quiet:
