@@ -3,8 +3,8 @@
 Two things are known all the same. While nobody was active a device draws what it draws when quiet, so what a reading of
 about a second holds above that was used while somebody was. And a request's tokens do not come evenly: while a prompt
 is computed, the others nearly stand still, so their own joules, spread evenly, exceed for a moment what was measured,
-and fall short of it a moment later. Both are put right within 2 s, the second among requests that overlap, and leave
-every sum as it was measured.
+and fall short of it a moment later. Both are put right within 2 s (or one longer reading), the second among requests
+that overlap, and leave every sum as it was measured.
 
 Columns in, columns out; a value for each piece (pieces.py), for each reading, or for each span of readings.
 """

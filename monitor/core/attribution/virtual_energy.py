@@ -106,8 +106,8 @@ def split(
     Worked, one reading of 10 s: 300 W, idle 50 W, one request over [0, 4), another over [2, 6), no marginals: 0-2 s
     600 J to the first, 2-4 s 300 J each, 4-6 s 600 J to the second, 6-10 s 200 J idle and 1 000 J above it.
 
-    Marginals are settled and scaled down within 2 s (shape.py). Without idle power, or with a limit below what was
-    measured, nothing moves within a reading.
+    Marginals are settled and scaled down within 2 s, or within a longer reading (shape.py). Without idle power, or with
+    a limit below what was measured, nothing moves within a reading; without a limit everything above quiet does.
     """
     timeline = _Timeline(
         meter,
