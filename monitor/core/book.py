@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Iterator
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
 
 from collectors.readings import ActivityReading, EnergyReading, EngineReading, HostProfile
 from collectors.units import SECONDS_PER_DAY, UnixSeconds
@@ -96,12 +97,13 @@ class Book:
         """
         first, last = windows_of_each(usages, self._terms.window_seconds)
         for host, mine in usages.by_host():
+            own = usages.of_their_own(mine)  # accounts of this host never see the routes of others
             begins, ends = first[mine], last[mine]
             for window in windows_touched(begins, ends):
                 if window >= self._oldest and (self._keep is None or self._keep(window)):
-                    places = mine[(begins <= window) & (window <= ends)]
-                    since, until = usages.log_time[places[[0, -1]]].tolist()
-                    self._page(window, host, since).usages.append(_Part(usages, places, since, until))
+                    places = np.flatnonzero((begins <= window) & (window <= ends))
+                    since, until = own.log_time[places[[0, -1]]].tolist()
+                    self._page(window, host, since).usages.append(_Part(own, places, since, until))
 
     def add_activity(self, host: str, activity: ActivityReading, log_time: UnixSeconds) -> None:
         """Enters who used a device in every window it touches. Alone it makes no window worth restating."""

@@ -119,6 +119,16 @@ class UsageColumns:
             self.figures[:, chosen],
         )
 
+    def of_their_own(self, chosen: Index) -> "UsageColumns":
+        """Those of these places, in that order, with no other routes than theirs: work on routes is theirs alone."""
+        taken = self if len(chosen) == len(self) else self.take(chosen)
+        used = np.unique(taken.route)
+        if len(used) == len(taken.routes):
+            return taken
+        routes = [taken.routes[place] for place in used.tolist()]
+        route = np.searchsorted(used, taken.route).astype(np.intp)
+        return UsageColumns(taken.number, taken.log_time, taken.request_id, route, routes, taken.figures)
+
     def by_host(self) -> Iterator[tuple[str, Index]]:
         """Each host, and the places of its requests in order."""
         hosts = list(dict.fromkeys(route.host for route in self.routes))

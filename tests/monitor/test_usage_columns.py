@@ -2,10 +2,12 @@
 
 from itertools import permutations
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from collectors.requests.event import Work
+from monitor.core.book import Book
 from monitor.core.membership import Accounting
 from monitor.core.usage import Usage
 from monitor.core.usage_columns import NO_USAGES, UsageColumns, columns_of, joined
@@ -130,3 +132,37 @@ def test_no_requests_are_columns_of_nothing() -> None:
     """Nothing to take, to order or to join."""
     assert len(columns_of([])) == len(joined([])) == len(in_order(NO_USAGES)) == 0
     assert isinstance(joined([]), UsageColumns)
+
+
+def test_a_host_in_the_book_has_no_routes_of_others() -> None:
+    """What an account costs must not depend on how many hosts shared its partition: 20 hosts, two routes for each."""
+    book = Book(Accounting(), lambda _zone, _at: None)
+    entered = columns_of(
+        [
+            Usage(
+                host=f"h{number}",
+                namespace="",
+                request_id=f"{number}-{team}",
+                model="m",
+                team=team,
+                start=20.0 + number,
+                end=25.0 + number,
+            )
+            for number in range(20)
+            for team in ("a", "b")
+        ]
+    )
+    book.add_usages(entered)
+    for number in range(20):
+        held = book.usages(f"h{number}", window_at(25.0 + number, 10.0))
+        assert [(route.host, route.team) for route in held.routes] == [(f"h{number}", "a"), (f"h{number}", "b")]
+        assert [usage.request_id for usage in held.usages()] == [f"{number}-a", f"{number}-b"]
+
+
+@given(st.lists(usages(), min_size=1, max_size=8), st.data())
+def test_with_routes_of_their_own_they_say_the_same(found: list[Usage], data: st.DataObject) -> None:
+    """Whichever are chosen: the same records, and no route that none of them has."""
+    chosen = np.array(data.draw(st.lists(st.integers(0, len(found) - 1), unique=True).map(sorted)), dtype=np.intp)
+    own = columns_of(found).of_their_own(chosen)
+    assert own.equals(columns_of(found).take(chosen))
+    assert set(own.route.tolist()) == set(range(len(own.routes)))
