@@ -12,7 +12,7 @@ import msgspec
 
 from collectors.proc_table import command_line
 from collectors.served_models import served_by
-from collectors.servers import KnownServers, Server
+from collectors.servers import KnownServers, Server, is_port
 
 OnDevice = tuple[str, int, float]
 """(device, pid, bytes) of a process with memory on a GPU."""
@@ -97,7 +97,7 @@ class EngineTargets:
         told = name.removeprefix(kind).removeprefix("-")
         if kind == "triton":
             told = next((port for each in own if (port := _option(self._words[_life(each)], _METRICS_PORT))), "")
-        return f"http://127.0.0.1:{told if told.isascii() and told.isdigit() else default}{path}"
+        return f"http://127.0.0.1:{told if is_port(told) else default}{path}"
 
     def _read(self, key: tuple[int, float]) -> Sequence[str]:
         return command_line(self._procfs, key[0])

@@ -49,6 +49,7 @@ _MODULES: Final[Mapping[str, str]] = {
 }
 # Workers that name themselves; Ray's are no children of the server that they work for.
 _TITLES: Final[Mapping[str, str]] = {"VLLM::": "vllm", "sglang::": "sglang", "ray::RayWorkerWrapper": "vllm"}
+_LAST_PORT: Final = 65_535
 _INTERPRETER: Final = re.compile(r"(?:python|pypy)[\d.]*|bash|sh|dash|env|tini")
 
 
@@ -112,9 +113,14 @@ def _port(words: Sequence[str]) -> str:
     """The port that it listens on, as its command line tells it; "" where it does not."""
     for word, following in zip(words, [*words[1:], ""], strict=True):
         told = following if word in {"--port", "--http-port"} else word.partition("=")[2] * word.startswith("--port=")
-        if told.isascii() and told.isdigit():
+        if is_port(told):
             return told
     return ""
+
+
+def is_port(word: str) -> bool:
+    """Whether a server can listen there: 1 to 65535. A typo ("80000") is none, however many digits it has."""
+    return word.isascii() and word.isdigit() and len(word) <= len(str(_LAST_PORT)) and 0 < int(word) <= _LAST_PORT
 
 
 def find_servers(*, procfs: Path = Path("/proc"), patterns: Sequence[str] = ()) -> list[Server]:

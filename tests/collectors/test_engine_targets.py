@@ -38,6 +38,8 @@ def targets(
         ("trtllm-serve m --port 9000", "tensorrt-llm-9000", "http://127.0.0.1:9000/prometheus/metrics", "m"),
         ("tritonserver --http-port 9000", "triton-9000", "http://127.0.0.1:8002/metrics", ""),
         ("tritonserver --metrics-port=9002", "triton", "http://127.0.0.1:9002/metrics", ""),
+        ("tritonserver --metrics-port=90020", "triton", "http://127.0.0.1:8002/metrics", ""),
+        ("vllm serve q --port 80000", "vllm", "http://127.0.0.1:8000/metrics", "q"),
     ],
 )
 def test_a_server_is_asked_at_its_port(tree: ProcTree, line: str, name: str, url: str, model: str) -> None:
