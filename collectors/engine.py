@@ -6,6 +6,7 @@ a while, so that it holds the others up for TIMEOUT_SECONDS once.
 """
 
 from collections.abc import Callable, Sequence
+from http.client import HTTPException
 from typing import Final
 
 from collectors.clock import Clock, boot_seconds
@@ -18,6 +19,8 @@ from collectors.readings import CounterMark, Device
 
 LOOK_SECONDS: Final = 10.0
 """How often it is asked which servers there are. What is found on the host is looked for every 30 s at most."""
+_UNFORESEEN: Final = (ValueError, ArithmeticError, OSError, HTTPException)
+"""What an address or a page that nobody thought of makes the libraries raise: no name's label has 64 letters, .."""
 
 
 class EngineMeter:
@@ -37,6 +40,7 @@ class EngineMeter:
         self._targets, self._clock, self._tick = targets, clock, tick
         self._servers: dict[str, EngineServer] = {}
         self._look_tick = float("-inf")
+        self._failed_looks = 0
         self._health = MeterHealth()
 
     @property
@@ -56,12 +60,18 @@ class EngineMeter:
         """Nothing to open: servers come and go."""
 
     def read(self) -> Sequence[Measured]:
-        """What each server did since it was last read. Never raises: one that does not answer is told in `health`."""
+        """What each server did since it was last read. Never raises: one that does not answer is told in `health`.
+
+        What one server's address or page makes fail is that server's fault alone, and never stops the others.
+        """
         if self._tick() - self._look_tick >= LOOK_SECONDS:
             self._look()
         measured: list[Measured] = []
         for server in self._servers.values():
-            measured += server.read()
+            try:
+                measured += server.read()
+            except _UNFORESEEN as error:
+                server.failed(error)
         self._health = MeterHealth(
             devices=tuple(server.health() for server in self._servers.values()), events=self._events()
         )
@@ -76,7 +86,11 @@ class EngineMeter:
 
     def _look(self) -> None:
         self._look_tick = self._tick()
-        targets = {target.url: target for target in self._targets()}
+        try:
+            targets = {target.url: target for target in self._targets()}
+        except _UNFORESEEN:
+            self._failed_looks += 1
+            return  # those that are known are asked all the same
         for url in self._servers.keys() - targets.keys():
             self._servers.pop(url).close()
         for url, target in targets.items():
@@ -87,7 +101,8 @@ class EngineMeter:
 
     def _events(self) -> dict[tuple[str, str], int]:
         told = self._servers.values()
-        return {(server.name, word): count for server in told for word, count in server.events.items()}
+        looks = {("", "look_failed"): self._failed_looks} if self._failed_looks else {}
+        return looks | {(server.name, word): count for server in told for word, count in server.events.items()}
 
 
 def diagnose(targets: Sequence[EngineTarget]) -> list[Finding]:

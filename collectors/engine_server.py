@@ -19,6 +19,7 @@ from collectors.units import UnixSeconds
 TIMEOUT_SECONDS: Final = 1.0
 LONGEST_PAUSE_SECONDS: Final = 60.0
 """So long at most a server that does not answer is left alone; it begins with 2 s."""
+_LONGEST_DETAIL: Final = 300
 _OK: Final = 200
 _HOW: Final[Mapping[int, str]] = {
     404: "has no such page: start sglang with --enable-metrics, or set url under [[collect.engine.servers]]",
@@ -34,7 +35,7 @@ class EngineServer:
         self._connection = KeptConnection(target.url, timeout_seconds=TIMEOUT_SECONDS)
         self._last: dict[str, tuple[EngineSample, float]] = {}  # model -> its last sample, at which steady time
         self._bad: frozenset[str] = frozenset()
-        self._again_tick, self._pause_seconds = float("-inf"), 1.0
+        self._again_tick, self._pause_seconds, self._failing = float("-inf"), 1.0, False
         self._state: tuple[DeviceState, str] = ("waiting", "")
         self.events: Counter[str] = Counter()
 
@@ -53,17 +54,25 @@ class EngineServer:
         try:
             page = read_engine(self._connection)
         except CollectorError as error:
-            self._again_tick = self._tick() + (pause := min(2.0 * self._pause_seconds, LONGEST_PAUSE_SECONDS))
-            self._pause_seconds = pause
-            if self._state[0] != "not_responding":
-                self.events["not_answering"] += 1
-            self._state = "not_responding", str(error)
+            self._pause("not_responding", str(error))
             return []
-        self._pause_seconds = 1.0
         readings = self._take(page, self._clock.now(), self._tick())
-        if readings or self._state[0] == "not_responding":
+        if readings or self._failing:
             self._state = ("ok", "") if readings else ("waiting", "")
+        self._pause_seconds, self._failing = 1.0, False
         return readings
+
+    def failed(self, error: Exception) -> None:
+        """`read` raised what nobody foresaw: it is asked ever more rarely too, and a person has to look."""
+        self._connection.close()
+        self._pause("broken", f"{self._target.url}: {type(error).__name__}: {error}"[:_LONGEST_DETAIL])
+
+    def _pause(self, state: DeviceState, detail: str) -> None:
+        self._pause_seconds = min(2.0 * self._pause_seconds, LONGEST_PAUSE_SECONDS)
+        self._again_tick = self._tick() + self._pause_seconds
+        if not self._failing:
+            self.events["not_answering"] += 1
+        self._state, self._failing = (state, detail), True
 
     def health(self) -> DeviceHealth:
         """As of the last page; what of it cannot be read is named."""

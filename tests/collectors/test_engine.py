@@ -38,7 +38,14 @@ class Bench:
     def __init__(self, pages: Pages) -> None:
         self.pages, self.clock = pages, Time()
         self.targets = [EngineTarget(name="s-1", url=f"{pages.url}/metrics", model="told", devices=("GPU-a",))]
-        self.meter = EngineMeter(lambda: self.targets, interval_seconds=1.0, clock=self.clock, tick=self.clock.tick)
+        self.fault: ValueError | None = None
+        self.meter = EngineMeter(self.look, interval_seconds=1.0, clock=self.clock, tick=self.clock.tick)
+
+    def look(self) -> list[EngineTarget]:
+        """The servers that are there, or what looking for them raises."""
+        if self.fault is not None:
+            raise self.fault
+        return self.targets
 
     def read(self, page: str | None = None, *, after: float = 1.0, status: int = 200) -> list[EngineReading]:
         """What the meter tells `after` seconds, of this page if it is a new one."""
@@ -184,6 +191,38 @@ def test_a_server_that_hangs_holds_up_the_others_for_a_second_once(bench: Bench)
     assert [path for path, _ in bench.pages.asked].count("/hangs") == 1
     states = {device.device: device.state for device in bench.meter.health().devices}
     assert states == {"s-1": "ok", "a": "not_responding"}
+
+
+def test_an_address_that_nobody_thought_of_stops_no_other_server(bench: Bench) -> None:
+    """A name's label has at most 63 letters, a host no space: the libraries raise what is no failure to answer."""
+    bench.targets[:0] = [
+        EngineTarget(name="long", url=f"http://{'a' * 64}:8000/metrics"),
+        EngineTarget(name="space", url="http://a b:8000/metrics"),
+    ]
+    bench.read(llama(1))
+    assert [(each.server, each.steps) for each in bench.read(llama(4))] == [("s-1", 3.0)]
+    health = {each.device: each for each in bench.meter.health().devices}
+    assert {name: each.state for name, each in health.items()} == {"long": "broken", "space": "broken", "s-1": "ok"}
+    assert "InvalidURL" in health["space"].detail
+    assert bench.meter.health().events == {("long", "not_answering"): 1, ("space", "not_answering"): 1}
+
+
+def test_a_look_for_servers_that_fails_leaves_those_that_are_known(bench: Bench) -> None:
+    """Whatever in the host's processes it was: the next look is 10 s later."""
+    bench.read(llama(1))
+    bench.fault = ValueError("a command line")
+    found = [each.steps for at in range(2, 23) for each in bench.read(llama(at))]
+    assert found == [1.0] * 21
+    assert bench.events == {"look_failed": 2}
+
+
+def test_a_time_of_5_000_digits_spoils_its_line_alone(bench: Bench) -> None:
+    """int() refuses it: that figure is not told, the others are, and the next page is as before."""
+    bench.read(llama(1))
+    assert [(each.steps, each.prefill_tokens) for each in bench.read(llama(f"2 {'1' * 5_000}"))] == [(None, 0.0)]
+    assert bench.read(llama(3))[0].steps is None
+    assert [each.steps for each in bench.read(llama(5))] == [2.0]
+    assert bench.state == ("ok", "")
 
 
 def test_a_metric_that_is_renamed_is_counted_once_and_never_a_number(bench: Bench) -> None:
