@@ -37,6 +37,7 @@ class EngineServer:
         self._bad: frozenset[str] = frozenset()
         self._again_tick, self._pause_seconds, self._failing = float("-inf"), 1.0, False
         self._state: tuple[DeviceState, str] = ("waiting", "")
+        self._answered = False
         self.events: Counter[str] = Counter()
 
     @property
@@ -54,8 +55,11 @@ class EngineServer:
         try:
             page = read_engine(self._connection)
         except CollectorError as error:
-            self._pause("not_responding", str(error))
+            # Many a server that is found shows no counters unless it is started so, and is as healthy as any.
+            expected = self._target.found and not self._answered
+            self._pause("waiting" if expected else "not_responding", str(error))
             return []
+        self._answered = True
         readings = self._take(page, self._clock.now(), self._tick())
         if readings or self._failing:
             self._state = ("ok", "") if readings else ("waiting", "")
@@ -75,7 +79,10 @@ class EngineServer:
         self._state, self._failing = (state, detail), True
 
     def health(self) -> DeviceHealth:
-        """As of the last page; what of it cannot be read is named."""
+        """As of the last page; what of it cannot be read is named.
+
+        One that was found and never gave a page is waiting; one that did, or is configured, is not responding.
+        """
         state, detail = self._state
         if not detail and self._bad:
             detail = f"its page has values that are none: {', '.join(sorted(self._bad))}"

@@ -12,7 +12,7 @@ import msgspec
 
 from collectors.proc_table import command_line
 from collectors.served_models import served_by
-from collectors.servers import KnownServers, Server, is_port
+from collectors.servers import KnownServers, Server, is_port, names_itself
 
 OnDevice = tuple[str, int, float]
 """(device, pid, bytes) of a process with memory on a GPU."""
@@ -22,21 +22,26 @@ _PAGES: Final[Mapping[str, tuple[int, str]]] = {
     "vllm": (8000, "/metrics"),
     "sglang": (30000, "/metrics"),
     "tgi": (3000, "/metrics"),
-    "llama.cpp": (8080, "/metrics"),
+    "llama.cpp": (8080, "/metrics"),  # llama-server; its Python twin has a port of its own
     "tensorrt-llm": (8000, "/prometheus/metrics"),  # its /metrics is JSON
     "triton": (8002, "/metrics"),  # a port of its own, never that of the requests
 }
+_LLAMA_CPP_PYTHON: Final = ("llama_cpp.server", 8000)
 _METRICS_PORT: Final = "--metrics-port"
 _LOCAL: Final = ("127.0.0.1", "localhost", "::1")
 
 
 class EngineTarget(msgspec.Struct, frozen=True, kw_only=True):
-    """A server to ask. `model` is its name where the page does not tell it; `devices` are its GPUs, () if not known."""
+    """A server to ask. `model` is its name where the page does not tell it; `devices` are its GPUs, () if not known.
+
+    `found`: nobody configured it, so nobody said that it has a page.
+    """
 
     name: str
     url: str
     model: str = ""
     devices: tuple[str, ...] = ()
+    found: bool = False
 
 
 class EngineTargets:
@@ -75,7 +80,7 @@ class EngineTargets:
         by_name: dict[str, list[Server]] = {}
         for process in sorted(processes, key=_age):
             by_name.setdefault(process.name, []).append(process)
-        # Workers that name themselves know no port: at an address that another server has by its own word, that is it.
+        # At an address that another server has by its own word, that is it.
         named = sorted(by_name.items(), key=lambda item: (not item[0][-1:].isdigit(), item[0]))
         targets: dict[str, EngineTarget] = {}
         for name, own in named:
@@ -86,17 +91,23 @@ class EngineTargets:
 
     def _target(self, name: str, url: str, own: Sequence[Server], devices: tuple[str, ...]) -> EngineTarget:
         models = [model for process in own for model in served_by(self._words[_life(process)]).models]
-        return EngineTarget(name=name, url=url, model=models[0] if models else "", devices=devices)
+        return EngineTarget(name=name, url=url, model=models[0] if models else "", devices=devices, found=True)
 
     def _url(self, name: str, own: Sequence[Server]) -> str | None:
-        """Where its page is; None for a server that has none (ollama), or of which it is not known."""
+        """Where its page is; None for a server that has none (ollama), or of which it is not known.
+
+        Nor is it known of workers alone (Ray's): the server that they work for has the port.
+        """
+        words = [self._words[_life(process)] for process in own]
         kind = next((kind for kind in _PAGES if name == kind or name.startswith(f"{kind}-")), None)
-        if kind is None:
+        if kind is None or all(names_itself(each) for each in words if each):
             return None
         default, path = _PAGES[kind]
         told = name.removeprefix(kind).removeprefix("-")
         if kind == "triton":
-            told = next((port for each in own if (port := _option(self._words[_life(each)], _METRICS_PORT))), "")
+            told = next((port for each in words if (port := _option(each, _METRICS_PORT))), "")
+        if any(_LLAMA_CPP_PYTHON[0] in each for each in words):
+            default = _LLAMA_CPP_PYTHON[1]
         return f"http://127.0.0.1:{told if is_port(told) else default}{path}"
 
     def _read(self, key: tuple[int, float]) -> Sequence[str]:

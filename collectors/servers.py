@@ -80,11 +80,14 @@ def server_name(words: Sequence[str], patterns: Sequence[str] = ()) -> str | Non
     return f"{kind}-{port}" if port else kind
 
 
+def names_itself(words: Sequence[str]) -> bool:
+    """Whether it is a worker that wrote a title over its command line, and so its server's options with it."""
+    return bool(words) and words[0].startswith(tuple(_TITLES))
+
+
 def _known_kind(words: Sequence[str]) -> str | None:
-    title = words[0] if words else ""
-    for beginning, kind in _TITLES.items():
-        if title.startswith(beginning):
-            return kind
+    if names_itself(words):
+        return next(kind for beginning, kind in _TITLES.items() if words[0].startswith(beginning))
     program, module, following = _program(words)
     if module:
         return next((kind for name, kind in _MODULES.items() if f"{module}.".startswith(f"{name}.")), None)

@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler
 import pytest
 from engine_pages import LLAMA_CPP, SGLANG, TENSORRT_LLM, TGI, TRITON, VLLM, VLLM_V0
 from http_pages import Pages, served_pages
+from msgspec.structs import replace
 
 from collectors.clock import Clock
 from collectors.engine import EngineMeter, diagnose
@@ -176,6 +177,20 @@ def test_a_server_that_does_not_answer_is_asked_ever_more_rarely(bench: Bench) -
     assert LONGEST_PAUSE_SECONDS == 60.0
     assert bench.events == {"not_answering": 1}
     assert "--enable-metrics" in bench.state[1]
+
+
+def test_one_that_was_found_and_never_gave_a_page_is_no_fault(bench: Bench) -> None:
+    """SGLang without --enable-metrics is healthy: waiting, and why. Once it gave a page, its silence is a fault."""
+    bench.targets[0] = replace(bench.targets[0], found=True)
+    bench.read("no", status=404)
+    assert bench.state[0] == "waiting"
+    assert "--enable-metrics" in bench.state[1]
+    assert bench.events == {"not_answering": 1}
+    bench.read(llama(1), after=2.0)
+    assert bench.state == ("waiting", "")
+    bench.read("busy", status=503)
+    assert bench.state[0] == "not_responding"
+    assert bench.events == {"not_answering": 2}
 
 
 def test_a_server_that_hangs_holds_up_the_others_for_a_second_once(bench: Bench) -> None:

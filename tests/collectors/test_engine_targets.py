@@ -34,6 +34,8 @@ def targets(
         ("python3 -m sglang.launch_server --model-path m", "sglang", "http://127.0.0.1:30000/metrics", "m"),
         ("text-generation-launcher --model-id b --port=8080", "tgi-8080", "http://127.0.0.1:8080/metrics", "b"),
         ("text-generation-launcher --model-id b", "tgi", "http://127.0.0.1:3000/metrics", "b"),
+        ("python -m llama_cpp.server --model phi", "llama.cpp", "http://127.0.0.1:8000/metrics", "phi"),
+        ("python -m llama_cpp.server --port 81", "llama.cpp-81", "http://127.0.0.1:81/metrics", ""),
         ("llama-server -m x.gguf --alias phi", "llama.cpp", "http://127.0.0.1:8080/metrics", "phi"),
         ("trtllm-serve m --port 9000", "tensorrt-llm-9000", "http://127.0.0.1:9000/prometheus/metrics", "m"),
         ("tritonserver --http-port 9000", "triton-9000", "http://127.0.0.1:8002/metrics", ""),
@@ -45,7 +47,7 @@ def targets(
 def test_a_server_is_asked_at_its_port(tree: ProcTree, line: str, name: str, url: str, model: str) -> None:
     """That of its command line, else the usual one of its kind."""
     tree.start(10, line)
-    assert targets(tree) == [EngineTarget(name=name, url=url, model=model)]
+    assert targets(tree) == [EngineTarget(name=name, url=url, model=model, found=True)]
 
 
 def test_what_has_no_page_is_not_asked(tree: ProcTree) -> None:
@@ -53,6 +55,15 @@ def test_what_has_no_page_is_not_asked(tree: ProcTree) -> None:
     tree.start(10, "ollama serve")
     tree.start(11, "vim vllm.py")
     assert targets(tree) == []
+
+
+def test_workers_alone_are_not_asked(tree: ProcTree) -> None:
+    """Ray's and an orphan: which port their server has is not known, and 8000 may be anybody's."""
+    tree.start(10, "ray::RayWorkerWrapper.execute_method")
+    tree.start(11, "VLLM::Worker_TP1")
+    assert targets(tree) == []
+    tree.start(12, "vllm serve q")
+    assert [(each.name, each.url) for each in targets(tree)] == [("vllm", "http://127.0.0.1:8000/metrics")]
 
 
 def test_replicas_are_told_apart_and_workers_belong_to_theirs(tree: ProcTree) -> None:
