@@ -14,8 +14,8 @@ from collectors.engine_server import TIMEOUT_SECONDS, EngineServer, read_engine
 from collectors.engine_targets import EngineTarget
 from collectors.errors import CollectorError
 from collectors.http_page import KeptConnection
-from collectors.meter import Finding, Measured, MeterHealth
-from collectors.readings import CounterMark, Device
+from collectors.meter import DeviceHealth, Finding, Measured, MeterHealth
+from collectors.readings import CounterMark, Device, EngineReading
 
 LOOK_SECONDS: Final = 10.0
 """How often it is asked which servers there are. What is found on the host is looked for every 30 s at most."""
@@ -64,17 +64,15 @@ class EngineMeter:
 
         What one server's address or page makes fail is that server's fault alone, and never stops the others.
         """
-        if self._tick() - self._look_tick >= LOOK_SECONDS:
-            self._look()
         measured: list[Measured] = []
+        if self._tick() - self._look_tick >= LOOK_SECONDS:
+            measured += self._look()
         for server in self._servers.values():
             try:
                 measured += server.read()
             except _UNFORESEEN as error:
                 server.failed(error)
-        self._health = MeterHealth(
-            devices=tuple(server.health() for server in self._servers.values()), events=self._events()
-        )
+        self._health = MeterHealth(devices=self._states(), events=self._events())
         return measured
 
     def close(self) -> None:
@@ -84,20 +82,26 @@ class EngineMeter:
     def health(self) -> MeterHealth:
         return self._health
 
-    def _look(self) -> None:
+    def _look(self) -> list[EngineReading]:
+        """What servers that are gone leave untold."""
         self._look_tick = self._tick()
         try:
-            targets = {target.url: target for target in self._targets()}
+            targets = {target.url or target.name: target for target in self._targets()}
         except _UNFORESEEN:
             self._failed_looks += 1
-            return  # those that are known are asked all the same
-        for url in self._servers.keys() - targets.keys():
-            self._servers.pop(url).close()
-        for url, target in targets.items():
-            if url in self._servers:
-                self._servers[url].is_now(target)
+            return []  # those that are known are asked all the same
+        gone = [self._servers.pop(key) for key in self._servers.keys() - targets.keys()]
+        for key, target in targets.items():
+            if key in self._servers:
+                self._servers[key].is_now(target)
             else:
-                self._servers[url] = EngineServer(target, clock=self._clock, tick=self._tick)
+                self._servers[key] = EngineServer(target, clock=self._clock, tick=self._tick)
+        return [reading for server in gone for reading in server.ended()]
+
+    def _states(self) -> tuple[DeviceHealth, ...]:
+        """By name; of two servers of one name the one that is asked."""
+        servers = sorted(self._servers.values(), key=lambda server: server.is_asked)
+        return tuple({server.name: server.health() for server in servers}.values())
 
     def _events(self) -> dict[tuple[str, str], int]:
         told = self._servers.values()
@@ -115,6 +119,10 @@ def diagnose(targets: Sequence[EngineTarget]) -> list[Finding]:
 
 
 def _finding(target: EngineTarget) -> Finding:
+    if not target.url:
+        what = f"shows no counters that can be asked for here: nothing is learned of {', '.join(target.devices)}"
+        mend = "its url and devices under [[collect.engine.servers]], where it has counters in a network of its own"
+        return Finding(area="engine", subject=target.name, state="missing", what=what, mend=mend)
     connection = KeptConnection(target.url, timeout_seconds=TIMEOUT_SECONDS)
     try:
         page = read_engine(connection)

@@ -1,4 +1,8 @@
-"""One model server, from page to page: what it did in between, or the name of why that is not known."""
+"""One model server, from page to page: what it did in between, or the name of why that is not known.
+
+Time of which a server with GPUs tells nothing is told as such: what its boards used then is not the work of their other
+servers alone.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -19,7 +23,10 @@ from collectors.units import UnixSeconds
 TIMEOUT_SECONDS: Final = 1.0
 LONGEST_PAUSE_SECONDS: Final = 60.0
 """So long at most a server that does not answer is left alone; it begins with 2 s."""
+SILENT_SECONDS: Final = 10.0
+"""Of what is never told, one reading for so long at least: of a shorter time, the readings around it leave a hole."""
 _LONGEST_DETAIL: Final = 300
+_MUTE: Final = "it shows no counters that can be asked for here: nothing is learned of its GPUs"
 _OK: Final = 200
 _HOW: Final[Mapping[int, str]] = {
     404: "has no such page: start sglang with --enable-metrics, or set url under [[collect.engine.servers]]",
@@ -36,7 +43,8 @@ class EngineServer:
         self._last: dict[str, tuple[EngineSample, float]] = {}  # model -> its last sample, at which steady time
         self._bad: frozenset[str] = frozenset()
         self._again_tick, self._pause_seconds, self._failing = float("-inf"), 1.0, False
-        self._state: tuple[DeviceState, str] = ("waiting", "")
+        self._told_tick = tick()  # what it did until then is told, or told as not known
+        self._state: tuple[DeviceState, str] = ("waiting", "" if target.url else _MUTE)
         self._answered = False
         self.events: Counter[str] = Counter()
 
@@ -44,14 +52,24 @@ class EngineServer:
     def name(self) -> str:
         return self._target.name
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether it has an address; one without is only known to be there."""
+        return bool(self._target.url)
+
     def is_now(self, target: EngineTarget) -> None:
         """What is known of it by now, its address being the same: its devices are seen when it has loaded its model."""
         self._target = target
 
     def read(self) -> list[EngineReading]:
-        """What it did for each model since the last page; nothing where it is not asked yet, or does not answer."""
-        if self._tick() < self._again_tick:
-            return []
+        """What it did for each model since the last page; nothing where it is not asked yet, or does not answer.
+
+        Of time that no later page will tell of, a reading without figures.
+        """
+        readings = self._ask() if self._target.url and self._tick() >= self._again_tick else []
+        return readings or self._untold()
+
+    def _ask(self) -> list[EngineReading]:
         try:
             page = read_engine(self._connection)
         except CollectorError as error:
@@ -60,11 +78,20 @@ class EngineServer:
             self._pause("waiting" if expected else "not_responding", str(error))
             return []
         self._answered = True
-        readings = self._take(page, self._clock.now(), self._tick())
+        tick = self._tick()
+        readings = self._take(page, self._clock.now(), tick)
+        if readings:
+            self._told_tick = tick
         if readings or self._failing:
             self._state = ("ok", "") if readings else ("waiting", "")
         self._pause_seconds, self._failing = 1.0, False
         return readings
+
+    def ended(self) -> list[EngineReading]:
+        """It is no more: what no later page will tell."""
+        self.close()
+        self._last = {}
+        return self._untold()
 
     def failed(self, error: Exception) -> None:
         """`read` raised what nobody foresaw: it is asked ever more rarely too, and a person has to look."""
@@ -104,6 +131,20 @@ class EngineServer:
             if model in before:
                 readings += self._between(*before[model], sample, tick)
         return readings
+
+    def _untold(self) -> list[EngineReading]:
+        """Of a server that gave no page for 40 s, [0, 40); while a page could still tell of it all, nothing."""
+        now, tick = self._clock.now(), self._tick()
+        page_tick = max((at for _, at in self._last.values()), default=float("-inf"))
+        until_tick = page_tick if tick - page_tick <= HOLE_SECONDS else tick
+        since_tick, target = self._told_tick, self._target
+        if until_tick - since_tick < SILENT_SECONDS:
+            return []
+        self._told_tick = until_tick
+        if not target.devices:
+            return []
+        start, end = now - (tick - since_tick), now - (tick - until_tick)
+        return [EngineReading(server=target.name, model="", devices=target.devices, start=start, end=end)]
 
     def _between(
         self, before: EngineSample, before_tick: float, after: EngineSample, tick: float

@@ -152,8 +152,66 @@ def test_a_gap_of_more_than_30_s_is_left_out_and_counted(bench: Bench) -> None:
     """30 s are told, 31 are not."""
     bench.read(llama(1))
     assert [each.steps for each in bench.read(llama(2), after=30.0)] == [1.0]
-    assert bench.read(llama(3), after=31.0) == []
+    assert bench.read(llama(3), after=31.0) == [silence(31, 62)]
     assert bench.events == {"engine_gap": 1}
+    assert [each.steps for each in bench.read(llama(4))] == [1.0]
+
+
+def silence(start: float, end: float, *devices: str, server: str = "s-1") -> EngineReading:
+    """Of these seconds nothing is told."""
+    return EngineReading(server=server, model="", devices=devices or ("GPU-a",), start=T0 + start, end=T0 + end)
+
+
+def test_a_server_that_gives_no_page_is_told_as_silent(bench: Bench) -> None:
+    """Every 10 s from when it became known, while it starts up; then it tells."""
+    bench.pages.show("/metrics", "starts up", 503)
+    told = [bench.read() for _ in range(27)]
+    assert [each for each in told if each] == [[silence(1, 11)], [silence(11, 21)]]
+    found = [bench.read(llama(1)) for _ in range(4)]  # asked at 1, 3, 7, 15 and then 31 s
+    assert found == [[], [], [], [silence(21, 31)]]
+    assert [(each.start - T0, each.end - T0, each.steps) for each in bench.read(llama(5))] == [(31.0, 32.0, 4.0)]
+
+
+def test_time_that_a_page_may_still_tell_of_is_not_told_as_silent(bench: Bench) -> None:
+    """Until 30 s after the last page; then all of it is, and every 10 s what is added."""
+    bench.read(llama(1))
+    bench.read(llama(2))
+    bench.pages.show("/metrics", "busy", 503)
+    told = [(at, each) for at in range(3, 60) for each in bench.read()]
+    assert told == [(33, silence(2, 33)), (43, silence(33, 43)), (53, silence(43, 53))]
+
+
+def test_what_a_server_that_is_gone_left_untold_is_told_as_silent(bench: Bench) -> None:
+    """It had not answered for 19 s when it went."""
+    bench.read(llama(1))
+    bench.read(llama(2))
+    bench.pages.show("/metrics", "busy", 503)
+    for _ in range(18):
+        assert bench.read() == []
+    bench.targets = []
+    assert bench.read() == [silence(2, 21)]
+
+
+def test_servers_without_a_page_are_silent_and_others_without_gpus_are_not(bench: Bench) -> None:
+    """Ollama on two GPUs, and a remote server of which no GPU of this host is known. No one is asked in vain."""
+    bench.targets = [
+        EngineTarget(name="ollama", url="", devices=("GPU-a", "GPU-b"), found=True),
+        EngineTarget(name="remote", url=f"{bench.pages.url}/none"),
+    ]
+    assert [reading for _ in range(12) for reading in bench.read()] == [
+        silence(1, 11, "GPU-a", "GPU-b", server="ollama")
+    ]
+    states = {each.device: (each.state, "nothing is learned" in each.detail) for each in bench.meter.health().devices}
+    assert states == {"ollama": ("waiting", True), "remote": ("not_responding", False)}
+    finding, _ = diagnose(bench.targets)
+    assert (finding.state, "GPU-a, GPU-b" in finding.what) == ("missing", True)
+
+
+def test_a_reset_of_a_long_interval_is_told_as_silent(bench: Bench) -> None:
+    """12 s between two pages, in which the server began anew: nobody knows what it did."""
+    bench.read(llama(100))
+    assert bench.read(llama(7), after=12.0) == [silence(1, 13)]
+    assert bench.events == {"reset": 1}
 
 
 def test_a_server_that_is_busy_for_some_seconds_loses_nothing(bench: Bench) -> None:
