@@ -1,5 +1,6 @@
 """Which servers are asked: found by their processes, with the port of their command line, and those configured."""
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 from proc_tree import ProcTree
 
 from collectors.engine_targets import EngineTarget, EngineTargets
+from collectors.own_host import network_of
 from collectors.servers import KnownServers
 
 
@@ -54,7 +56,25 @@ def test_what_has_no_page_is_not_asked(tree: ProcTree) -> None:
     """Ollama shows no counters, and an editor is no server."""
     tree.start(10, "ollama serve")
     tree.start(11, "vim vllm.py")
-    assert targets(tree) == []
+    assert targets(tree, on_devices=lambda: [("GPU-a", 11, 1e9)]) == []
+
+
+def test_what_has_no_page_is_known_by_its_gpus(tree: ProcTree) -> None:
+    """Ollama's runner, an embedding server, a worker of Ray, and of two tritons the one that cannot have port 8002."""
+    tree.start(10, "ollama serve")
+    tree.start(11, "ollama runner", parent=10)
+    tree.start(12, "text-embeddings-router --model-id e --port 80")
+    tree.start(13, "ray::RayWorkerWrapper")
+    tree.start(14, "tritonserver --http-port 9000")
+    tree.start(15, "tritonserver --http-port 9001")
+    gpus = [("GPU-b", 11, 1e9), ("GPU-a", 11, 1e9), *((f"GPU-{pid}", pid, 1e9) for pid in (12, 13, 14, 15))]
+    assert [(each.name, each.url, each.devices) for each in targets(tree, on_devices=lambda: gpus)] == [
+        ("ollama", "", ("GPU-a", "GPU-b")),
+        ("tei-80", "", ("GPU-12",)),
+        ("triton-9000", "http://127.0.0.1:8002/metrics", ("GPU-14",)),
+        ("triton-9001", "", ("GPU-15",)),
+        ("vllm", "", ("GPU-13",)),
+    ]
 
 
 def test_workers_alone_are_not_asked(tree: ProcTree) -> None:
@@ -86,6 +106,54 @@ def test_a_configured_server_takes_what_it_leaves_open_from_the_one_that_is_foun
     assert found == [EngineTarget(name="chat", url=told.url, model="q", devices=("GPU-a",))]
     fixed = EngineTarget(name="chat", url=told.url, model="m", devices=("GPU-z",))
     assert targets(tree, fixed, on_devices=lambda: [("GPU-a", 10, 1e9)]) == [fixed]
+
+
+def containers(tree: ProcTree) -> Callable[[], Sequence[tuple[str, int, float]]]:
+    """Two containers with port 8000 each, and one vLLM in the network that this process is in."""
+    tree.put_into_network("host", "self")
+    for pid, network in ((10, "a"), (20, "b"), (30, "host")):
+        tree.start(pid, f"vllm serve q --port {8000 if network != 'host' else 8001}")
+        tree.put_into_network(network, pid)
+    return lambda: [("GPU-a", 10, 1e9), ("GPU-b", 20, 1e9), ("GPU-c", 30, 1e9)]
+
+
+def test_a_server_in_another_network_is_not_asked_at_this_one_s_address(tree: ProcTree) -> None:
+    """Two containers with the usual port are no one server on both GPUs; they are there, and tell nothing."""
+    found = targets(tree, on_devices=containers(tree))
+    assert [(each.name, each.url, each.devices) for each in found] == [
+        ("vllm-8000", "", ("GPU-a", "GPU-b")),
+        ("vllm-8001", "http://127.0.0.1:8001/metrics", ("GPU-c",)),
+    ]
+
+
+def test_a_server_in_another_network_is_the_one_that_is_configured_on_its_gpus(tree: ProcTree) -> None:
+    """By an address that is published; the other container still tells nothing, and neither does ollama there."""
+    on_devices = containers(tree)
+    tree.start(40, "ollama serve")
+    tree.put_into_network("a", 40)
+    told = EngineTarget(name="chat", url="http://127.0.0.1:8000/metrics", devices=("GPU-a",))
+    found = targets(tree, told, on_devices=lambda: [*on_devices(), ("GPU-a", 40, 1e9)])
+    assert [(each.name, each.url, each.devices) for each in found] == [
+        ("chat", told.url, ("GPU-a",)),
+        ("ollama", "", ("GPU-a",)),
+        ("vllm-8000", "", ("GPU-b",)),
+        ("vllm-8001", "http://127.0.0.1:8001/metrics", ("GPU-c",)),
+    ]
+
+
+def test_a_process_that_has_ended_meanwhile_is_in_no_network(tree: ProcTree) -> None:
+    """Nobody is asked for its sake."""
+    tree.put_into_network("host", "self")
+    tree.start(10, "vllm serve q")
+    assert targets(tree) == []
+
+
+def test_networks_are_told_apart_on_a_real_host() -> None:
+    """This process and its parent are in one; a process that is gone is in none."""
+    ours = network_of(Path("/proc"))
+    assert ours is not None
+    assert network_of(Path("/proc"), os.getpid()) == network_of(Path("/proc"), os.getppid()) == ours
+    assert network_of(Path("/proc"), 2**22 + 1) is None
 
 
 def test_discovery_can_be_switched_off(tree: ProcTree) -> None:
