@@ -5,7 +5,7 @@ address for each server that has GPUs and cannot be asked, since what it does th
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
@@ -58,8 +58,8 @@ class EngineTargets:
     """Looked up anew with each call; a command line is read once for each process.
 
     `servers` None: only those that are configured. A configured one at the address of one that is found keeps what it
-    says, and takes what it leaves open from the one that is found; `names` are this host's own, by which it may be
-    configured. One at any other address is that of the found servers of another network on the GPUs that it names.
+    says, and takes what it leaves open from the one that is found. One at any other address is that of the servers that
+    were found in another network on the GPUs that it names.
     """
 
     def __init__(
@@ -69,15 +69,14 @@ class EngineTargets:
         servers: KnownServers | None = None,
         on_devices: Callable[[], Sequence[OnDevice]] = tuple,
         procfs: Path = Path("/proc"),
-        names: Callable[[], frozenset[str]] = own_names,
     ) -> None:
         self._configured, self._servers = tuple(configured), servers
-        self._on_devices, self._procfs, self._own_names = on_devices, procfs, names
+        self._on_devices, self._procfs = on_devices, procfs
         self._words: dict[tuple[int, float], Sequence[str]] = {}
 
     def now(self) -> list[EngineTarget]:
         """All of them, by name. Servers of one name that cannot be asked are one, on the GPUs of all."""
-        names = cache(self._own_names)
+        names = cache(partial(own_names, self._procfs))
         found = self._found()
         by_address = {_address(each.url, names): each for each in found.asked}
         claimed: set[str] = set()

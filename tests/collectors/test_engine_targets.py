@@ -1,6 +1,7 @@
 """Which servers are asked: found by their processes, with the port of their command line, and those configured."""
 
 import os
+import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -8,8 +9,34 @@ import pytest
 from proc_tree import ProcTree
 
 from collectors.engine_targets import EngineTarget, EngineTargets
-from collectors.own_host import network_of
+from collectors.own_host import network_of, own_names
 from collectors.servers import KnownServers
+
+FIB_TRIE = """\
+Main:
+  +-- 0.0.0.0/0 3 0 5
+     |-- 0.0.0.0
+        /0 universe UNICAST
+     +-- 10.0.0.0/24 2 0 2
+        +-- 10.0.0.0/29 2 0 2
+           |-- 10.0.0.0
+              /24 link UNICAST
+           |-- 10.0.0.5
+              /32 host LOCAL
+           |-- 10.0.0.6
+              /32 link UNICAST
+        |-- 10.0.0.255
+           /32 link BROADCAST
+     +-- 127.0.0.0/8 2 0 2
+        |-- 127.0.0.1
+           /32 host LOCAL
+"""
+"""Of an interface with 10.0.0.5, and a route to 10.0.0.6."""
+IF_INET6 = """\
+00000000000000000000000000000001 01 80 10 80       lo
+fe800000000000000000000000000001 02 40 20 80     eth0
+"""
+NAME = socket.gethostname()
 
 
 @pytest.fixture
@@ -108,6 +135,48 @@ def test_a_configured_server_takes_what_it_leaves_open_from_the_one_that_is_foun
     assert targets(tree, fixed, on_devices=lambda: [("GPU-a", 10, 1e9)]) == [fixed]
 
 
+@pytest.mark.parametrize(
+    "host",
+    ["10.0.0.5", "127.0.1.1", "[::1]", "[::ffff:10.0.0.5]", "[FE80:0::1]", "0.0.0.0", "localhost", NAME, NAME.upper()],
+)
+def test_a_server_by_two_addresses_of_this_host_is_one(tree: ProcTree, host: str) -> None:
+    """Loopback, an interface's own address and the host's name lead to the same."""
+    addresses(tree)
+    tree.start(10, "vllm serve q --port 8000")
+    told = EngineTarget(name="chat", url=f"http://{host}:8000/metrics")
+    assert [(each.name, each.model) for each in targets(tree, told)] == [("chat", "q")]
+    other = EngineTarget(name="chat", url=f"http://{host}:8001/metrics")
+    assert [each.name for each in targets(tree, other)] == ["chat", "vllm-8000"]
+
+
+@pytest.mark.parametrize(
+    "url", ["http://10.0.0.6:8000/metrics", f"http://no-{NAME}:8000", "http://h:80000", "http://[x"]
+)
+def test_another_hosts_address_is_another_server(tree: ProcTree, url: str) -> None:
+    """And so is what is no address."""
+    addresses(tree)
+    tree.start(10, "vllm serve q --port 8000")
+    assert [each.name for each in targets(tree, EngineTarget(name="chat", url=url))] == ["chat", "vllm-8000"]
+
+
+def test_what_is_not_told_of_the_interfaces_is_not_known(tree: ProcTree) -> None:
+    """Then the name alone is this host's."""
+    assert own_names(tree.root) == {NAME.lower(), NAME.lower().partition(".")[0]}
+
+
+def test_a_real_host_tells_its_addresses() -> None:
+    """That of loopback at least, as any other."""
+    assert "127.0.0.1" in own_names(Path("/proc"))
+
+
+def addresses(tree: ProcTree) -> None:
+    """What the kernel tells of this host's addresses."""
+    folder = tree.root / "self" / "net"
+    folder.mkdir(parents=True)
+    (folder / "fib_trie").write_text(FIB_TRIE)
+    (folder / "if_inet6").write_text(IF_INET6)
+
+
 def containers(tree: ProcTree) -> Callable[[], Sequence[tuple[str, int, float]]]:
     """Two containers with port 8000 each, and one vLLM in the network that this process is in."""
     tree.put_into_network("host", "self")
@@ -159,6 +228,6 @@ def test_networks_are_told_apart_on_a_real_host() -> None:
 def test_discovery_can_be_switched_off(tree: ProcTree) -> None:
     """Then only what is configured is asked."""
     tree.start(10, "vllm serve q --port 8000")
-    told = EngineTarget(name="a", url="http://10.0.0.5:8000/metrics")
+    told = EngineTarget(name="a", url="http://10.0.0.6:8000/metrics")
     assert targets(tree, told, discover=False) == [told]
     assert [each.name for each in targets(tree, told)] == ["a", "vllm-8000"]
