@@ -40,6 +40,7 @@ class EngineMeter:
         self._targets, self._clock, self._tick = targets, clock, tick
         self._servers: dict[str, EngineServer] = {}
         self._look_tick = float("-inf")
+        self._looked_tick: float | None = None
         self._failed_looks = 0
         self._health = MeterHealth()
 
@@ -83,7 +84,7 @@ class EngineMeter:
         return self._health
 
     def _look(self) -> list[EngineReading]:
-        """What servers that are gone leave untold."""
+        """What servers that are gone leave untold. One that is new may be so since the last look."""
         self._look_tick = self._tick()
         try:
             targets = {target.url or target.name: target for target in self._targets()}
@@ -95,7 +96,10 @@ class EngineMeter:
             if key in self._servers:
                 self._servers[key].is_now(target)
             else:
-                self._servers[key] = EngineServer(target, clock=self._clock, tick=self._tick)
+                self._servers[key] = EngineServer(
+                    target, clock=self._clock, tick=self._tick, since_tick=self._looked_tick
+                )
+        self._looked_tick = self._look_tick
         return [reading for server in gone for reading in server.ended()]
 
     def _states(self) -> tuple[DeviceHealth, ...]:

@@ -35,15 +35,23 @@ _HOW: Final[Mapping[int, str]] = {
 
 
 class EngineServer:
-    """Follows one server. Not thread-safe."""
+    """Follows one server, of which nothing is told since `since_tick`, now if None. Not thread-safe."""
 
-    def __init__(self, target: EngineTarget, *, clock: Clock, tick: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        target: EngineTarget,
+        *,
+        clock: Clock,
+        tick: Callable[[], float],
+        since_tick: float | None = None,
+    ) -> None:
         self._target, self._clock, self._tick = target, clock, tick
         self._connection = KeptConnection(target.url, timeout_seconds=TIMEOUT_SECONDS)
         self._last: dict[str, tuple[EngineSample, float]] = {}  # model -> its last sample, at which steady time
         self._bad: frozenset[str] = frozenset()
         self._again_tick, self._pause_seconds, self._failing = float("-inf"), 1.0, False
-        self._told_tick = tick()  # what it did until then is told, or told as not known
+        # What it did until then is told, or told as not known.
+        self._told_tick = tick() if since_tick is None else since_tick
         self._state: tuple[DeviceState, str] = ("waiting", "" if target.url else _MUTE)
         self._answered = False
         self.events: Counter[str] = Counter()
@@ -88,10 +96,10 @@ class EngineServer:
         return readings
 
     def ended(self) -> list[EngineReading]:
-        """It is no more: what no later page will tell."""
+        """It is no more: what no later page will tell, however short."""
         self.close()
         self._last = {}
-        return self._untold()
+        return self._untold(least_seconds=0.0)
 
     def failed(self, error: Exception) -> None:
         """`read` raised what nobody foresaw: it is asked ever more rarely too, and a person has to look."""
@@ -132,13 +140,13 @@ class EngineServer:
                 readings += self._between(*before[model], sample, tick)
         return readings
 
-    def _untold(self) -> list[EngineReading]:
-        """Of a server that gave no page for 40 s, [0, 40); while a page could still tell of it all, nothing."""
+    def _untold(self, *, least_seconds: float = SILENT_SECONDS) -> list[EngineReading]:
+        """Of a server whose last page was 31 s ago, those 31 s; while a page may still tell of them all, nothing."""
         now, tick = self._clock.now(), self._tick()
         page_tick = max((at for _, at in self._last.values()), default=float("-inf"))
         until_tick = page_tick if tick - page_tick <= HOLE_SECONDS else tick
         since_tick, target = self._told_tick, self._target
-        if until_tick - since_tick < SILENT_SECONDS:
+        if until_tick <= since_tick or until_tick - since_tick < least_seconds:
             return []
         self._told_tick = until_tick
         if not target.devices:

@@ -207,6 +207,15 @@ def test_servers_without_a_page_are_silent_and_others_without_gpus_are_not(bench
     assert (finding.state, "GPU-a, GPU-b" in finding.what) == ("missing", True)
 
 
+def test_a_server_without_a_page_is_silent_from_the_look_before_to_the_last(bench: Bench) -> None:
+    """Ollama loads a model between the looks at 11 and 21 s, and unloads it between those at 31 and 41 s."""
+    ollama, told = EngineTarget(name="ollama", url="", devices=("GPU-b",), found=True), []
+    for second in range(1, 43):
+        bench.targets = [ollama] * (15 <= second < 37)
+        told += bench.read()
+    assert told == [silence(start, start + 10, "GPU-b", server="ollama") for start in (11, 21, 31)]
+
+
 def test_a_reset_of_a_long_interval_is_told_as_silent(bench: Bench) -> None:
     """12 s between two pages, in which the server began anew: nobody knows what it did."""
     bench.read(llama(100))
@@ -338,15 +347,16 @@ def test_a_page_of_something_else_is_named(bench: Bench) -> None:
 
 
 def test_servers_come_and_go(bench: Bench) -> None:
-    """Looked for every 10 s; one that is back begins anew."""
+    """Looked for every 10 s; one that is back begins anew. What it did at both ends is not known."""
     bench.read(llama(1))
     targets, bench.targets = bench.targets, []
-    for _ in range(10):
-        bench.read()
+    found = [bench.read() for _ in range(10)]
+    assert found[-1] == [silence(10, 11)]
     assert bench.meter.health().devices == ()
     assert bench.pages.connections == 1
     bench.targets = targets
-    assert [bench.read(llama(50), after=10.0), bench.read(llama(52))][0] == []
+    assert bench.read(llama(50), after=10.0) == [silence(11, 21)]
+    assert [each.steps for each in bench.read(llama(52))] == [2.0]
     assert [each.steps for each in bench.read(llama(55))] == [3.0]
 
 
