@@ -4,7 +4,7 @@ In: the processes of model servers, who has memory on which GPU. Out: targets, o
 address for each server that has GPUs and cannot be asked, since what it does there is nobody else's.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -29,6 +29,7 @@ _PAGES: Final[Mapping[str, tuple[int, str]]] = {
     "tensorrt-llm": (8000, "/prometheus/metrics"),  # its /metrics is JSON
     "triton": (8002, "/metrics"),  # a port of its own, never that of the requests
 }
+_PAGELESS: Final = ("ollama", "tei")
 _LLAMA_CPP_PYTHON: Final = ("llama_cpp.server", 8000)
 _METRICS_PORT: Final = "--metrics-port"
 
@@ -47,19 +48,22 @@ class EngineTarget(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Found(NamedTuple):
-    """The servers of this host: that are asked, that have no page, and that have it in a network of their own."""
+    """The servers of this host: that are asked, that have no page, and that may have one, nobody knows where.
+
+    These are those in another network, workers alone (Ray's), the second at one address, the operator's own programs.
+    """
 
     asked: list[EngineTarget]
     silent: list[EngineTarget]
-    elsewhere: list[EngineTarget]
+    unplaced: list[EngineTarget]
 
 
 class EngineTargets:
     """Looked up anew with each call; a command line is read once for each process.
 
     `servers` None: only those that are configured. A configured one at the address of one that is found keeps what it
-    says, and takes what it leaves open from the one that is found. One at any other address is that of the servers that
-    were found in another network on the GPUs that it names.
+    says, and takes what it leaves open from the one that is found. Of the found servers that may be at any address
+    (_Found.unplaced) it is the one on the further GPUs that it names.
     """
 
     def __init__(
@@ -82,13 +86,13 @@ class EngineTargets:
         claimed: set[str] = set()
         for each in self._configured:
             address = _address(each.url, names)
-            if (beneath := by_address.get(address)) is None:
-                claimed.update(each.devices)
+            beneath = by_address.get(address)
+            claimed.update(set(each.devices) - set(beneath.devices if beneath else ()))
             by_address[address] = each if beneath is None else _laid_over(beneath, each)
         mute: dict[str, set[str]] = {}
         for each in found.silent:
             mute.setdefault(each.name, set()).update(each.devices)
-        for each in found.elsewhere:
+        for each in found.unplaced:
             mute.setdefault(each.name, set()).update(set(each.devices) - claimed)
         unasked = [
             EngineTarget(name=name, url="", devices=tuple(sorted(devices)), found=True)
@@ -108,13 +112,13 @@ class EngineTargets:
             url = self._url(name, own)
             devices = {device for process in own for device in used.get(process.pid, ())}
             target = self._target(name, url or "", own, tuple(sorted(devices)))
-            if url is None or (is_here and url in at):
+            if _kind(name, _PAGELESS) is not None:
                 found.silent.append(target)
-            elif is_here:
+            elif url is None or url in at or not is_here:
+                found.unplaced.append(target)
+            else:
                 found.asked.append(target)
                 at.add(url)
-            else:
-                found.elsewhere.append(target)
         return found
 
     def _groups(self, processes: Sequence[Server]) -> list[tuple[str, bool, list[Server]]]:
@@ -141,7 +145,7 @@ class EngineTargets:
         Nor is it known of workers alone (Ray's): the server that they work for has the port.
         """
         words = [self._words[_life(process)] for process in own]
-        kind = next((kind for kind in _PAGES if name == kind or name.startswith(f"{kind}-")), None)
+        kind = _kind(name, _PAGES)
         if kind is None or all(names_itself(each) for each in words if each):
             return None
         default, path = _PAGES[kind]
@@ -154,6 +158,10 @@ class EngineTargets:
 
     def _read(self, key: tuple[int, float]) -> Sequence[str]:
         return command_line(self._procfs, key[0])
+
+
+def _kind(name: str, kinds: Iterable[str]) -> str | None:
+    return next((kind for kind in kinds if name == kind or name.startswith(f"{kind}-")), None)
 
 
 def _laid_over(found: EngineTarget, told: EngineTarget) -> EngineTarget:

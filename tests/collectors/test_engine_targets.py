@@ -210,6 +210,21 @@ def test_a_server_in_another_network_is_the_one_that_is_configured_on_its_gpus(t
     ]
 
 
+def test_a_configured_server_has_the_workers_on_its_gpus(tree: ProcTree) -> None:
+    """Ray's on GPU-a are its own by its word; those on GPU-b nobody's, and GPU-c has the server of another name too."""
+    tree.start(10, "vllm serve q --port 8000")
+    tree.start(11, "ray::RayWorkerWrapper")
+    tree.start(12, "ray::RayWorkerWrapper")
+    tree.start(13, "lmdeploy serve q --port 81")
+    gpus = [("GPU-c", 10, 1e9), ("GPU-a", 11, 1e9), ("GPU-b", 12, 1e9), ("GPU-c", 13, 1e9)]
+    told = EngineTarget(name="chat", url="http://127.0.0.1:8000/metrics", devices=("GPU-a", "GPU-c"))
+    assert [(each.name, each.devices) for each in targets(tree, told, on_devices=lambda: gpus)] == [
+        ("chat", ("GPU-a", "GPU-c")),
+        ("lmdeploy-81", ("GPU-c",)),
+        ("vllm", ("GPU-b",)),
+    ]
+
+
 def test_a_process_that_has_ended_meanwhile_is_in_no_network(tree: ProcTree) -> None:
     """Nobody is asked for its sake."""
     tree.put_into_network("host", "self")
