@@ -6,6 +6,7 @@ a while, so that it holds the others up for TIMEOUT_SECONDS once.
 """
 
 from collections.abc import Callable, Sequence
+from http.client import HTTPException
 from typing import Final
 
 from collectors.clock import Clock, boot_seconds
@@ -13,11 +14,13 @@ from collectors.engine_server import TIMEOUT_SECONDS, EngineServer, read_engine
 from collectors.engine_targets import EngineTarget
 from collectors.errors import CollectorError
 from collectors.http_page import KeptConnection
-from collectors.meter import Finding, Measured, MeterHealth
-from collectors.readings import CounterMark, Device
+from collectors.meter import DeviceHealth, Finding, Measured, MeterHealth
+from collectors.readings import CounterMark, Device, EngineReading
 
 LOOK_SECONDS: Final = 10.0
 """How often it is asked which servers there are. What is found on the host is looked for every 30 s at most."""
+_UNFORESEEN: Final = (ValueError, ArithmeticError, OSError, HTTPException)
+"""What an address or a page that nobody thought of makes the libraries raise: no name's label has 64 letters, .."""
 
 
 class EngineMeter:
@@ -37,6 +40,8 @@ class EngineMeter:
         self._targets, self._clock, self._tick = targets, clock, tick
         self._servers: dict[str, EngineServer] = {}
         self._look_tick = float("-inf")
+        self._looked_tick: float | None = None
+        self._failed_looks = 0
         self._health = MeterHealth()
 
     @property
@@ -56,15 +61,19 @@ class EngineMeter:
         """Nothing to open: servers come and go."""
 
     def read(self) -> Sequence[Measured]:
-        """What each server did since it was last read. Never raises: one that does not answer is told in `health`."""
-        if self._tick() - self._look_tick >= LOOK_SECONDS:
-            self._look()
+        """What each server did since it was last read. Never raises: one that does not answer is told in `health`.
+
+        What one server's address or page makes fail is that server's fault alone, and never stops the others.
+        """
         measured: list[Measured] = []
+        if self._tick() - self._look_tick >= LOOK_SECONDS:
+            measured += self._look()
         for server in self._servers.values():
-            measured += server.read()
-        self._health = MeterHealth(
-            devices=tuple(server.health() for server in self._servers.values()), events=self._events()
-        )
+            try:
+                measured += server.read()
+            except _UNFORESEEN as error:
+                server.failed(error)
+        self._health = MeterHealth(devices=self._states(), events=self._events())
         return measured
 
     def close(self) -> None:
@@ -74,20 +83,34 @@ class EngineMeter:
     def health(self) -> MeterHealth:
         return self._health
 
-    def _look(self) -> None:
+    def _look(self) -> list[EngineReading]:
+        """What servers that are gone leave untold. One that is new may be so since the last look."""
         self._look_tick = self._tick()
-        targets = {target.url: target for target in self._targets()}
-        for url in self._servers.keys() - targets.keys():
-            self._servers.pop(url).close()
-        for url, target in targets.items():
-            if url in self._servers:
-                self._servers[url].is_now(target)
+        try:
+            targets = {target.url or target.name: target for target in self._targets()}
+        except _UNFORESEEN:
+            self._failed_looks += 1
+            return []  # those that are known are asked all the same
+        gone = [self._servers.pop(key) for key in self._servers.keys() - targets.keys()]
+        for key, target in targets.items():
+            if key in self._servers:
+                self._servers[key].is_now(target)
             else:
-                self._servers[url] = EngineServer(target, clock=self._clock, tick=self._tick)
+                self._servers[key] = EngineServer(
+                    target, clock=self._clock, tick=self._tick, since_tick=self._looked_tick
+                )
+        self._looked_tick = self._look_tick
+        return [reading for server in gone for reading in server.ended()]
+
+    def _states(self) -> tuple[DeviceHealth, ...]:
+        """By name; of two servers of one name the one that is asked."""
+        servers = sorted(self._servers.values(), key=lambda server: server.is_asked)
+        return tuple({server.name: server.health() for server in servers}.values())
 
     def _events(self) -> dict[tuple[str, str], int]:
         told = self._servers.values()
-        return {(server.name, word): count for server in told for word, count in server.events.items()}
+        looks = {("", "look_failed"): self._failed_looks} if self._failed_looks else {}
+        return looks | {(server.name, word): count for server in told for word, count in server.events.items()}
 
 
 def diagnose(targets: Sequence[EngineTarget]) -> list[Finding]:
@@ -100,6 +123,10 @@ def diagnose(targets: Sequence[EngineTarget]) -> list[Finding]:
 
 
 def _finding(target: EngineTarget) -> Finding:
+    if not target.url:
+        what = f"shows no counters that can be asked for here: nothing is learned of {', '.join(target.devices)}"
+        mend = "its url and devices under [[collect.engine.servers]], where it has counters in a network of its own"
+        return Finding(area="engine", subject=target.name, state="missing", what=what, mend=mend)
     connection = KeptConnection(target.url, timeout_seconds=TIMEOUT_SECONDS)
     try:
         page = read_engine(connection)

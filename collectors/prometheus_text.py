@@ -17,7 +17,7 @@ import msgspec
 # Possessive throughout (++, *+): a hostile line costs no more than its length.
 _ROW: Final = re.compile(
     r'([A-Za-z_:][\w:]*+)(?:\{((?:[^"}]++|"(?:[^"\\]++|\\.)*+")*+)\})?'  # name, labels
-    r"[ \t]++(\S++)(?:[ \t]++(-?\d++))?[ \t]*+"  # value, milliseconds
+    r"[ \t]++(\S++)(?:[ \t]++(-?\d{1,19}+))?[ \t]*+"  # value, milliseconds: 64 bits
 )
 _LABEL: Final = re.compile(r'(\w++)\s*+=\s*+"((?:[^"\\]++|\\.)*+)"')
 _ESCAPED: Final = re.compile(r"\\(.)")

@@ -49,6 +49,7 @@ _MODULES: Final[Mapping[str, str]] = {
 }
 # Workers that name themselves; Ray's are no children of the server that they work for.
 _TITLES: Final[Mapping[str, str]] = {"VLLM::": "vllm", "sglang::": "sglang", "ray::RayWorkerWrapper": "vllm"}
+_LAST_PORT: Final = 65_535
 _INTERPRETER: Final = re.compile(r"(?:python|pypy)[\d.]*|bash|sh|dash|env|tini")
 
 
@@ -79,11 +80,14 @@ def server_name(words: Sequence[str], patterns: Sequence[str] = ()) -> str | Non
     return f"{kind}-{port}" if port else kind
 
 
+def names_itself(words: Sequence[str]) -> bool:
+    """Whether it is a worker that wrote a title over its command line, and so its server's options with it."""
+    return bool(words) and words[0].startswith(tuple(_TITLES))
+
+
 def _known_kind(words: Sequence[str]) -> str | None:
-    title = words[0] if words else ""
-    for beginning, kind in _TITLES.items():
-        if title.startswith(beginning):
-            return kind
+    if names_itself(words):
+        return next(kind for beginning, kind in _TITLES.items() if words[0].startswith(beginning))
     program, module, following = _program(words)
     if module:
         return next((kind for name, kind in _MODULES.items() if f"{module}.".startswith(f"{name}.")), None)
@@ -112,9 +116,14 @@ def _port(words: Sequence[str]) -> str:
     """The port that it listens on, as its command line tells it; "" where it does not."""
     for word, following in zip(words, [*words[1:], ""], strict=True):
         told = following if word in {"--port", "--http-port"} else word.partition("=")[2] * word.startswith("--port=")
-        if told.isascii() and told.isdigit():
+        if is_port(told):
             return told
     return ""
+
+
+def is_port(word: str) -> bool:
+    """Whether a server can listen there: 1 to 65535. A typo ("80000") is none, however many digits it has."""
+    return word.isascii() and word.isdigit() and len(word) <= len(str(_LAST_PORT)) and 0 < int(word) <= _LAST_PORT
 
 
 def find_servers(*, procfs: Path = Path("/proc"), patterns: Sequence[str] = ()) -> list[Server]:

@@ -33,6 +33,14 @@ class ProcTree:
             self._processes[pid] = (parent, name, create_time, own + ticks)
             self._write(pid)
 
+    def put_into_network(self, name: str, process: int | str) -> None:
+        """The process, or "self", is in this network: its net/dev is the file that all have who are in it."""
+        file = self.root / f"network {name}"
+        file.touch()
+        folder = self.root / str(process) / "net"
+        folder.mkdir(parents=True)
+        (folder / "dev").hardlink_to(file)
+
     def end(self, pid: int) -> None:
         """The process is gone."""
         shutil.rmtree(self.root / str(pid))

@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler
 import pytest
 from engine_pages import LLAMA_CPP, SGLANG, TENSORRT_LLM, TGI, TRITON, VLLM, VLLM_V0
 from http_pages import Pages, served_pages
+from msgspec.structs import replace
 
 from collectors.clock import Clock
 from collectors.engine import EngineMeter, diagnose
@@ -38,7 +39,14 @@ class Bench:
     def __init__(self, pages: Pages) -> None:
         self.pages, self.clock = pages, Time()
         self.targets = [EngineTarget(name="s-1", url=f"{pages.url}/metrics", model="told", devices=("GPU-a",))]
-        self.meter = EngineMeter(lambda: self.targets, interval_seconds=1.0, clock=self.clock, tick=self.clock.tick)
+        self.fault: ValueError | None = None
+        self.meter = EngineMeter(self.look, interval_seconds=1.0, clock=self.clock, tick=self.clock.tick)
+
+    def look(self) -> list[EngineTarget]:
+        """The servers that are there, or what looking for them raises."""
+        if self.fault is not None:
+            raise self.fault
+        return self.targets
 
     def read(self, page: str | None = None, *, after: float = 1.0, status: int = 200) -> list[EngineReading]:
         """What the meter tells `after` seconds, of this page if it is a new one."""
@@ -144,8 +152,75 @@ def test_a_gap_of_more_than_30_s_is_left_out_and_counted(bench: Bench) -> None:
     """30 s are told, 31 are not."""
     bench.read(llama(1))
     assert [each.steps for each in bench.read(llama(2), after=30.0)] == [1.0]
-    assert bench.read(llama(3), after=31.0) == []
+    assert bench.read(llama(3), after=31.0) == [silence(31, 62)]
     assert bench.events == {"engine_gap": 1}
+    assert [each.steps for each in bench.read(llama(4))] == [1.0]
+
+
+def silence(start: float, end: float, *devices: str, server: str = "s-1") -> EngineReading:
+    """Of these seconds nothing is told."""
+    return EngineReading(server=server, model="", devices=devices or ("GPU-a",), start=T0 + start, end=T0 + end)
+
+
+def test_a_server_that_gives_no_page_is_told_as_silent(bench: Bench) -> None:
+    """Every 10 s from when it became known, while it starts up; then it tells."""
+    bench.pages.show("/metrics", "starts up", 503)
+    told = [bench.read() for _ in range(27)]
+    assert [each for each in told if each] == [[silence(1, 11)], [silence(11, 21)]]
+    found = [bench.read(llama(1)) for _ in range(4)]  # asked at 1, 3, 7, 15 and then 31 s
+    assert found == [[], [], [], [silence(21, 31)]]
+    assert [(each.start - T0, each.end - T0, each.steps) for each in bench.read(llama(5))] == [(31.0, 32.0, 4.0)]
+
+
+def test_time_that_a_page_may_still_tell_of_is_not_told_as_silent(bench: Bench) -> None:
+    """Until 30 s after the last page; then all of it is, and every 10 s what is added."""
+    bench.read(llama(1))
+    bench.read(llama(2))
+    bench.pages.show("/metrics", "busy", 503)
+    told = [(at, each) for at in range(3, 60) for each in bench.read()]
+    assert told == [(33, silence(2, 33)), (43, silence(33, 43)), (53, silence(43, 53))]
+
+
+def test_what_a_server_that_is_gone_left_untold_is_told_as_silent(bench: Bench) -> None:
+    """It had not answered for 19 s when it went."""
+    bench.read(llama(1))
+    bench.read(llama(2))
+    bench.pages.show("/metrics", "busy", 503)
+    for _ in range(18):
+        assert bench.read() == []
+    bench.targets = []
+    assert bench.read() == [silence(2, 21)]
+
+
+def test_servers_without_a_page_are_silent_and_others_without_gpus_are_not(bench: Bench) -> None:
+    """Ollama on two GPUs, and a remote server of which no GPU of this host is known. No one is asked in vain."""
+    bench.targets = [
+        EngineTarget(name="ollama", url="", devices=("GPU-a", "GPU-b"), found=True),
+        EngineTarget(name="remote", url=f"{bench.pages.url}/none"),
+    ]
+    assert [reading for _ in range(12) for reading in bench.read()] == [
+        silence(1, 11, "GPU-a", "GPU-b", server="ollama")
+    ]
+    states = {each.device: (each.state, "nothing is learned" in each.detail) for each in bench.meter.health().devices}
+    assert states == {"ollama": ("waiting", True), "remote": ("not_responding", False)}
+    finding, _ = diagnose(bench.targets)
+    assert (finding.state, "GPU-a, GPU-b" in finding.what) == ("missing", True)
+
+
+def test_a_server_without_a_page_is_silent_from_the_look_before_to_the_last(bench: Bench) -> None:
+    """Ollama loads a model between the looks at 11 and 21 s, and unloads it between those at 31 and 41 s."""
+    ollama, told = EngineTarget(name="ollama", url="", devices=("GPU-b",), found=True), []
+    for second in range(1, 43):
+        bench.targets = [ollama] * (15 <= second < 37)
+        told += bench.read()
+    assert told == [silence(start, start + 10, "GPU-b", server="ollama") for start in (11, 21, 31)]
+
+
+def test_a_reset_of_a_long_interval_is_told_as_silent(bench: Bench) -> None:
+    """12 s between two pages, in which the server began anew: nobody knows what it did."""
+    bench.read(llama(100))
+    assert bench.read(llama(7), after=12.0) == [silence(1, 13)]
+    assert bench.events == {"reset": 1}
 
 
 def test_a_server_that_is_busy_for_some_seconds_loses_nothing(bench: Bench) -> None:
@@ -171,6 +246,20 @@ def test_a_server_that_does_not_answer_is_asked_ever_more_rarely(bench: Bench) -
     assert "--enable-metrics" in bench.state[1]
 
 
+def test_one_that_was_found_and_never_gave_a_page_is_no_fault(bench: Bench) -> None:
+    """SGLang without --enable-metrics is healthy: waiting, and why. Once it gave a page, its silence is a fault."""
+    bench.targets[0] = replace(bench.targets[0], found=True)
+    bench.read("no", status=404)
+    assert bench.state[0] == "waiting"
+    assert "--enable-metrics" in bench.state[1]
+    assert bench.events == {"not_answering": 1}
+    bench.read(llama(1), after=2.0)
+    assert bench.state == ("waiting", "")
+    bench.read("busy", status=503)
+    assert bench.state[0] == "not_responding"
+    assert bench.events == {"not_answering": 2}
+
+
 def test_a_server_that_hangs_holds_up_the_others_for_a_second_once(bench: Bench) -> None:
     """It is asked again later; its neighbour is read meanwhile."""
 
@@ -184,6 +273,38 @@ def test_a_server_that_hangs_holds_up_the_others_for_a_second_once(bench: Bench)
     assert [path for path, _ in bench.pages.asked].count("/hangs") == 1
     states = {device.device: device.state for device in bench.meter.health().devices}
     assert states == {"s-1": "ok", "a": "not_responding"}
+
+
+def test_an_address_that_nobody_thought_of_stops_no_other_server(bench: Bench) -> None:
+    """A name's label has at most 63 letters, a host no space: the libraries raise what is no failure to answer."""
+    bench.targets[:0] = [
+        EngineTarget(name="long", url=f"http://{'a' * 64}:8000/metrics"),
+        EngineTarget(name="space", url="http://a b:8000/metrics"),
+    ]
+    bench.read(llama(1))
+    assert [(each.server, each.steps) for each in bench.read(llama(4))] == [("s-1", 3.0)]
+    health = {each.device: each for each in bench.meter.health().devices}
+    assert {name: each.state for name, each in health.items()} == {"long": "broken", "space": "broken", "s-1": "ok"}
+    assert "InvalidURL" in health["space"].detail
+    assert bench.meter.health().events == {("long", "not_answering"): 1, ("space", "not_answering"): 1}
+
+
+def test_a_look_for_servers_that_fails_leaves_those_that_are_known(bench: Bench) -> None:
+    """Whatever in the host's processes it was: the next look is 10 s later."""
+    bench.read(llama(1))
+    bench.fault = ValueError("a command line")
+    found = [each.steps for at in range(2, 23) for each in bench.read(llama(at))]
+    assert found == [1.0] * 21
+    assert bench.events == {"look_failed": 2}
+
+
+def test_a_time_of_5_000_digits_spoils_its_line_alone(bench: Bench) -> None:
+    """int() refuses it: that figure is not told, the others are, and the next page is as before."""
+    bench.read(llama(1))
+    assert [(each.steps, each.prefill_tokens) for each in bench.read(llama(f"2 {'1' * 5_000}"))] == [(None, 0.0)]
+    assert bench.read(llama(3))[0].steps is None
+    assert [each.steps for each in bench.read(llama(5))] == [2.0]
+    assert bench.state == ("ok", "")
 
 
 def test_a_metric_that_is_renamed_is_counted_once_and_never_a_number(bench: Bench) -> None:
@@ -226,15 +347,16 @@ def test_a_page_of_something_else_is_named(bench: Bench) -> None:
 
 
 def test_servers_come_and_go(bench: Bench) -> None:
-    """Looked for every 10 s; one that is back begins anew."""
+    """Looked for every 10 s; one that is back begins anew. What it did at both ends is not known."""
     bench.read(llama(1))
     targets, bench.targets = bench.targets, []
-    for _ in range(10):
-        bench.read()
+    found = [bench.read() for _ in range(10)]
+    assert found[-1] == [silence(10, 11)]
     assert bench.meter.health().devices == ()
     assert bench.pages.connections == 1
     bench.targets = targets
-    assert [bench.read(llama(50), after=10.0), bench.read(llama(52))][0] == []
+    assert bench.read(llama(50), after=10.0) == [silence(11, 21)]
+    assert [each.steps for each in bench.read(llama(52))] == [2.0]
     assert [each.steps for each in bench.read(llama(55))] == [3.0]
 
 

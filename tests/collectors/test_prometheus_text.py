@@ -51,6 +51,13 @@ def test_a_line_that_is_cut_off_is_passed_by_and_its_neighbours_are_kept() -> No
     assert [row.value for row in rows('W{gpu="0" 1\nW{gpu="1"} 2\r\nW{gpu="2"', ["W"])] == [2.0]
 
 
+def test_a_time_of_more_digits_than_64_bits_have_makes_a_line_that_cannot_be_read() -> None:
+    """19 digits are a time; 5 000 are none, and int() refuses them: the line is passed by, its neighbours are kept."""
+    page = f"W 1 {'9' * 5_000}\nW 2 {'9' * 19}\nW 3 {'9' * 20}\nW 4"
+    assert [(row.value, row.at_milliseconds) for row in rows(page, ["W"])] == [(2.0, 10**19 - 1), (4.0, None)]
+    assert [row.value for row in found_rows(f"\n{page}\n".encode(), "W")] == [None, 2.0, None, 4.0]
+
+
 def test_a_hostile_line_costs_no_more_than_its_length() -> None:
     """No backtracking: a megabyte of opened quotes is passed by at once."""
     begun = time.monotonic()

@@ -93,6 +93,12 @@ def test_more_power_than_the_board_can_draw_teaches_nothing() -> None:
     assert lesson(replace(GPU, hardware="a new one"), pieces=(above,)) is not None
 
 
+def test_a_neighbour_that_tells_nothing_is_a_doubt() -> None:
+    """The board's joules are of both; on another board it is none, which the account sees to."""
+    silent = EngineReading(server="ollama", model="", devices=("g0",), start=T - 5, end=T + 5)
+    assert lesson(engines=(ENGINE, silent)) is None
+
+
 def test_another_boards_state_and_model_servers_are_no_doubt() -> None:
     """Who is busy there matters here no more than that servers are busy here."""
     elsewhere = replace(BUSY, device="g1", state=("power_capped",))

@@ -23,6 +23,8 @@ SECOND = EngineReading(
     decode_tokens=450.0,
     kv_tokens=40_000.0,
 )
+NEIGHBOUR = EngineReading(server="ollama", model="", devices=("g0",), start=-9.0, end=1.0)
+"""A server that tells nothing of ten seconds."""
 
 
 def told(*readings: EngineReading, cost: TokenCost = DENSE, end: float = 1.0) -> Work | None:
@@ -48,8 +50,8 @@ def test_a_group_of_four_has_a_quarter_each() -> None:
 
 
 def test_what_reaches_over_the_border_counts_in_proportion() -> None:
-    """[-1, 1) at the border of [0, 1): a half; two servers on one board add up."""
-    work = told(replace(SECOND, start=-1.0), replace(SECOND, server="vllm-8001"))
+    """[-1, 1) at the border of [0, 1): a half; two models on one board add up."""
+    work = told(replace(SECOND, start=-1.0), replace(SECOND, server="vllm-8001", model="n"))
     assert work is not None
     assert work.flops == pytest.approx(1.5 * 2.32e13)
 
@@ -88,7 +90,9 @@ class Silent:
         Silent("no tokens", (replace(SECOND, decode_tokens=None),)),
         Silent("no context", (replace(SECOND, kv_tokens=None),)),
         Silent("a second of ten", (SECOND,), 10.0),
-        Silent("one of two not seen all the time", (SECOND, replace(SECOND, server="b", end=0.5))),
+        Silent("one of two not seen all the time", (SECOND, replace(SECOND, server="b", model="n", end=0.5))),
+        Silent("one model by two names", (SECOND, replace(SECOND, server="10.0.0.5:8000"))),
+        Silent("a neighbour that tells nothing", (SECOND, NEIGHBOUR)),
     ],
     ids=lambda case: case.why,
 )

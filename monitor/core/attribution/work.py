@@ -32,18 +32,22 @@ def work_told(
 ) -> Work | None:
     """One device's part of the work that its servers did in [start, end), None where they do not tell all of it.
 
-    `readings` are those of the servers that run on the device; of a group of n devices each has an nth.
+    `readings` are those of the servers that run on the device; of a group of n devices each has an nth. Two servers of
+    one model may be one by two addresses, and are not added up: None.
 
     A second of an 8e9 model at two bytes: 90 steps, 1 000 tokens of prompts, 450 made, 40 000 of context held:
     1 450 x 1.6e10 FLOP, and 90 x (16e9 B + 40 000 x 131 072 B).
     """
     flops = read = 0.0
     covered: dict[tuple[str, str], float] = {}
+    tellers: dict[str, str] = {}
     for each in readings:
         part = part_within(each.start, each.end, start, end)
         cost = cost_of(each.model)
         prompts, made, steps, held = each.prefill_tokens, each.decode_tokens, each.steps, each.kv_tokens
         if prompts is None or made is None or steps is None or held is None or cost.source == "unknown":
+            return None
+        if tellers.setdefault(each.model, each.server) != each.server:
             return None
         share = part / max(len(each.devices), 1)
         flops += share * cost.flops_per_token * (prompts + made)
