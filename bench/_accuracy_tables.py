@@ -86,7 +86,7 @@ def convergence_table(runs: Sequence[Run]) -> Iterator[str]:
 
 def change_table(runs: Sequence[tuple[Run, float, float]]) -> Iterator[str]:
     """Errors in the 10 minutes before and behind a change: (run, until when before counts, from when behind does)."""
-    yield "| change | seed | method | worst team, 10 minutes before | 10 behind | median before | behind | goal behind |"
+    yield "| change | seed | method | worst team, 10 minutes before | 10 behind | median before | behind | goal |"
     yield "|---|---|---|---|---|---|---|---|"
     for run, before_end, after_start in runs:
         before = run.books.between(before_end - 10.0, before_end)
