@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTHON ?= python3
 
-.PHONY: install services test demo demo-fleet soak lint bench clean
+.PHONY: install services test demo demo-fleet soak lint bench accuracy clean
 
 $(STAMP): pyproject.toml requirements.lock
 	@$(PYTHON) -m venv $(VENV) || { \
@@ -47,6 +47,10 @@ soak: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m bench
+
+# An hour and a half on one core. SEEDS="2" for fewer seeds; RECORDINGS=folder keeps what the simulator made.
+accuracy: $(STAMP)
+	$(BIN)/python -m bench.accuracy --write docs/accuracy.md $(SEEDS:%=--seed %) $(RECORDINGS:%=--recordings %)
 
 clean:
 	rm -rf $(VENV) demo-data

@@ -1,171 +1,141 @@
 """How far the attribution is from the simulator's true joules, beside naive shares of the same measured energy.
 
-simulate -> recording -> log, ledger, core, store -> joules of each request ----> error
-        `-> oracle.csv, truth.csv --------------------------------------------'
+`python -m bench accuracy` is the quick form: heavy and light for 40 minutes with one seed, of which requests from
+minute 30 on count, when the first lesson (minutes 0 to 10) is in force. `python -m bench.accuracy` (`make accuracy`) is
+the whole: every scenario for two hours, the first of which is not counted, learned as a daemon would.
 """
 
-import csv
+import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
-from statistics import mean, median
 
-import numpy as np
+import click
 
-from bench._house import replay_folder, requests_in
-from collectors.simulate.ground import Ground
-from collectors.simulate.oracle import DEFAULT_PERMUTATIONS, Oracle
-from collectors.simulate.presets import DEFAULT_MINUTES, PRESETS
-from collectors.simulate.rates import Floats
-from collectors.simulate.scenario import Scenario, Sensor
-from collectors.simulate.simulate import simulate
-from collectors.simulate.write import ORACLE_FILE, TRUTH_FILE
-from monitor.core.request_sums import RequestLine
+from bench._accuracy_play import EVENTS_ONLY, WITH_ENGINE, Run, play
+from bench._accuracy_tables import (
+    change_table,
+    convergence_table,
+    learned_table,
+    naive_table,
+    placed,
+    product_table,
+    run_lines,
+)
+from collectors.simulate.loads import heavy
+from collectors.simulate.names import SCENARIOS
+from collectors.simulate.parts import day
+from collectors.simulate.presets import PRESETS
+from collectors.simulate.scenario import Scenario
+from monitor.core.attribution.priors import PRIOR
 
-SEEDS = (1, 2, 3)
-LOADS = ("heavy", "light")
-_FEW_PERMUTATIONS = 12  # where only the energy's total matters; they move a request's truth by 0.01 %
-SENSORS = {
-    "counter, 10 Hz": Sensor(device="gpu0", kind="counter", period_seconds=0.1),
-    "counter, 1 Hz": Sensor(device="gpu0", kind="counter", period_seconds=1.0, averaging_seconds=0.1),
-    "counter, each 10 s": Sensor(device="gpu0", kind="counter", period_seconds=10.0, averaging_seconds=0.1),
-    "power, 10 Hz, mean of 25 ms": Sensor(
-        device="gpu0", kind="power", period_seconds=0.1, averaging_seconds=0.025, noise_ratio=0.02
-    ),
-    "power, 5 Hz, mean of 0.2 s": Sensor(
-        device="gpu0", kind="power", period_seconds=0.2, averaging_seconds=0.2, noise_ratio=0.02
-    ),
-    "power, 5 Hz, mean of 1 s": Sensor(
-        device="gpu0", kind="power", period_seconds=0.2, averaging_seconds=1.0, noise_ratio=0.02
-    ),
-    "power, 1 Hz, mean of 1 s": Sensor(
-        device="gpu0", kind="power", period_seconds=1.0, averaging_seconds=1.0, noise_ratio=0.02
-    ),
-}
-
-Shares = Callable[[RequestLine], float]
-NAIVE: Mapping[str, Shares] = {
-    "by output tokens": lambda line: line.output_tokens or 0.0,
-    "by all tokens": lambda line: (line.input_tokens or 0.0) + (line.output_tokens or 0.0),
-    "by active seconds": lambda line: (line.end or 0.0) - (line.start or 0.0),
-}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Played:
-    """A simulated run as the product saw it, request by request, and the joules that were true."""
-
-    lines: Sequence[RequestLine]
-    energy_joules: Sequence[float]
-    true_joules: Sequence[float]
-    true_busy_joules: float
-
-    def attributed_ratio(self) -> float:
-        """What requests were charged with, relative to what their steps used; the rest is named unreported or idle."""
-        return sum(self.energy_joules) / self.true_busy_joules
-
-    def naive(self, share: Shares) -> list[float]:
-        """The joules that were attributed, divided over the whole run in proportion to the share."""
-        shares = [share(line) for line in self.lines]
-        return [sum(self.energy_joules) * one / sum(shares) for one in shares]
-
-    def request_errors(self, joules: Sequence[float]) -> list[float]:
-        """Of each request, absolute, relative to the truth."""
-        return [abs(mine / true - 1.0) for mine, true in zip(joules, self.true_joules, strict=True)]
-
-    def team_errors(self, joules: Sequence[float]) -> dict[str, float]:
-        """Of each team's sum, relative to the truth: 0.05 is 5 % too much."""
-        sums: dict[str, tuple[float, float]] = {}
-        for line, mine, true in zip(self.lines, joules, self.true_joules, strict=True):
-            before = sums.get(line.team, (0.0, 0.0))
-            sums[line.team] = (before[0] + mine, before[1] + true)
-        return {team: mine / true - 1.0 for team, (mine, true) in sorted(sums.items())}
+QUICK_MINUTES, QUICK_FROM, QUICK_SEED = 40.0, 30.0, 2
+MINUTES, COUNTED_FROM, SEEDS = 120.0, 60.0, (2, 3)  # seed 1 is for whoever tunes
+WRONG_PRIORS = {"prior-high": (1.5, 1.5), "prior-low": (1 / 1.5, 1 / 1.5), "prior-crossed": (1.5, 1 / 1.5)}
+"""What the priors of J/FLOP and J/byte are, relative to the simulated board's own."""
+CONVERGENCE = ("heavy", "light", *WRONG_PRIORS)
+CHANGES = ("model-swap", "engine-restart", "cap-change")
 
 
 def run() -> list[str]:
-    """Lines for: the methods under each load, each team, each kind of sensor, and how well two oracles agree."""
-    return [line for load in LOADS for line in (*_methods(load), *_sensors(load), _oracles(load))]
-
-
-def _methods(load: str) -> Iterator[str]:
-    runs = [_play(PRESETS[load](DEFAULT_MINUTES[load]), seed, DEFAULT_PERMUTATIONS) for seed in SEEDS]
-    yield _method_line(load, "attribution with priors", [(run, run.energy_joules) for run in runs])
-    for name, share in NAIVE.items():
-        yield _method_line(load, name, [(run, run.naive(share)) for run in runs])
-    teams = [run.team_errors(run.energy_joules) for run in runs]
-    said = ", ".join(f"{team} {' '.join(f'{100 * each[team]:+.1f}' for each in teams)}" for team in teams[0])
-    yield f"accuracy: {load}: attribution by team, % in each seed: {said}"
-
-
-def _method_line(load: str, name: str, found: Sequence[tuple[Played, Sequence[float]]]) -> str:
-    worst = [max(map(abs, run.team_errors(joules).values())) for run, joules in found]
-    errors = [run.request_errors(joules) for run, joules in found]
-    middle = [median(each) for each in errors]
-    ninth = [float(np.quantile(each, 0.9)) for each in errors]
-    return (
-        f"accuracy: {load}: {name}: worst team {_percents(worst)}, median request {_percents(middle)},"
-        f" 9 of 10 requests within {_percents(ninth)}"
-    )
-
-
-def _percents(values: Sequence[float]) -> str:
-    """The mean over the seeds, and the range."""
-    return f"{100 * mean(values):.1f} % ({100 * min(values):.1f}-{100 * max(values):.1f})"
-
-
-def _sensors(load: str) -> Iterator[str]:
-    """What each kind of sensor makes of the first seed's run."""
-    scenario = PRESETS[load](DEFAULT_MINUTES[load])
-    for name, sensor in SENSORS.items():
-        run = _play(replace(scenario, sensors=(sensor,)), SEEDS[0], _FEW_PERMUTATIONS)
-        worst = max(map(abs, run.team_errors(run.energy_joules).values()))
-        middle = median(run.request_errors(run.energy_joules))
-        yield (
-            f"accuracy: {load}: sensor {name}: attributed {100 * run.attributed_ratio():.2f} % of what requests used,"
-            f" worst team {100 * worst:.1f} %, median request {100 * middle:.1f} %"
-        )
-
-
-def _oracles(load: str) -> str:
-    """Two oracles of one run that draw their permutations independently."""
-    scenario = PRESETS[load](DEFAULT_MINUTES[load])
-    first, second = (_oracle_joules(scenario, stream) for stream in (11, 12))
-    apart = np.abs(first / second - 1.0)
-    return (
-        f"accuracy: {load}: two oracles of {DEFAULT_PERMUTATIONS} permutations differ by {100 * np.median(apart):.4f} %"
-        f" (median request), {100 * np.quantile(apart, 0.99):.4f} % (99th percentile), {100 * apart.max():.4f} % (most)"
-    )
-
-
-def _oracle_joules(scenario: Scenario, stream: int) -> Floats:
-    ground = Ground(scenario, SEEDS[0], DEFAULT_PERMUTATIONS)
-    rng = np.random.default_rng([SEEDS[0], stream])
-    ground.oracle = Oracle(len(ground.requests), DEFAULT_PERMUTATIONS, rng)
-    ground.run(lambda _done: None)
-    return ground.oracle.joules
-
-
-def _play(scenario: Scenario, seed: int, permutations: int) -> Played:
+    """The quick form's lines."""
     with tempfile.TemporaryDirectory() as folder:
-        recording = Path(folder) / "recording"
-        simulate(scenario, seed, recording, permutations=permutations)
-        replay_folder(recording, Path(folder) / "data")
-        found = requests_in(Path(folder) / "data")
-        truth = {row["request_id"]: float(row["energy_joules"]) for row in _table(recording / ORACLE_FILE)}
-        busy = sum(float(row["busy_joules"]) for row in _table(recording / TRUTH_FILE))
-    return Played(
-        lines=found,
-        energy_joules=[line.energy_joules for line in found],
-        true_joules=[truth[line.request_id] for line in found],
-        true_busy_joules=busy,
+        runs = [play(PRESETS[name](QUICK_MINUTES), QUICK_SEED, Path(folder)) for name in ("heavy", "light")]
+    return [f"accuracy: {line}" for each in runs for line in run_lines(each, QUICK_FROM)]
+
+
+def scenario_of(name: str, minutes: float) -> Scenario:
+    """A scenario of the simulator, or heavy on a board of which the priors are wrong by WRONG_PRIORS.
+
+    The product's priors stay; the board costs something else. Its power limit is out of the way: it would bend another
+    thing.
+    """
+    if name not in WRONG_PRIORS:
+        return PRESETS[name](minutes)
+    scenario, (flop, byte) = heavy(minutes), WRONG_PRIORS[name]
+    (gpu,) = scenario.gpus
+    board = replace(
+        gpu.hardware,
+        joules_per_flop=PRIOR.joules_per_flop / flop,
+        joules_per_byte=PRIOR.joules_per_byte / byte,
+        power_limit_watts=2_000.0,
     )
+    return replace(scenario, name=name, gpus=(replace(gpu, hardware=board),))
 
 
-def _table(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+def around_change(scenario: Scenario) -> tuple[float, float]:
+    """(until when, from when) requests count as before and behind the scenario's change, in minutes."""
+    for throttle in scenario.throttles:
+        return throttle.start / 60.0, throttle.start / 60.0
+    (_, before), (after, _) = day(scenario.duration_seconds / 60.0)
+    return before / 60.0, after / 60.0
+
+
+def figures(runs: Sequence[Run], minutes: float, first_minute: float) -> Iterator[str]:
+    """The tables, with their headings, as Markdown."""
+    seeds = sorted({each.seed for each in runs})
+    named = {name: [each for each in runs if each.scenario.name == name] for name in (*SCENARIOS, *WRONG_PRIORS)}
+    counted = {
+        name: [each.books.between(first_minute, float("inf")) for each in named[name]]
+        for name in SCENARIOS
+        if named[name]
+    }
+    said = f"Seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+    yield f"{said}; {minutes:g} minutes, requests from minute {first_minute:g} on; {datetime.now(UTC).date()}."
+    if counted:
+        for method in (WITH_ENGINE, EVENTS_ONLY):
+            yield from ("", f"### The product, {method}", *product_table(counted, method))
+        yield from ("", "### Shares in use elsewhere: worst team / median request / 9 of 10 requests / worst, absolute")
+        yield from naive_table(counted)
+        scored = [each for name in counted for each in named[name]]
+        yield from ("", "### Learned, relative to the simulated board", *learned_table(scored))
+    if cold := [each for name in CONVERGENCE for each in named[name]]:
+        yield from ("", "### From a cold start", *convergence_table(cold))
+    if changed := [(each, *around_change(each.scenario)) for name in CHANGES for each in named[name]]:
+        yield from ("", "### Around a change", *change_table(changed))
+
+
+@click.command()
+@click.option(
+    "--scenario", "names", multiple=True, type=click.Choice([*SCENARIOS, *WRONG_PRIORS]), help="Default: all."
+)
+@click.option("--seed", "seeds", multiple=True, type=int, default=SEEDS, show_default=True)
+@click.option("--minutes", default=MINUTES, show_default=True, help="How long a run lasts.")
+@click.option("--from-minute", default=COUNTED_FROM, show_default=True, help="Requests that began before do not count.")
+@click.option(
+    "--recordings", type=click.Path(path_type=Path, file_okay=False), help="Keep recordings, take those there."
+)
+@click.option(
+    "--write", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Put the tables into a page."
+)
+def main(
+    *,
+    names: tuple[str, ...],
+    seeds: tuple[int, ...],
+    minutes: float,
+    from_minute: float,
+    recordings: Path | None,
+    write: Path | None,
+) -> None:
+    """Plays scenarios and prints their tables. Kept recordings are not made again when the simulator changes."""
+    runs = []
+    chosen = [(name, seed) for name in (names or (*SCENARIOS, *WRONG_PRIORS)) for seed in seeds]
+    with ExitStack() as stack:
+        folder = recordings or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="accuracy-")))
+        for number, (name, seed) in enumerate(chosen, 1):
+            begun = time.perf_counter()
+            runs.append(play(scenario_of(name, minutes), seed, folder))
+            print(f"[{number}/{len(chosen)}, {time.perf_counter() - begun:.0f} s]", file=sys.stderr, end=" ")
+            print("\n".join(run_lines(runs[-1], from_minute)), file=sys.stderr, flush=True)
+    tables = list(figures(runs, minutes, from_minute))
+    print("\n".join(tables))
+    if write is not None:
+        write.write_text(placed(write.read_text(encoding="utf-8"), tables), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    print("\n".join(run()))
+    main()
