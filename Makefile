@@ -48,7 +48,7 @@ soak: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m bench
 
-# An hour and a half on one core. SEEDS="2" for fewer seeds; RECORDINGS=folder keeps what the simulator made.
+# About an hour. SEEDS="2" for fewer seeds; RECORDINGS=folder keeps what the simulator made.
 accuracy: $(STAMP)
 	$(BIN)/python -m bench.accuracy --write docs/accuracy.md $(SEEDS:%=--seed %) $(RECORDINGS:%=--recordings %)
 

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bench._accuracy_play import EVENTS_ONLY, NAIVE, WITH_ENGINE, play, recorded
 from bench._accuracy_score import Books, Within, errors_of, within, worst_lately
 from bench._accuracy_tables import BEGIN, END, placed, product_table
-from bench.accuracy import around_change, scenario_of
+from bench.accuracy import around_change, main, scenario_of
 from collectors.simulate.loads import heavy, light
 
 
@@ -154,3 +155,19 @@ def test_the_product_beats_shares_by_tokens_and_by_time_from_its_first_minute(tm
         assert naive.charged_ratio == pytest.approx(ours.charged_ratio, rel=1e-12)
         assert naive.worst_team > 4.0 * ours.worst_team
         assert naive.median_request > 4.0 * ours.median_request
+
+
+def test_the_command_writes_its_tables_into_a_page(tmp_path: Path) -> None:
+    """Of the scenario that was chosen, and no others; the prose stays, and the recording is kept where told."""
+    page = tmp_path / "page.md"
+    page.write_text(f"prose\n{BEGIN}\n{END}\n")
+    options = ["--scenario", "light", "--seed", "2", "--minutes", "3", "--from-minute", "0"]
+    result = CliRunner().invoke(main, [*options, "--recordings", str(tmp_path / "kept"), "--write", str(page)])
+    assert result.exit_code == 0, result.output
+    lines = page.read_text().splitlines()
+    assert lines[0] == "prose"
+    assert lines[2].startswith("Seed 2; 3 minutes, requests from minute 0 on; ")
+    assert sum(line.startswith("| light |") for line in lines) == 5  # two of the product, shares, learned, cold start
+    assert "| light | 2 | never | never | **NOT MET** |" in page.read_text()  # 3 minutes have no last 10
+    assert not any(line.startswith("| heavy |") for line in lines)
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["light-2-3"]
