@@ -23,6 +23,7 @@ from monitor.core.attribution.pieces import Column
 from monitor.core.attribution.priors import PRIOR, Scalars
 from monitor.core.attribution.requests import Requests
 from monitor.core.attribution.virtual_energy import Foreign, Quiet, Split, split
+from monitor.core.attribution.work import tokens_per_step
 from monitor.core.demand import Demand, demand_of, requests_on
 from monitor.core.emissions.factors import Intensity, factor_label, location_grams
 from monitor.core.family import Family, family_of
@@ -193,6 +194,7 @@ class _Work:
             idle_watts=idle_watts,
             scalars=scalars,
             method=self.method,
+            tokens_per_step=tokens_per_step(self._engines_on(device)),
         )
         shared = split(
             meter_of(pieces, terms.start),
@@ -228,10 +230,16 @@ class _Work:
             _unattributed_row(terms, device, shared),
         ]
 
+    def _engines_on(self, device: Device) -> list[EngineReading]:
+        """What the servers on a GPU told; on a host with one GPU those that do not say where they run too."""
+        if not self.engines or device.kind != "gpu":
+            return []
+        alone = sum(each.kind == "gpu" for each in self.family.devices.values()) == 1
+        return [each for each in self.engines if device.id in each.devices or (alone and not each.devices)]
+
     def _learn(self, device: Device, pieces: Sequence[Piece], interval: tuple[UnixSeconds, UnixSeconds]) -> None:
         """What the window teaches of the board's type, added to what its other boards taught."""
-        alone = sum(each.kind == "gpu" for each in self.family.devices.values()) == 1
-        engines = [each for each in self.engines if device.id in each.devices or (alone and not each.devices)]
+        engines = self._engines_on(device)
         lesson = lesson_in(device, pieces, engines, self.activities, profile=self.family.profile, interval=interval)
         if lesson is not None:
             self.lessons[device.hardware] = self.lessons.get(device.hardware, FitSums()).plus(lesson)

@@ -1,6 +1,8 @@
 """What the requests of one host ask of a device in a window, as columns. In: their columns. Out: `Requests`."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
@@ -69,11 +71,13 @@ def requests_on(
     idle_watts: float | None,
     scalars: Scalars = PRIOR,
     method: Method = METHODS[DEFAULT_METHOD],
+    tokens_per_step: Mapping[str, float] = MappingProxyType({}),
 ) -> Requests:
     """What the chosen requests do on the device, priced by the method from the scalars of its type and model facts.
 
-    A request on n devices (a tensor-parallel group) brings a part of n to each. On a CPU, DRAM or node there is no
-    marginal energy: what they share, they share equally.
+    `tokens_per_step`: of each model how many tokens a decoding request makes while its context is read once; of "" for
+    all, 1 where nothing is told. A request on n devices (a tensor-parallel group) brings a part of n to each. On a CPU,
+    DRAM or node there is no marginal energy: what they share, they share equally.
     """
     start, end = demand.active[chosen], demand.end[chosen]
     usages = demand.usages
@@ -84,6 +88,8 @@ def requests_on(
     free = Marginals(prefill_joules=0.0, decode_joules=0.0, context_joules=0.0)
     each = [_per_token(prices.get(route.model, free), route) for route in usages.routes]
     per_prefill, per_decode, per_context = np.array(each, dtype=np.float64).reshape(-1, 3)[usages.route[chosen]].T
+    if tokens_per_step:
+        per_context = per_context / _made_at_once(usages, tokens_per_step)[usages.route[chosen]]
     made = demand.output_tokens[chosen]
     prefill = demand.fresh_tokens[chosen] * per_prefill
     decode = made * per_decode + demand.context_tokens[chosen] * made * per_context
@@ -99,6 +105,11 @@ def requests_on(
         decode_joules=np.where(no_decode, 0.0, decode + np.where(no_prefill, prefill, 0.0)),
         growing_joules=np.where(no_decode, 0.0, growing),
     )
+
+
+def _made_at_once(usages: UsageColumns, tokens_per_step: Mapping[str, float]) -> Column:
+    every = tokens_per_step.get("", 1.0)
+    return np.array([tokens_per_step.get(route.model, every) for route in usages.routes], dtype=np.float64)
 
 
 def _per_token(price: Marginals, route: Route) -> tuple[float, float, float]:

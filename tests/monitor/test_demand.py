@@ -99,3 +99,15 @@ def test_what_is_no_gpu_has_no_prices() -> None:
     """On a CPU those active share equally."""
     found = asked(usage(), device=Device(id="cpu0", kind="cpu"), idle_watts=None)
     assert (found.prefill_joules.tolist(), found.decode_joules.tolist()) == ([0.0], [0.0])
+
+
+def test_a_context_is_read_once_for_all_tokens_of_a_step() -> None:
+    """Of a model that makes 2.5 tokens in a step its context costs 1/2.5 of the same without."""
+    demand = demand_of(columns_of([usage()]), 100.0)
+    plain = requests_on(demand, demand.on(GPU), GPU, PROFILE, idle_watts=110.0)
+    for told in ({"m": 2.5}, {"": 2.5}):
+        at_once = requests_on(demand, demand.on(GPU), GPU, PROFILE, idle_watts=110.0, tokens_per_step=told)
+        assert at_once.growing_joules[0] == pytest.approx(plain.growing_joules[0] / 2.5)
+        assert at_once.prefill_joules[0] == plain.prefill_joules[0]
+    other = requests_on(demand, demand.on(GPU), GPU, PROFILE, idle_watts=110.0, tokens_per_step={"other": 2.5})
+    assert other.growing_joules[0] == plain.growing_joules[0]

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from collectors.readings import EngineReading
 from monitor.core.attribution.models import UNKNOWN_MODEL, TokenCost, token_cost
-from monitor.core.attribution.work import Work, work_told
+from monitor.core.attribution.work import Work, tokens_per_step, work_told
 
 DENSE = TokenCost(
     flops_per_token=1.6e10, kv_bytes_per_token=131_072.0, weight_bytes=16e9, all_weight_bytes=16e9, source="given"
@@ -109,3 +109,24 @@ def test_of_a_model_that_nobody_knows_nothing_is_known() -> None:
 def test_a_quiet_server_did_nothing() -> None:
     """Zero is told, and is zero."""
     assert told(replace(SECOND, steps=0.0, prefill_tokens=0.0, decode_tokens=0.0, kv_tokens=0.0)) == Work(0.0, 0.0)
+
+
+def test_tokens_that_a_request_makes_in_a_step() -> None:
+    """2 000 tokens of 100 steps with 8 running are 2.5 each; 900 of them are 1.1, which is taken as 1."""
+    speculating = replace(SECOND, steps=100.0, running=8.0, decode_tokens=2_000.0)
+    plain = replace(SECOND, model="n", steps=100.0, running=8.0, decode_tokens=900.0)
+    assert tokens_per_step([speculating]) == {"m": 2.5, "": 2.5}
+    assert tokens_per_step([speculating, plain]) == {"m": 2.5, "n": 1.0}
+    assert tokens_per_step([plain]) == {"n": 1.0, "": 1.0}
+    assert tokens_per_step([]) == {}
+
+
+@pytest.mark.parametrize("silent", [{"steps": None}, {"steps": 0.0}, {"running": None}, {"decode_tokens": None}])
+def test_what_is_not_told_makes_no_ratio(silent: dict[str, float | None]) -> None:
+    """Nothing is divided by what nobody knows."""
+    assert tokens_per_step([replace(SECOND, **({"running": 8.0} | silent))]) == {}
+
+
+def test_nobody_running_at_the_ends_of_the_readings_is_no_speculation() -> None:
+    """Short requests that came and went in between."""
+    assert tokens_per_step([replace(SECOND, running=0.0)]) == {"m": 1.0, "": 1.0}
