@@ -157,7 +157,6 @@ def test_who_cannot_be_elected_says_why() -> None:
     nowhere = Kafka(bootstrap_servers=(f"127.0.0.1:{server_port()}",))
     leader, writer = Leader(nowhere), KafkaWriter(nowhere)
     control = FleetControl(Config(kafka=nowhere), writer, leader, clock=SystemClock())
-    assert control.step() == 1.0
     try:
         said = wait_for("a reason", lambda: why_not(control))
         assert said.startswith(f"cannot stand for election: {nowhere.bootstrap_servers[0]}")
