@@ -17,7 +17,7 @@ from monitor.core.window import window_at, window_start
 from monitor.ledger.ledger import Progress
 from monitor.log.codec import tick_record
 from monitor.roles.aggregate import AggregateRole
-from monitor.roles.control import FactsReader, accounting_of, agree_on_terms, state_intensities
+from monitor.roles.control import FactsReader, accounting_of, agree_on_terms, refuse_unknown_method, state_intensities
 from monitor.roles.embedded import Embedded
 from monitor.roles.orders import carry_out_orders
 from monitor.roles.replay import ReplayRole, with_model_facts
@@ -97,6 +97,7 @@ def restate_now(house: Embedded, now: UnixSeconds) -> UnixSeconds | None:
     terms = FactsReader(house.log)().accounting() or agree_on_terms(
         house.log, house.log, accounting_of(house.config), log_time
     )
+    refuse_unknown_method(terms)
     carry_out_orders(house.folder, house.log, log_time)
     mark = terms.mark_after(log_time)
     if mark > now:

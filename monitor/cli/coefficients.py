@@ -43,6 +43,7 @@ def coefficients(*, when: str, as_json: bool, config_file: Path | None, data: Pa
     """
     from monitor.cli.logging import configure
     from monitor.config.load import load_config
+    from monitor.core.attribution.methods import DEFAULT_METHOD
 
     now = SystemClock().now()
     try:
@@ -54,6 +55,9 @@ def coefficients(*, when: str, as_json: bool, config_file: Path | None, data: Pa
     facts = _facts_of(config, config.data.directory if data is None else data, in_fleet=data is None)
     fits = {gpu: facts.learned.fit(gpu, at) for gpu in facts.learned.gpus}
     click.echo(json.dumps(_as_json(fits), indent=2) if as_json else "\n".join(_lines(fits)))
+    terms = facts.accounting()
+    if terms is not None and terms.method != DEFAULT_METHOD:
+        click.echo(f"coefficients: the books are kept by {terms.method}, which does not go by these", err=True)
 
 
 def _facts_of(config: "Config", folder: Path, *, in_fleet: bool) -> "Facts":

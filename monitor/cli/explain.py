@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from monitor.roles.explaining import Explained
 
 COLUMNS = ("window", "device", "measured", "this", "= own tokens", "+ equal part", "others", "idle", "unattributed")
-EXIT_FAILED, EXIT_USAGE = 1, 2
+EXIT_FAILED = 1
 
 
 @click.command()
@@ -79,7 +79,8 @@ def explain(
 
 
 def _agrees(each: "Explained") -> bool:
-    return abs(sum(part.energy for part in each.parts) - each.booked_joules) <= 1e-9 * max(each.booked_joules, 1.0)
+    computed = sum(part.energy_joules for part in each.parts)
+    return abs(computed - each.booked_joules) <= 1e-9 * max(each.booked_joules, 1.0)
 
 
 def _lines(each: "Explained") -> list[str]:
@@ -109,7 +110,9 @@ def _lines(each: "Explained") -> list[str]:
 
 
 def _figures(part: "Part") -> tuple[float, ...]:
-    return part.measured, part.energy, part.own, part.equal, part.others, part.idle, part.unattributed
+    """In the order of COLUMNS, behind window and device."""
+    paid = (part.energy_joules, part.own_joules, part.equal_joules)
+    return part.measured_joules, *paid, part.others_joules, part.idle_joules, part.unattributed_joules
 
 
 def _joules(value: float) -> str:
@@ -121,7 +124,7 @@ def _prices(parts: "Sequence[Part]") -> list[str]:
     lines = []
     for device in dict.fromkeys(part.device for part in parts):
         mine = [part for part in parts if part.device == device]
-        priced, own = sum(part.priced for part in mine), sum(part.own for part in mine)
+        priced, own = sum(part.priced_joules for part in mine), sum(part.own_joules for part in mine)
         if priced <= 0.0:
             lines.append(f"{device}: no price of its own tokens is known or applies; it pays equal parts alone")
             continue
@@ -142,5 +145,5 @@ def _as_json(each: "Explained") -> Mapping[str, object]:
 
     told = msgspec.to_builtins(each)
     for row, part in zip(told["parts"], each.parts, strict=True):
-        row["equal"] = part.equal
+        row["equal_joules"] = part.equal_joules
     return {**told, "agrees": _agrees(each)}

@@ -18,31 +18,31 @@ from monitor.core.attribution.priors import Scalars
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
-    """One request's part of one device's window, in joules.
+    """One request's part of one device's window.
 
-    `energy` = `own` + `equal`. `priced` is what its tokens of this window are priced at, before they were fitted to
-    what was measured. `measured` = `energy` + `others` + `idle` + `unattributed`; `requests` were active in the window.
+    energy = own + equal. `priced_joules` is what its tokens of this window are priced at, before they were fitted to
+    what was measured. measured = energy + others + idle + unattributed; `requests` were active in the window.
     """
 
     start: UnixSeconds
     device: str
     hardware: str
-    measured: float
-    energy: float
-    own: float
-    priced: float
-    exact: float
+    measured_joules: float
+    energy_joules: float
+    own_joules: float
+    priced_joules: float
+    exact_joules: float
     requests: int
-    others: float
-    idle: float
-    unattributed: float
+    others_joules: float
+    idle_joules: float
+    unattributed_joules: float
     idle_watts: float | None
     scalars: Scalars
 
     @property
-    def equal(self) -> float:
+    def equal_joules(self) -> float:
         """Its equal part of what own tokens left."""
-        return self.energy - self.own
+        return self.energy_joules - self.own_joules
 
 
 Identity = tuple[str, str, int, UnixSeconds]
@@ -74,15 +74,15 @@ def _part(watched: Watched, place: int, start: UnixSeconds, length_seconds: floa
         start=start,
         device=watched.device.id,
         hardware=watched.device.hardware,
-        measured=fsum(piece.energy_joules for piece in watched.pieces),
-        energy=energy,
-        own=float(shared.marginal[place]),
-        priced=float((asked.weight * priced)[place]),
-        exact=float(shared.exact[place]),
+        measured_joules=fsum(piece.energy_joules for piece in watched.pieces),
+        energy_joules=energy,
+        own_joules=float(shared.marginal[place]),
+        priced_joules=float((asked.weight * priced)[place]),
+        exact_joules=float(shared.exact[place]),
         requests=len(asked),
-        others=float(shared.energy.sum()) - energy,
-        idle=shared.idle.energy,
-        unattributed=fsum(reason.energy for reason in reasons),
+        others_joules=float(shared.energy.sum()) - energy,
+        idle_joules=shared.idle.energy,
+        unattributed_joules=fsum(reason.energy for reason in reasons),
         idle_watts=watched.idle_watts,
         scalars=watched.scalars,
     )

@@ -118,12 +118,7 @@ def agree_on_terms(facts: FactsLog, writer: LogWriter, terms: Accounting, now: U
     known = read().accounting()
     if known is None:
         raise LogUnavailable("the terms of the books were stated and do not stand in the log: try again")
-    if known.method not in METHODS:
-        raise TermsChanged(
-            f"the books are kept by the method {known.method!r}, of which this version knows nothing (it has "
-            f"{', '.join(METHODS)}); run the version that began them, or begin new books (another data folder or "
-            "other topics)"
-        )
+    refuse_unknown_method(known)
     if known.method != terms.method:
         raise TermsChanged(
             f"the books are kept by the method {known.method}, not by {terms.method}: books are never kept by two; go"
@@ -136,6 +131,16 @@ def agree_on_terms(facts: FactsLog, writer: LogWriter, terms: Accounting, now: U
                 f"{getattr(known, name)!r}; set it back, or begin new books (another data folder or other topics)"
             )
     return known
+
+
+def refuse_unknown_method(terms: Accounting) -> None:
+    """Raises TermsChanged for books that this version cannot compute: it would make other rows beside the old ones."""
+    if terms.method not in METHODS:
+        raise TermsChanged(
+            f"the books are kept by the method {terms.method!r}, of which this version knows nothing (it has "
+            f"{', '.join(METHODS)}); run the version that began them, or begin new books (another data folder or "
+            "other topics)"
+        )
 
 
 def state_intensities(log: Log, zones: Iterable[str], now: UnixSeconds) -> list[str]:

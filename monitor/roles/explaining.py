@@ -13,7 +13,7 @@ from monitor.core.window import window_at
 from monitor.ledger.restating import Source, earliest, read_again
 from monitor.log.codec import Decoder
 from monitor.log.protocol import Log
-from monitor.roles.control import FactsReader
+from monitor.roles.control import FactsReader, refuse_unknown_method
 from monitor.store.protocol import Store
 
 _FIELD = {name: place for place, name in enumerate(REQUEST_ENERGY.fields)}
@@ -44,10 +44,11 @@ class Explained(msgspec.Struct, frozen=True, kw_only=True):
 def explain(log: Log, store: Store, request_id: str, start: UnixSeconds, end: UnixSeconds) -> list[Explained]:
     """All requests of that id in the books of [start, end), one for each host, attempt and start, in their order.
 
-    Raises LogUnavailable or StoreUnavailable.
+    Raises LogUnavailable, StoreUnavailable, or TermsChanged for books of a method that this version does not know.
     """
     facts = FactsReader(log)()
     terms = facts.accounting() or Accounting()
+    refuse_unknown_method(terms)
     source = Source(
         log=log,
         terms=terms,

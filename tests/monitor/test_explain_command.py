@@ -76,12 +76,12 @@ def test_each_requests_figures_add_up_to_what_stands_in_the_books(simulated: Pat
         (told,) = json.loads(run(simulated, line.request_id, "--json").stdout)
         assert told["agrees"] is True
         assert told["booked_joules"] == pytest.approx(line.energy_joules, rel=1e-9)
-        assert sum(part["own"] for part in told["parts"]) == pytest.approx(line.marginal_joules, rel=1e-9)
+        assert sum(part["own_joules"] for part in told["parts"]) == pytest.approx(line.marginal_joules, rel=1e-9)
         for part in told["parts"]:
-            assert part["own"] + part["equal"] == pytest.approx(part["energy"], rel=1e-9)
-            whole = part["energy"] + part["others"] + part["idle"] + part["unattributed"]
-            assert whole == pytest.approx(part["measured"], rel=1e-9)
-            assert 0.0 <= part["own"] <= part["priced"] * (1 + 1e-9)
+            assert part["own_joules"] + part["equal_joules"] == pytest.approx(part["energy_joules"], rel=1e-9)
+            whole = part["energy_joules"] + part["others_joules"] + part["idle_joules"] + part["unattributed_joules"]
+            assert whole == pytest.approx(part["measured_joules"], rel=1e-9)
+            assert 0.0 <= part["own_joules"] <= part["priced_joules"] * (1 + 1e-9)
 
 
 def test_own_tokens_are_priced_as_the_model_says(simulated: Path) -> None:
@@ -89,8 +89,8 @@ def test_own_tokens_are_priced_as_the_model_says(simulated: Path) -> None:
     (told,) = json.loads(run(simulated, "demo-3-000000", "--json").stdout)
     scalars = told["parts"][0]["scalars"]
     assert (scalars["joules_per_flop"], scalars["joules_per_byte"]) == (1.2e-12, 0.18e-9)
-    priced = sum(part["priced"] for part in told["parts"])
-    assert sum(part["own"] for part in told["parts"]) == pytest.approx(priced, rel=1e-6)
+    priced = sum(part["priced_joules"] for part in told["parts"])
+    assert sum(part["own_joules"] for part in told["parts"]) == pytest.approx(priced, rel=1e-6)
 
 
 def test_what_is_not_there_is_said(example: Path) -> None:

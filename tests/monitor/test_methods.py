@@ -50,3 +50,5 @@ def test_the_default_is_what_books_are_kept_by() -> None:
     """Each name on the command line is one that may stand in the terms."""
     assert Accounting().method == DEFAULT_METHOD == SHORT_NAMES["learned"]
     assert set(SHORT_NAMES.values()) == set(METHODS)
+    (option,) = (each for each in replay.params if each.name == "method")
+    assert list(option.type.to_info_dict()["choices"]) == list(SHORT_NAMES)

@@ -5,10 +5,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from monitor.config.sections import Config
 from monitor.core.membership import Accounting
 from monitor.log.codec import accounting_record
 from monitor.log.sqlite import SqliteLog
 from monitor.roles.control import TermsChanged, agree_on_terms
+from monitor.roles.embedded import Embedded
+from monitor.roles.explaining import explain
+from monitor.service import restate_now
 
 
 def test_the_first_terms_of_a_log_hold(tmp_path: Path) -> None:
@@ -27,6 +31,23 @@ def test_books_of_another_method_are_left_alone(tmp_path: Path) -> None:
     log.append([accounting_record(Accounting(method="virtual-energy.1"))], 100.0)
     with pytest.raises(TermsChanged, match=r"kept by the method 'virtual-energy.1'.* run the version that began them"):
         agree_on_terms(log, log, Accounting(), 200.0)
+
+
+def test_neither_restating_nor_explaining_computes_by_a_method_that_is_not_known(tmp_path: Path) -> None:
+    """Both say so, and leave the books alone."""
+    with Embedded(tmp_path, Config()) as house:
+        house.log.append([accounting_record(Accounting(method="virtual-energy.1"))], 100.0)
+        with pytest.raises(TermsChanged, match=r"kept by the method 'virtual-energy.1'"):
+            restate_now(house, 2_000.0)
+        with pytest.raises(TermsChanged, match=r"kept by the method 'virtual-energy.1'"):
+            explain(house.log, house.store, "r", 0.0, 1e9)
+
+
+def test_books_begun_by_another_known_method_are_restated_by_it(tmp_path: Path) -> None:
+    """Restating needs no word of the method: it stands in the books."""
+    with Embedded(tmp_path, Config()) as house:
+        house.log.append([accounting_record(Accounting(method="token-share.2"))], 100.0)
+        assert restate_now(house, 2_000.0) == 900.0
 
 
 def test_books_of_a_known_method_go_on_by_it_alone(tmp_path: Path) -> None:
