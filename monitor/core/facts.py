@@ -7,16 +7,13 @@ computes it, and a fresh start has no minute without one.
 
 from bisect import bisect_right
 from collections.abc import Iterable
-from typing import Final
 
 from collectors.units import UnixSeconds
 from monitor.core.attribution.priors import Scalars
 from monitor.core.emissions.factors import Intensity
-from monitor.core.lessons import Learned, Lesson
+from monitor.core.lessons import IN_FORCE_AFTER_SECONDS, Learned, Lesson
 from monitor.core.membership import Accounting
 from monitor.core.serving import Deployment, HostServers, Serving
-
-IN_FORCE_AFTER_SECONDS: Final = 60.0
 
 Fact = Intensity | Accounting | Deployment | HostServers | Lesson
 
@@ -52,7 +49,7 @@ class Facts:
 
     def scalars(self, gpu: str, at: UnixSeconds) -> Scalars:
         """What the work of a GPU type costs, as far as it was known at a moment; the priors where it was not."""
-        return self.learned.scalars(gpu, at)
+        return self.learned.fit(gpu, at).scalars
 
     def accounting(self) -> Accounting | None:
         """The terms of the books, None in a log without.

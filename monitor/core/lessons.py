@@ -13,12 +13,12 @@ import msgspec
 
 from collectors.units import SECONDS_PER_DAY, UnixSeconds
 from monitor.core.attribution.learning import Fit, FitSums, fitted, total
-from monitor.core.attribution.priors import Scalars
 from monitor.core.membership import Accounting
 
 PERIOD_SECONDS: Final = 600.0
 MEMORY_SECONDS: Final = SECONDS_PER_DAY
 IN_FORCE_AFTER_SECONDS: Final = 60.0
+"""Any fact's: from so long after its own log time on (facts.py)."""
 MOST_TYPES: Final = 8
 """GPU types that a partition learns of at a time: its sums of an open period stand in its commits, which are small."""
 
@@ -124,7 +124,3 @@ class Learned:
             mine = [self._lessons[gpu][key][1].sums for key in sorted(held)]  # sums of floats: in one order
             found = self._fits[gpu, begin] = fitted(total(mine))
         return found
-
-    def scalars(self, gpu: str, at: UnixSeconds) -> Scalars:
-        """The coefficients in force."""
-        return self.fit(gpu, at).scalars

@@ -11,7 +11,8 @@ from collectors.errors import Rejected, RetryLater
 from collectors.requests.event import UNKNOWN_TEAM, RequestEvent
 from monitor.config.input_sections import Deployment as ConfiguredDeployment
 from monitor.config.sections import Config
-from monitor.core.facts import IN_FORCE_AFTER_SECONDS, Facts
+from monitor.core.facts import Facts
+from monitor.core.lessons import IN_FORCE_AFTER_SECONDS
 from monitor.core.serving import Deployment, Place
 from monitor.core.usage import Usage, usage_of
 

@@ -12,7 +12,8 @@ from monitor.core.attribution.learning import FitSums, sums_of, total
 from monitor.core.attribution.priors import PRIOR
 from monitor.core.attribution.work import Work
 from monitor.core.lessons import Lesson
-from monitor.log.codec import lesson_record
+from monitor.core.membership import Accounting
+from monitor.log.codec import accounting_record, lesson_record
 from monitor.log.sqlite import SqliteLog
 from monitor.roles.embedded import LOG_FILE
 
@@ -79,6 +80,15 @@ def test_a_log_in_which_nothing_was_learned(tmp_path: Path) -> None:
     """It says so, and what everything goes by."""
     SqliteLog(tmp_path / LOG_FILE).close()
     assert run(tmp_path).stdout.startswith("nothing has been learned; every GPU type goes by the priors: 1.200 pJ/FLOP")
+
+
+def test_books_that_do_not_go_by_what_is_learned(data: Path) -> None:
+    """Begun by another method: it says so beside the figures."""
+    assert run(data).stderr == ""
+    log = SqliteLog(data / LOG_FILE)
+    log.append([accounting_record(Accounting(method="token-share.2"))], T + 1_600.0)
+    log.close()
+    assert run(data).stderr == "coefficients: the books are kept by token-share.2, which does not go by these\n"
 
 
 def test_a_moment_that_is_none(tmp_path: Path) -> None:
