@@ -68,7 +68,8 @@ class KafkaServer(ServerProcess):
         self.ports = {name: server_port() for name in (*self.protocols, "CONTROLLER")}
         self._advertised = dict(advertised or {})
         self._extra, self._scram = dict(properties or {}), tuple(scram)
-        self.cluster_id = base64.urlsafe_b64encode(os.urandom(16)).decode().rstrip("=")
+        # The first byte is 0, since one random id in 64 begins with "-", which Kafka's own tool takes for an option.
+        self.cluster_id = base64.urlsafe_b64encode(b"\0" + os.urandom(15)).decode().rstrip("=")
         self._config, self._formatted = folder / "server.properties", False
         self._java = [
             str(java),
