@@ -1,4 +1,4 @@
-"""`wattribute doctor`: what of this host can be metered, what cannot and why, and the command that mends it.
+"""`wattribute doctor`: what of this host can be metered, what it needs is reached or not and why, and what mends it.
 
 Each part of the host is asked by the module that meters it; `host_findings` looks at what they all stand on. It only
 looks: nothing is changed, no root is needed, and what it says holds for the user who runs it.
@@ -40,7 +40,7 @@ Part = tuple[str, "Sequence[Finding]"]
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON on standard output.")
 def doctor(path: Path | None, as_json: bool) -> None:
-    """Say what of this host can be metered, what cannot, and what mends it.
+    """Say what of this host can be metered, what cannot, and what mends it; of a fleet, topics and buckets too.
 
     Looks only: it changes nothing and needs no root. What it says holds for the user who runs it, so ask as the
     daemon's user: sudo -u wattribute wattribute doctor.
@@ -70,6 +70,16 @@ def examined(config: "Config") -> Iterator[Part]:
     yield "ports", ports(config)
     if "ingest" in config.roles and (files := event_files(config)):
         yield "files", files
+    if config.kafka.bootstrap_servers:
+        from monitor.cli.fleet_findings import topics
+        from monitor.cli.logging import configure
+
+        configure(config.logging.level, config.logging.format)  # the client tells its tries, and stdout is for findings
+        yield "Kafka", topics(config)
+    if config.store.kind == "influxdb" and set(config.roles) != {"collect"}:
+        from monitor.cli.fleet_findings import buckets
+
+        yield "InfluxDB", buckets(config)
     yield "user", user()
 
 
@@ -162,8 +172,9 @@ def _as_text(parts: Sequence[Part]) -> str:
         lines.append(title)
         for each in found:
             lines += _lines(each)
-    metered, attention = _metered(parts), _count(parts, ATTENTION)
-    lines += ["", f"{metered} can be metered, {attention} {'needs' if attention == 1 else 'need'} attention"]
+    metered = f"{_metered(parts)} can be metered, " if any(title in METERED for title, _ in parts) else ""
+    attention = _count(parts, ATTENTION)
+    lines += ["", f"{metered}{attention} {'needs' if attention == 1 else 'need'} attention"]
     return "\n".join(lines) + "\n"
 
 
