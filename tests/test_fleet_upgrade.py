@@ -9,11 +9,11 @@ from crash import CrashRun
 from fleet_faults import SMALL, SOAK_ONLY, FaultHouse, assert_undisturbed
 
 from monitor.core.facts import Facts
-from monitor.core.usage import Usage
+from monitor.core.usage import Placed
 from monitor.log.codec import usage_record
 from monitor.log.kafka_writer import KafkaWriter
 from monitor.log.protocol import Append
-from monitor.log.usage_wire import UsageBatch
+from monitor.log.usage_wire import UsageBatch, batch_of
 from monitor.roles.ingest_kafka import GROUP_SUFFIX, source_topics
 from monitor.roles.placement import Placer
 from monitor.roles.topic_events import Refusals
@@ -58,7 +58,7 @@ def _ingest_of_the_next_version(run: CrashRun) -> int:
                 taken += len(messages)
                 for message in messages:
                     at, refused = message.timestamp / 1_000, Refusals()
-                    usages: list[Usage] = []
+                    usages: list[Placed] = []
                     events += topic.read([message], placer, at, usages, refused)
                     assert not refused.letters
                     writer.send([_next_version(usage, at) for usage in usages], at)
@@ -71,13 +71,13 @@ def _ingest_of_the_next_version(run: CrashRun) -> int:
     return events
 
 
-def _next_version(usage: Usage, stamp: float) -> Append:
+def _next_version(part: Placed, stamp: float) -> Append:
     """With a field and a figure more in the batch, and a fact more in the route."""
-    now = usage_record(usage.host, [usage], stamp)
+    now = usage_record(part.host or "", [part], stamp)
     wire = msgspec.msgpack.decode(now.body)
     wire["shard"] = {"of": [1, 2]}
     wire["reasoning_tokens"] = struct.pack("<d", 17.0)
     wire["routes"][0].append("a fact of its route")
     told = msgspec.msgpack.decode(msgspec.msgpack.encode(wire), type=UsageBatch)
-    assert told.usages() == (usage,)
+    assert told.usages() == batch_of(told.host, [part]).usages()
     return msgspec.structs.replace(now, schema="usage.v3", body=msgspec.msgpack.encode(wire))

@@ -48,12 +48,22 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     @property
     def identity(self) -> Identity:
         """(host, namespace, request_id, attempt)."""
-        return Identity(self.host, self.namespace, self.request_id, self.attempt)
+        return identity_of(self)
 
     @property
     def active_start(self) -> UnixSeconds:
         """When an engine began to work on it: time in its queue is not active time."""
         return self.start if self.scheduled is None else self.scheduled
+
+
+Placed = Usage | RequestEvent
+"""A request's part on one host. An event that says itself where it ran is that, and stays as it came: to make another
+object of it would cost as much as to decode it."""
+
+
+def identity_of(part: Placed) -> Identity:
+    """Who it is on its host."""
+    return Identity(part.host or "", part.namespace, part.request_id, part.attempt)
 
 
 def usage_of(event: RequestEvent, host: str, *, weight: float = 1.0) -> Usage:

@@ -16,7 +16,7 @@ from monitor.core.emissions.factors import Intensity
 from monitor.core.lessons import Lesson
 from monitor.core.membership import Accounting
 from monitor.core.serving import Deployment, HostServers
-from monitor.core.usage import Usage
+from monitor.core.usage import Placed, Usage
 from monitor.log.contract import (
     check_accounting,
     check_activities,
@@ -93,7 +93,7 @@ def readings_record(batch: ReadingBatch, stamp: UnixSeconds | None = None) -> Ap
     return Append(stream="readings", key=batch.profile.host, schema=READINGS_SCHEMA, body=body, stamp=stamp)
 
 
-def usage_record(host: str, usages: Sequence[Usage], stamp: UnixSeconds | None = None) -> Append:
+def usage_record(host: str, usages: Sequence[Placed], stamp: UnixSeconds | None = None) -> Append:
     """Requests' parts on that host."""
     body = _encoder.encode(batch_of(host, usages))
     return Append(stream="usage", key=host, schema=USAGE_SCHEMA, body=body, stamp=stamp)

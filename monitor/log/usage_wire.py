@@ -5,8 +5,9 @@ accounting as it stands.
 """
 
 from array import array
-from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
+from collections.abc import Iterator, Sequence
+from itertools import chain, repeat
+from operator import attrgetter
 from sys import byteorder
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from collectors.units import UnixSeconds
 from monitor.core.attribution.pieces import Column
-from monitor.core.usage import Usage
+from monitor.core.usage import Placed, Usage
 from monitor.core.usage_columns import NO_USAGES, Route, UsageColumns
 
 _FIGURES: Final = (
@@ -95,44 +96,43 @@ def check_whole(batch: UsageBatch) -> None:
         raise msgspec.ValidationError(f"a request is of route {most}, there are {len(batch.routes)}")
 
 
-def batch_of(host: str, usages: Sequence[Usage]) -> UsageBatch:
-    """These requests, all of them on that host, in their order."""
-    if not usages:
-        return UsageBatch(host=host, request_ids=(), routes=(), route=b"", start=b"", end=b"")
-    (ids, models, starts, ends, namespaces, teams, _, devices, deployments, attempts, *rest) = zip(
-        *map(msgspec.structs.astuple, usages), strict=True
-    )
-    scheduled, first_tokens, inputs, cached, outputs, works, labels, statuses, weights = rest
+_of_a_route: Final = attrgetter("namespace", "model", "team", "deployment", "devices", "status", "attempt")
+
+
+def batch_of(host: str, parts: Sequence[Placed]) -> UsageBatch:
+    """These parts of requests, all of them on that host, in their order.
+
+    Column by column: to read one attribute of all is a few times faster than to take each apart.
+    """
+    labels, works = [each.labels for each in parts], [each.work for each in parts]
     worked = works.count(None) < len(works)
-    units = [work and work.unit for work in works] if worked else works
-    said = [tuple(each.items()) if each else () for each in labels]
-    places: dict[tuple[object, ...], int] = {}
+    said = [tuple(each.items()) for each in labels] if any(labels) else repeat(())
+    units = [None if work is None else work.unit for work in works] if worked else repeat(None)
+    places: dict[tuple[Any, Any, str | None], int] = {}
     place_of = places.setdefault
-    keys = zip(namespaces, models, teams, deployments, devices, said, statuses, attempts, units, strict=True)
+    keys = zip(map(_of_a_route, parts), said, units, strict=False)
     route = array("I", [place_of(key, len(places)) for key in keys])
+    weights = [each.weight for each in parts]
     return UsageBatch(
         host=host,
-        request_ids=ids,
-        routes=tuple(map(_wire_route, places)),
+        request_ids=tuple([each.request_id for each in parts]),
+        routes=tuple(_wire_route(*key) for key in places),
         route=_little(route),
-        start=_little(array("d", starts)),
-        end=_little(array("d", ends)),
-        scheduled=_told(scheduled),
-        first_token=_told(first_tokens),
-        input_tokens=_told(inputs),
-        cached_input_tokens=_told(cached),
-        output_tokens=_told(outputs),
+        start=_little(array("d", [each.start for each in parts])),
+        end=_little(array("d", [each.end for each in parts])),
+        scheduled=_told([each.scheduled for each in parts]),
+        first_token=_told([each.first_token for each in parts]),
+        input_tokens=_told([each.input_tokens for each in parts]),
+        cached_input_tokens=_told([each.cached_input_tokens for each in parts]),
+        output_tokens=_told([each.output_tokens for each in parts]),
         weight=b"" if weights.count(1.0) == len(weights) else _little(array("d", weights)),
-        work_amount=_told([work and work.amount for work in works]) if worked else b"",
+        work_amount=_told([None if work is None else work.amount for work in works]) if worked else b"",
     )
 
 
-def _wire_route(said: tuple[object, ...]) -> WireRoute:
-    namespace, model, team, deployment, devices, labels, status, attempt, unit = said
-    return _route_by_position(namespace, model, team, deployment, devices, dict(labels), status, attempt, unit)  # type: ignore[call-overload]
-
-
-_route_by_position: Callable[..., WireRoute] = WireRoute
+def _wire_route(fixed: tuple[Any, ...], labels: tuple[tuple[str, str], ...], unit: str | None) -> WireRoute:
+    namespace, model, team, deployment, devices, status, attempt = fixed
+    return WireRoute(namespace, model, team, deployment, devices, dict(labels), status, attempt, unit)
 
 
 def _told(values: Sequence[Any]) -> bytes:

@@ -10,6 +10,7 @@ what comes twice counts once. A message that cannot be used is a dead letter, an
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Any, Final
 
 import structlog
@@ -18,7 +19,7 @@ from collectors.clock import Clock
 from collectors.requests.event import RequestEvent
 from collectors.units import UnixSeconds
 from monitor.config.sections import Config
-from monitor.core.usage import Usage
+from monitor.core.usage import Placed, identity_of
 from monitor.log.kafka_facts import KafkaFacts
 from monitor.log.kafka_writer import KafkaWriter
 from monitor.log.protocol import LogUnavailable
@@ -36,6 +37,7 @@ GATHER_SECONDS: Final = 0.2
 """Between polls while little comes: one record of 200 requests costs what a record of one does."""
 CLOSE_SECONDS: Final = 5.0
 _MANY: Final = 2_000
+_TIMESTAMP: Final = attrgetter("timestamp")
 
 logger = structlog.get_logger()
 
@@ -180,11 +182,11 @@ class KafkaIngest:
         placer = Placer(self._facts(), self._this_host)
         now = self._clock.now()
         log_time = float("-inf")
-        placed: list[Usage] = []
+        placed: list[Placed] = []
         came: list[tuple[str, int, Refusals, range]] = []
         for part, messages in found.items():
             topic, refused = self._topics[part.topic], Refusals()
-            time = max(self._reader.log_time(part), max(message.timestamp for message in messages) / 1_000)
+            time = max(self._reader.log_time(part), max(map(_TIMESTAMP, messages)) / 1_000)
             log_time = max(log_time, time)
             came_at = time if self._by_records else now
             begin = len(placed)
@@ -202,7 +204,7 @@ class KafkaIngest:
         never = {id(part) for part in parts_of(self._writer.flush(now), batches)}
         for source, count, refused, places in came:
             lost = [placed[place] for place in places if id(placed[place]) in never] if never else []
-            self._tell(source, count, refused, len({part.identity[1:] for part in lost}), now)
+            self._tell(source, count, refused, len({identity_of(part)[1:] for part in lost}), now)
         return sum(count for _, count, _, _ in came)
 
     def _tell(self, source: str, count: int, refused: Refusals, lost: int, now: UnixSeconds) -> None:

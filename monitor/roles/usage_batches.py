@@ -5,7 +5,7 @@ from itertools import chain
 from typing import Final
 
 from collectors.units import UnixSeconds
-from monitor.core.usage import Usage
+from monitor.core.usage import Placed
 from monitor.log.codec import usage_record
 from monitor.log.protocol import Append, LogWriter
 
@@ -15,12 +15,12 @@ MOST_BYTES: Final = 512 * 2**10
 """Of one record, whatever its requests' labels: far below a broker's limit of 1 MB."""
 
 
-def usage_batches(usages: Iterable[Usage], stamp: UnixSeconds | None = None) -> Iterator[Append]:
+def usage_batches(usages: Iterable[Placed], stamp: UnixSeconds | None = None) -> Iterator[Append]:
     """Records of at most 500 parts each, host by host, in the order in which they came."""
     return (record for record, _ in with_their_parts(usages, stamp))
 
 
-def append_events(log: LogWriter, events: Sequence[Sequence[Usage]], now: UnixSeconds) -> Sequence[int]:
+def append_events(log: LogWriter, events: Sequence[Sequence[Placed]], now: UnixSeconds) -> Sequence[int]:
     """Appends the parts of each event; returns which events have a part that the log will never take, by index."""
     batches = list(with_their_parts(chain.from_iterable(events)))
     refused = log.append([record for record, _ in batches], now)
@@ -28,20 +28,21 @@ def append_events(log: LogWriter, events: Sequence[Sequence[Usage]], now: UnixSe
     return [index for index, parts in enumerate(events) if lost and any(id(part) in lost for part in parts)]
 
 
-def parts_of(records: Collection[Append], batches: Iterable[tuple[Append, Sequence[Usage]]]) -> list[Usage]:
+def parts_of(records: Collection[Append], batches: Iterable[tuple[Append, Sequence[Placed]]]) -> list[Placed]:
     """What stands in these records; `batches` are all that were made."""
     return [part for record, parts in batches if records and record in records for part in parts]
 
 
 def with_their_parts(
-    usages: Iterable[Usage], stamp: UnixSeconds | None = None
-) -> Iterator[tuple[Append, Sequence[Usage]]]:
+    usages: Iterable[Placed], stamp: UnixSeconds | None = None
+) -> Iterator[tuple[Append, Sequence[Placed]]]:
     """The records of `usage_batches`, each with what stands in it."""
-    by_host: dict[str, list[Usage]] = {}
+    by_host: dict[str, list[Placed]] = {}
     for usage in usages:
-        gathered = by_host.get(usage.host)
+        host = usage.host or ""  # a placed event has one
+        gathered = by_host.get(host)
         if gathered is None:
-            by_host[usage.host] = [usage]
+            by_host[host] = [usage]
         else:
             gathered.append(usage)
     for host, theirs in sorted(by_host.items()):
@@ -49,7 +50,9 @@ def with_their_parts(
             yield from _records(host, theirs[begin : begin + MOST_USAGES], stamp)
 
 
-def _records(host: str, usages: Sequence[Usage], stamp: UnixSeconds | None) -> Iterator[tuple[Append, Sequence[Usage]]]:
+def _records(
+    host: str, usages: Sequence[Placed], stamp: UnixSeconds | None
+) -> Iterator[tuple[Append, Sequence[Placed]]]:
     record = usage_record(host, usages, stamp)
     if len(record.body) <= MOST_BYTES or len(usages) == 1:
         yield record, usages
