@@ -48,7 +48,7 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     @property
     def identity(self) -> Identity:
         """(host, namespace, request_id, attempt)."""
-        return identity_of(self)
+        return Identity(self.host, self.namespace, self.request_id, self.attempt)
 
     @property
     def active_start(self) -> UnixSeconds:
@@ -59,11 +59,6 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 Placed = Usage | RequestEvent
 """A request's part on one host. An event that says itself where it ran is that, and stays as it came: to make another
 object of it would cost as much as to decode it."""
-
-
-def identity_of(part: Placed) -> Identity:
-    """Who it is on its host."""
-    return Identity(part.host or "", part.namespace, part.request_id, part.attempt)
 
 
 def usage_of(event: RequestEvent, host: str, *, weight: float = 1.0) -> Usage:

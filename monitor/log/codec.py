@@ -5,7 +5,7 @@ Encoding makes an `Append`, `Decoder.decode` turns a `LogRecord` back. Readings,
 host; ticks and controls stand in the usage stream, so that a host's newest record of readings is always a batch.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -93,10 +93,14 @@ def readings_record(batch: ReadingBatch, stamp: UnixSeconds | None = None) -> Ap
     return Append(stream="readings", key=batch.profile.host, schema=READINGS_SCHEMA, body=body, stamp=stamp)
 
 
-def usage_record(host: str, usages: Sequence[Placed], stamp: UnixSeconds | None = None) -> Append:
+def usage_record(host: str, parts: Iterable[Placed], stamp: UnixSeconds | None = None) -> Append:
     """Requests' parts on that host."""
-    body = _encoder.encode(batch_of(host, usages))
-    return Append(stream="usage", key=host, schema=USAGE_SCHEMA, body=body, stamp=stamp)
+    return batch_record(batch_of(host, parts), stamp)
+
+
+def batch_record(batch: UsageBatch, stamp: UnixSeconds | None = None) -> Append:
+    """A batch of them, keyed by its host."""
+    return Append(stream="usage", key=batch.host, schema=USAGE_SCHEMA, body=_encoder.encode(batch), stamp=stamp)
 
 
 def tick_record(host: str, stamp: UnixSeconds | None = None, *, stream: Stream = "usage") -> Append:

@@ -9,7 +9,7 @@ what comes twice counts once. A message that cannot be used is a dead letter, an
 
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, Final
 
@@ -19,17 +19,17 @@ from collectors.clock import Clock
 from collectors.requests.event import RequestEvent
 from collectors.units import UnixSeconds
 from monitor.config.sections import Config
-from monitor.core.usage import Placed, identity_of
 from monitor.log.kafka_facts import KafkaFacts
 from monitor.log.kafka_writer import KafkaWriter
-from monitor.log.protocol import LogUnavailable
+from monitor.log.protocol import Append, LogUnavailable
+from monitor.log.usage_wire import UsageBatch
 from monitor.roles.control import FactsReader
 from monitor.roles.ingest_counts import IngestCounts
 from monitor.roles.join_kafka import KafkaJoin
 from monitor.roles.placement import Placer
 from monitor.roles.topic_events import AsTheyAre, Refusals, SourceTopic
 from monitor.roles.topic_reader import PartitionLag, TopicReader
-from monitor.roles.usage_batches import parts_of, with_their_parts
+from monitor.roles.usage_batches import Gathered
 from monitor.selfmetrics import SourceSnapshot
 
 GROUP_SUFFIX: Final = "-ingest"
@@ -182,7 +182,7 @@ class KafkaIngest:
         placer = Placer(self._facts(), self._this_host)
         now = self._clock.now()
         log_time = float("-inf")
-        placed: list[Placed] = []
+        placed = Gathered()
         came: list[tuple[str, int, Refusals, range]] = []
         for part, messages in found.items():
             topic, refused = self._topics[part.topic], Refusals()
@@ -199,12 +199,12 @@ class KafkaIngest:
             came.append((topic.source, count, refused, range(begin, len(placed))))
         for _, _, refused, _ in came:
             self._writer.send_letters(refused.letters, refused.bodies)
-        batches = list(with_their_parts(placed, log_time if self._by_records else None))
-        self._writer.send([record for record, _ in batches], now)
-        never = {id(part) for part in parts_of(self._writer.flush(now), batches)}
+        records = list(placed.records(log_time if self._by_records else None))
+        self._writer.send([record for record, _, _ in records], now)
+        never = _never_stored(self._writer.flush(now), records)
         for source, count, refused, places in came:
-            lost = [placed[place] for place in places if id(placed[place]) in never] if never else []
-            self._tell(source, count, refused, len({identity_of(part)[1:] for part in lost}), now)
+            lost = {never[place] for place in places if place in never} if never else ()
+            self._tell(source, count, refused, len(lost), now)
         return sum(count for _, count, _, _ in came)
 
     def _tell(self, source: str, count: int, refused: Refusals, lost: int, now: UnixSeconds) -> None:
@@ -213,3 +213,15 @@ class KafkaIngest:
         if refused.letters:
             first = refused.letters[0]
             logger.warning("events rejected", source=source, count=len(refused.letters), first=first.reason)
+
+
+def _never_stored(
+    refused: Collection[Append], records: Iterable[tuple[Append, UsageBatch, Sequence[int]]]
+) -> Mapping[int, tuple[str, str, int]]:
+    """Who stands in the records that the brokers will never take, by number: a request may have parts in several."""
+    return {
+        number: name
+        for record, batch, numbers in records
+        if refused and record in refused
+        for number, name in zip(numbers, batch.names(), strict=True)
+    }

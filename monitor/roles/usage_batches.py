@@ -6,8 +6,9 @@ from typing import Final
 
 from collectors.units import UnixSeconds
 from monitor.core.usage import Placed
-from monitor.log.codec import usage_record
+from monitor.log.codec import batch_record, usage_record
 from monitor.log.protocol import Append, LogWriter
+from monitor.log.usage_wire import HostParts, UsageBatch
 
 MOST_USAGES: Final = 500
 """In one record: about 100 kB."""
@@ -60,3 +61,48 @@ def _records(
     half = len(usages) // 2
     yield from _records(host, usages[:half], stamp)
     yield from _records(host, usages[half:], stamp)
+
+
+class Gathered:
+    """Parts of requests by host, on their way into records, numbered from 0 in the order in which they come.
+
+    What it is given need not be kept: see `HostParts`.
+    """
+
+    def __init__(self) -> None:
+        self._hosts: dict[str, tuple[HostParts, list[int]]] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def extend(self, parts: Iterable[Placed]) -> None:
+        """Takes these behind what it has."""
+        for part in parts:
+            host = part.host or ""  # a placed event has one
+            known = self._hosts.get(host)
+            if known is None:
+                known = self._hosts[host] = HostParts(host), []
+            known[0].add(part)
+            known[1].append(self._count)
+            self._count += 1
+
+    def records(self, stamp: UnixSeconds | None = None) -> Iterator[tuple[Append, UsageBatch, Sequence[int]]]:
+        """As `usage_batches` gives them, each with what stands in it, and the numbers of that."""
+        for _, (parts, numbers) in sorted(self._hosts.items(), key=lambda each: each[0]):
+            for begin in range(0, len(numbers), MOST_USAGES):
+                yield from _some(parts, numbers, (begin, min(begin + MOST_USAGES, len(numbers))), stamp)
+
+
+def _some(
+    parts: HostParts, numbers: Sequence[int], span: tuple[int, int], stamp: UnixSeconds | None
+) -> Iterator[tuple[Append, UsageBatch, Sequence[int]]]:
+    begin, end = span
+    batch = parts.batch(begin, end)
+    record = batch_record(batch, stamp)
+    if len(record.body) <= MOST_BYTES or end - begin == 1:
+        yield record, batch, numbers[begin:end]
+        return
+    half = (begin + end) // 2
+    yield from _some(parts, numbers, (begin, half), stamp)
+    yield from _some(parts, numbers, (half, end), stamp)
