@@ -12,8 +12,9 @@ from monitor.core.facts import Facts
 from monitor.core.membership import Accounting
 from monitor.garbage import look_seldom
 from monitor.ledger.ledger import Ledger
-from monitor.log.codec import Decoder, UsageBatch, usage_record
+from monitor.log.codec import Decoder, usage_record
 from monitor.log.protocol import Append
+from monitor.log.usage_wire import UsageBatch
 
 GPUS, SECONDS, REQUESTS_PER_SECOND, RECORD = 2, 7_200, 20, 100
 TERMS = Accounting(horizon_seconds=300.0, mark_seconds=300.0)
@@ -64,9 +65,9 @@ def _with_late(records: list[Append]) -> tuple[list[Append], int]:
         if not isinstance(content, UsageBatch):
             found.append(record)
             continue
-        late = [usage for usage in content.usages if chance.random() < LATE_RATIO]
+        late = [usage for usage in content.usages() if chance.random() < LATE_RATIO]
         count += len(late)
-        found.append(usage_record(record.key, [usage for usage in content.usages if usage not in late], record.stamp))
+        found.append(usage_record(record.key, [usage for usage in content.usages() if usage not in late], record.stamp))
         for usage in late:
             behind = (1.0 + chance.random()) * TERMS.horizon_seconds
             found.append(usage_record(record.key, [usage], usage.end + 10.0 + behind))

@@ -8,8 +8,9 @@ from kafka.consumer.fetcher import ConsumerRecord
 from servers.kafka import KafkaServer
 
 from monitor.config.output_sections import Kafka, KafkaTopics
-from monitor.log.codec import Decoder, UsageBatch
+from monitor.log.codec import Decoder
 from monitor.log.protocol import LogRecord
+from monitor.log.usage_wire import UsageBatch
 
 
 def kafka_house(server: KafkaServer, partitions: int = 4) -> Kafka:
@@ -64,5 +65,5 @@ def usages_of(server: KafkaServer, house: Kafka) -> list[tuple[str, str, float]]
     for message in all_of(server, house.topics.usage):
         batch = decoder.decode(log_record(message))
         assert isinstance(batch, UsageBatch)
-        found += [(usage.request_id, usage.host, usage.weight) for usage in batch.usages]
+        found += [(usage.request_id, usage.host, usage.weight) for usage in batch.usages()]
     return sorted(found)

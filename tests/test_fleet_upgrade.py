@@ -1,5 +1,6 @@
 """Members of the next version beside those of this one, and back again: the books are the undisturbed ones."""
 
+import struct
 from pathlib import Path
 
 import msgspec
@@ -8,10 +9,11 @@ from crash import CrashRun
 from fleet_faults import SMALL, SOAK_ONLY, FaultHouse, assert_undisturbed
 
 from monitor.core.facts import Facts
-from monitor.core.usage import Usage
-from monitor.log.codec import UsageBatch, usage_record
+from monitor.core.usage import Placed
+from monitor.log.codec import usage_record
 from monitor.log.kafka_writer import KafkaWriter
 from monitor.log.protocol import Append
+from monitor.log.usage_wire import UsageBatch, batch_of
 from monitor.roles.ingest_kafka import GROUP_SUFFIX, source_topics
 from monitor.roles.placement import Placer
 from monitor.roles.topic_events import Refusals
@@ -27,7 +29,7 @@ MESSAGES = 60
 
 @SOAK_ONLY
 def test_an_ingest_of_the_next_version_comes_and_goes(faults: FaultHouse, tmp_path: Path) -> None:
-    """F15: a part of the usage stands in the log as usage.v2, with fields that nobody here knows; some of it twice."""
+    """F15: a part of the usage stands in the log as usage.v3, with fields that nobody here knows; some of it twice."""
     written: list[int] = []
 
     def upgrade(run: CrashRun) -> None:
@@ -56,7 +58,7 @@ def _ingest_of_the_next_version(run: CrashRun) -> int:
                 taken += len(messages)
                 for message in messages:
                     at, refused = message.timestamp / 1_000, Refusals()
-                    usages: list[Usage] = []
+                    usages: list[Placed] = []
                     events += topic.read([message], placer, at, usages, refused)
                     assert not refused.letters
                     writer.send([_next_version(usage, at) for usage in usages], at)
@@ -69,11 +71,13 @@ def _ingest_of_the_next_version(run: CrashRun) -> int:
     return events
 
 
-def _next_version(usage: Usage, stamp: float) -> Append:
-    """With a field more in the batch, and one in the request."""
-    now = usage_record(usage.host, [usage], stamp)
+def _next_version(part: Placed, stamp: float) -> Append:
+    """With a field and a figure more in the batch, and a fact more in the route."""
+    now = usage_record(part.host or "", [part], stamp)
     wire = msgspec.msgpack.decode(now.body)
     wire["shard"] = {"of": [1, 2]}
-    wire["usages"][0]["reasoning_tokens"] = 17
-    assert msgspec.msgpack.decode(msgspec.msgpack.encode(wire), type=UsageBatch).usages == (usage,)
-    return msgspec.structs.replace(now, schema="usage.v2", body=msgspec.msgpack.encode(wire))
+    wire["reasoning_tokens"] = struct.pack("<d", 17.0)
+    wire["routes"][0].append("a fact of its route")
+    told = msgspec.msgpack.decode(msgspec.msgpack.encode(wire), type=UsageBatch)
+    assert told.usages() == batch_of(told.host, [part]).usages()
+    return msgspec.structs.replace(now, schema="usage.v3", body=msgspec.msgpack.encode(wire))

@@ -1,5 +1,7 @@
 """RequestEvent: who used what, and how much. Whatever decoder it came through, it looks like this."""
 
+from typing import ClassVar
+
 import msgspec
 
 from collectors.units import UnixSeconds
@@ -22,6 +24,9 @@ class RequestEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     not say; `cached_input_tokens` are among `input_tokens`. `devices` None: the emitter did not say where it ran.
     Prompts and bodies are never part of it.
     """
+
+    weight: ClassVar[float] = 1.0
+    """All of it, where it says itself on which host it ran."""
 
     # The first eighteen are Usage's (monitor/core/usage.py), in its order.
     request_id: str

@@ -14,7 +14,7 @@ from collectors.errors import Rejected
 
 if TYPE_CHECKING:
     from monitor.config.sections import Config
-    from monitor.core.usage import Usage
+    from monitor.core.usage import Placed
     from monitor.roles.placement import Placer
     from monitor.roles.topic_events import SourceTopic
 
@@ -99,7 +99,7 @@ def _readings(messages: Sequence[Any], topic: "SourceTopic", placer: "Placer") -
                 yield where | {"refused": rejected.reason, "detail": rejected.detail}
 
 
-def _host(usage: "Usage") -> dict[str, Any]:
+def _host(usage: "Placed") -> dict[str, Any]:
     return {"host": usage.host, "weight": usage.weight, "devices": usage.devices, "deployment": usage.deployment}
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from collectors.requests.event import Work
 from collectors.units import UnixSeconds
+from monitor.core.attribution.pieces import Column
 from monitor.core.points import REQUEST_ENERGY, Row
 from monitor.core.shares import ENERGY, EXACT, METERED, Shares
 from monitor.core.usage import canonical_labels
@@ -73,24 +74,28 @@ def request_energies(last: Shares, earlier: Sequence[Part], windows: Index, revi
     if not len(last):
         return []
     summed = _Summed(last, earlier)
-    usages, joules = last.usages, list(map(all_known, summed.joules))
-    routes = [usages.routes[place] for place in usages.route.tolist()]
-    labels = {id(route): dict(route.labels) for route in usages.routes}
-    works = [
-        None if route.work_unit is None else Work(unit=route.work_unit, amount=amount)
-        for route, amount in zip(routes, usages.work_amount.tolist(), strict=True)
-    ]
-    energy, metered, exact = joules[ENERGY], joules[METERED], joules[EXACT]
+    usages = last.usages
+    energy, metered, exact = (summed.joules[each] for each in (ENERGY, METERED, EXACT))
+    joules = list(map(all_known, summed.joules))
+    of_routes = usages.of_routes
+    works: list[Work | None] = [None] * len(last)
+    if any(route.work_unit is not None for route in usages.routes):
+        units = of_routes(lambda route: route.work_unit)
+        amounts = usages.work_amount.tolist()
+        works = [
+            None if unit is None else Work(unit=unit, amount=amount)
+            for unit, amount in zip(units, amounts, strict=True)
+        ]
     columns = (
-        [route.namespace for route in routes],
+        of_routes(lambda route: route.namespace),
         usages.request_id.tolist(),
-        [route.attempt for route in routes],
-        [route.host for route in routes],
-        [route.model for route in routes],
-        [route.team for route in routes],
-        [route.deployment for route in routes],
-        [labels[id(route)] for route in routes],
-        [route.status for route in routes],
+        of_routes(lambda route: route.attempt),
+        of_routes(lambda route: route.host),
+        of_routes(lambda route: route.model),
+        of_routes(lambda route: route.team),
+        of_routes(lambda route: route.deployment),
+        of_routes(lambda route: dict(route.labels)),
+        of_routes(lambda route: route.status),
         usages.weight.tolist(),
         usages.start.tolist(),
         all_known(usages.first_token),
@@ -149,8 +154,11 @@ def _measured(shares: Shares, places: Index) -> tuple[Shares, Index, Index]:
     return shares, rows, places[rows]
 
 
-def _ratios(parts: Sequence[float | None], wholes: Sequence[float | None]) -> list[float | None]:
-    return [part / whole if whole and part is not None else None for part, whole in zip(parts, wholes, strict=True)]
+def _ratios(parts: Column, wholes: Column) -> list[float | None]:
+    """None of nothing, and of what is not known."""
+    ratio = np.full(len(wholes), np.nan)
+    np.divide(parts, wholes, out=ratio, where=wholes != 0.0)
+    return all_known(ratio)
 
 
 def request_row(entry: RequestEnergy) -> Row:

@@ -6,7 +6,7 @@ What a request said is kept as it came, in columns, and compared only where its 
 """
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from collectors.units import UnixSeconds
 from monitor.core.attribution.pieces import Flags
 from monitor.core.usage import Usage
-from monitor.core.usage_columns import UsageColumns
+from monitor.core.usage_columns import Index, UsageColumns
 
 
 class _Said(NamedTuple):
@@ -76,27 +76,28 @@ class RequestIdentities:
             # What was seen before the turn before this one is more than a horizon old.
             self._before, self._now, self._turned_at = self._now, _Generation(), log_time
         self._now.keep(usages)
-        ids, whose = usages.request_id.tolist(), [(each.host, each.namespace, each.attempt) for each in usages.routes]
-        if len(set(whose)) == 1:
-            self._judge(whose[0], usages, range(len(ids)), ids, judged)
+        whose = [(each.host, each.namespace, each.attempt) for each in usages.routes]
+        groups = {who: group for group, who in enumerate(dict.fromkeys(whose))}
+        if len(groups) == 1:
+            self._judge(whose[0], usages, np.arange(len(usages)), judged)
             return judged
-        apart: dict[_Who, list[int]] = {}
-        for place, route in enumerate(usages.route.tolist()):
-            apart.setdefault(whose[route], []).append(place)
-        for who, places in apart.items():
-            self._judge(who, usages, places, [ids[place] for place in places], judged)
+        group = np.array([groups[who] for who in whose], dtype=np.intp)[usages.route]
+        order = np.argsort(group, kind="stable")
+        begins = np.searchsorted(group[order], np.arange(len(groups) + 1)).tolist()
+        for who, (begin, end) in zip(groups, pairwise(begins), strict=True):
+            if begin < end:  # columns may have routes that none of them is of
+                self._judge(who, usages, order[begin:end], judged)
         return judged
 
-    def _judge(
-        self, who: _Who, usages: UsageColumns, places: Sequence[int], ids: Sequence[str], judged: Judged
-    ) -> None:
+    def _judge(self, who: _Who, usages: UsageColumns, places: Index, judged: Judged) -> None:
         """Those at `places`, which have one host, namespace and attempt."""
         now, before = self._now.seen.setdefault(who, {}), self._before.seen.get(who, {})
-        numbers = usages.number.tolist() if len(places) == len(usages) else [int(usages.number[i]) for i in places]
-        if len(set(ids)) == len(ids) and now.keys().isdisjoint(ids) and before.keys().isdisjoint(ids):
-            now.update(zip(ids, numbers, strict=True))
+        ids, numbers = usages.request_id[places].tolist(), usages.number[places].tolist()
+        new = dict(zip(ids, numbers, strict=True))
+        if len(new) == len(ids) and now.keys().isdisjoint(new) and before.keys().isdisjoint(new):
+            now.update(new)
             return
-        for place, request_id, number in zip(places, ids, numbers, strict=True):
+        for place, request_id, number in zip(places.tolist(), ids, numbers, strict=True):
             known = now.get(request_id)
             generation, known = (self._before, before.get(request_id)) if known is None else (self._now, known)
             if known is None:

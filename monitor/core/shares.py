@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitor.core.attribution.pieces import Column, Flags
-from monitor.core.usage_columns import Index, Objects, UsageColumns
+from monitor.core.usage_columns import Index, Objects, UsageColumns, places_in
 
 ENERGY, MARGINAL, METERED, RECOVERED, EXACT = range(5)
 """The rows of `joules`."""
@@ -31,17 +31,19 @@ class Shares:
 
     def take(self, chosen: Index | Flags) -> "Shares":
         """Those of these places, in that order."""
+        places = places_in(chosen)
         return Shares(
-            self.usages.take(chosen),
-            self.joules[:, chosen],
-            self.grams[chosen],
-            self.factor[chosen],
-            self.measured[chosen],
+            self.usages.take(places),
+            self.joules.take(places, axis=1),
+            self.grams[places],
+            self.factor[places],
+            self.measured[places],
         )
 
-    def by_number(self) -> "Shares":
-        """The same in the order of their requests' numbers, for `places_of`."""
-        return self.take(np.argsort(self.usages.number))
+    def by_number(self, chosen: Flags) -> "Shares":
+        """The chosen ones in the order of their requests' numbers, for `places_of`."""
+        places = np.flatnonzero(chosen)
+        return self.take(places[np.argsort(self.usages.number[places])])
 
     def places_of(self, numbers: Index) -> Index:
         """Where the requests of these numbers stand; -1 for those that have no share. Only `by_number`."""

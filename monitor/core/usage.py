@@ -56,6 +56,11 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
         return self.start if self.scheduled is None else self.scheduled
 
 
+Placed = Usage | RequestEvent
+"""A request's part on one host. An event that says itself where it ran is that, and stays as it came: to make another
+object of it would cost as much as to decode it."""
+
+
 def usage_of(event: RequestEvent, host: str, *, weight: float = 1.0) -> Usage:
     """The part of an event on one host; what the accounting does not need stays behind.
 

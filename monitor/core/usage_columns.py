@@ -5,7 +5,7 @@ In: Usage records. Out: columns of numbers, and for each request the place of it
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -110,13 +110,14 @@ class UsageColumns:
 
     def take(self, chosen: Index | Flags) -> "UsageColumns":
         """Those of these places, in that order."""
+        places = places_in(chosen)
         return UsageColumns(
-            self.number[chosen],
-            self.log_time[chosen],
-            self.request_id[chosen],
-            self.route[chosen],
+            self.number[places],
+            self.log_time[places],
+            self.request_id[places],
+            self.route[places],
             self.routes,
-            self.figures[:, chosen],
+            self.figures.take(places, axis=1),
         )
 
     def of_their_own(self, chosen: Index) -> "UsageColumns":
@@ -142,6 +143,13 @@ class UsageColumns:
         for host, begin, end in zip(hosts, begins, begins[1:], strict=False):
             if begin < end:
                 yield host, order[begin:end]
+
+    def of_routes(self, said: Callable[[Route], object]) -> list[Any]:
+        """What this says of the route of each; asked once for each route."""
+        told = np.empty(len(self.routes), dtype=np.object_)
+        for place, route in enumerate(self.routes):
+            told[place] = said(route)
+        return list(told[self.route].tolist())
 
     def where(self, holds: Callable[[Route], bool]) -> Flags:
         """Which have a route for which this holds; asked once for each route."""
@@ -275,12 +283,26 @@ def known_count(value: float) -> int | None:
 
 def all_known(column: Column) -> list[float | None]:
     """The values, None for NaN."""
-    values: list[float] = column.tolist()
-    return list(map(known, values)) if np.isnan(column).any() else list(values)
+    return _with_none(column, column)
 
 
 def all_known_counts(column: Column) -> list[int | None]:
     """Whole numbers, None for NaN."""
-    if np.isnan(column).any():
-        return list(map(known_count, column.tolist()))
-    return list(column.astype(np.int64).tolist())
+    return _with_none(np.nan_to_num(column, nan=0.0).astype(np.int64), column)
+
+
+def _with_none(values: NDArray[Any], told: Column) -> list[Any]:
+    """The values, None where NaN was told."""
+    untold = np.isnan(told)
+    if not untold.any():
+        return list(values.tolist())
+    if untold.all():
+        return [None] * len(values)
+    objects = values.astype(np.object_)
+    objects[untold] = None
+    return list(objects.tolist())
+
+
+def places_in(chosen: Index | Flags) -> Index:
+    """The places that these flags choose; places are themselves. Taking by places is the faster of the two."""
+    return np.flatnonzero(chosen) if chosen.dtype == np.bool_ else np.asarray(chosen, dtype=np.intp)

@@ -17,12 +17,13 @@ from monitor.core.book import Book
 from monitor.core.membership import FUTURE_LIMIT_SECONDS, Accounting, Identities
 from monitor.core.readings import PARENT_REACH_SECONDS
 from monitor.core.request_identities import RequestIdentities
-from monitor.core.usage import Usage
-from monitor.core.usage_columns import Index, columns_of
+from monitor.core.usage_columns import Index, UsageColumns
 from monitor.core.usage_windows import FAR_WINDOW, windows_of_each, windows_touched
 from monitor.core.window import windows_of
-from monitor.log.codec import Decoder, ReadingBatch, Restate, UsageBatch
+from monitor.log.codec import Decoder, ReadingBatch, Restate
+from monitor.log.contract import wrong_usages
 from monitor.log.protocol import DeadLetter, LogRecord
+from monitor.log.usage_wire import UsageBatch, columns_of_batches
 
 Entered = EnergyReading | ActivityReading | EngineReading | Restate
 
@@ -86,7 +87,7 @@ class _Waiting(NamedTuple):
     """A record of usage that is read, and not entered yet."""
 
     record: LogRecord
-    usages: tuple[Usage, ...]
+    batch: UsageBatch
 
 
 class Entering:
@@ -137,7 +138,7 @@ class Entering:
         elif isinstance(content, ReadingBatch):
             yield from self._enter_readings(record, content)
         elif isinstance(content, UsageBatch):
-            self._waiting.append(_Waiting(record, content.usages))
+            self._waiting.append(_Waiting(record, content))
 
     def _enter_readings(self, record: LogRecord, batch: ReadingBatch) -> Iterator[Touch]:
         host = batch.profile.host
@@ -177,22 +178,17 @@ class Entering:
     def requests(self) -> Iterator[RequestsTouch]:
         """Enters the requests that wait, before any window that they touch is accounted; what they touch, by host."""
         waiting, self._waiting = self._waiting, []
-        said = [usage for each in waiting for usage in each.usages]
-        log_times = [each.record.stamp for each in waiting for _ in each.usages]
-        usages = columns_of(said, self._entered, log_times)
+        usages = columns_of_batches(
+            [each.batch for each in waiting], self._entered, [each.record.stamp for each in waiting]
+        )
         places = _Places(waiting, self._entered)
-        self._entered += len(said)
-        latest = usages.log_time + FUTURE_LIMIT_SECONDS
-        odd = (usages.end > latest) | (usages.end - usages.start > LENGTH_LIMIT_SECONDS)
-        if odd.any():
-            for number in usages.number[odd].tolist():
-                self._has_sane_span(*places.of(number))
-            usages = usages.take(~odd)
+        self._entered += len(usages)
+        usages = self._without_wrong_ones(usages, places)
         conflict, repeated = self._identities_of_requests.judge(usages)
         if conflict.any():
             for number in usages.number[conflict].tolist():
-                record, part, usage = places.of(number)
-                self._refuse(record, part, "conflict", f"another content under request_id {usage.request_id!r:.80}")
+                record, part, request_id = places.of(number)
+                self._refuse(record, part, "conflict", f"another content under request_id {request_id!r:.80}")
         counts = ~conflict & (usages.log_time >= self._since)
         if not counts.all():
             usages, repeated = usages.take(counts), repeated[counts]
@@ -201,13 +197,37 @@ class Entering:
         for host, mine in usages.by_host():
             yield RequestsTouch(host, first[mine], last[mine], usages.log_time[mine])
 
-    def _has_sane_span(self, record: LogRecord, part: int, entered: Entered | Usage) -> bool:
-        if entered.end > record.stamp + FUTURE_LIMIT_SECONDS and not isinstance(entered, Restate):
-            ahead = entered.end - record.stamp
+    def _without_wrong_ones(self, usages: UsageColumns, places: "_Places") -> UsageColumns:
+        """Those that are sane, one by one: nothing of a record is lost for what stands beside it."""
+        with np.errstate(invalid="ignore", over="ignore"):  # of wrong ones
+            wrong = wrong_usages(usages)
+            future = usages.end > usages.log_time + FUTURE_LIMIT_SECONDS
+            odd = future | (usages.end - usages.start > LENGTH_LIMIT_SECONDS)
+        odd[list(wrong)] = True
+        if not odd.any():
+            return usages
+        for place in np.flatnonzero(odd).tolist():
+            record, part, _ = places.of(int(usages.number[place]))
+            if place in wrong:
+                self._refuse(record, part, "bad_value", wrong[place])
+            else:
+                start, end = float(usages.start[place]), float(usages.end[place])
+                self._check_span(record, part, start, end, may_be_ahead=False)
+        return usages.take(~odd)
+
+    def _has_sane_span(self, record: LogRecord, part: int, entered: EnergyReading | Restate) -> bool:
+        may_be_ahead = isinstance(entered, Restate)
+        return self._check_span(record, part, entered.start, entered.end, may_be_ahead=may_be_ahead)
+
+    def _check_span(
+        self, record: LogRecord, part: int, start: UnixSeconds, end: UnixSeconds, *, may_be_ahead: bool
+    ) -> bool:
+        if end > record.stamp + FUTURE_LIMIT_SECONDS and not may_be_ahead:
+            ahead = end - record.stamp
             self._refuse(record, part, "future", f"ends {ahead:.0f} s after its log time: check that host's clock")
             return False
-        if entered.end - entered.start > LENGTH_LIMIT_SECONDS:
-            seconds = entered.end - entered.start
+        if end - start > LENGTH_LIMIT_SECONDS:
+            seconds = end - start
             self._refuse(record, part, "too_long", f"lasts {seconds:.0f} s, more than {LENGTH_LIMIT_SECONDS:.0f} s")
             return False
         return True
@@ -236,11 +256,15 @@ class _Places:
 
     def __init__(self, waiting: Sequence[_Waiting], first_number: int) -> None:
         self._waiting = waiting
-        self._begins = list(accumulate((len(each.usages) for each in waiting), initial=first_number))
+        self._first = first_number
+        self._begins: list[int] = []
 
-    def of(self, number: int) -> tuple[LogRecord, int, Usage]:
-        """The record of the request of that number, its place in it, and what it said."""
+    def of(self, number: int) -> tuple[LogRecord, int, str]:
+        """The record of the request of that number, its place in it, and its id. Few are asked for, mostly none."""
+        self._begins = self._begins or list(
+            accumulate((len(each.batch) for each in self._waiting), initial=self._first)
+        )
         at = bisect_right(self._begins, number) - 1
-        record, usages = self._waiting[at]
+        record, batch = self._waiting[at]
         part = number - self._begins[at]
-        return record, part, usages[part]
+        return record, part, batch.request_ids[part]

@@ -41,15 +41,15 @@ class Finishing:
         """The entries of requests that end in this window, which has just become final with this account."""
         line, shares = self._terms.final_line(window), _asked(account)
         self._kept[window, host] = line, self._going_on(window, shares)
-        shares = shares.take(shares.usages.end < self._starts(window + 1))
         first, _ = windows_of_each(shares.usages, self._terms.window_seconds)
-        if (first < window).any():
-            due = (first == window) | self._is_known_before(host, window, shares.usages.number, first)
-            shares, first = shares.take(due), first[due]
-        earliest = max(int(first.min(initial=window)), self._first)
+        due = shares.usages.end < self._starts(window + 1)
+        if len(earlier := np.flatnonzero(due & (first < window))):
+            due[earlier] = self._is_known_before(host, window, shares.usages.number[earlier], first[earlier])
+        shares, first = shares.take(due), first[due]
+        begin = max(int(first.min(initial=window)), self._first)
         parts = [
             Part(kept, kept.places_of(shares.usages.number))
-            for each in range(earliest, window)
+            for each in range(begin, window)
             if len(kept := self._shares(host, each, line))
         ]
         return request_energies(shares, parts, window - first + 1, 0)
@@ -79,7 +79,7 @@ class Finishing:
 
     def _going_on(self, window: int, shares: Shares) -> Shares:
         """The shares of requests that do not end before the window does."""
-        return shares.take(shares.usages.end >= self._starts(window + 1)).by_number()
+        return shares.by_number(shares.usages.end >= self._starts(window + 1))
 
 
 def _asked(account: Account) -> Shares:
@@ -162,9 +162,13 @@ class MarkedRequests:
         shares, first = shares.take(whole), first[whole]
         parts = [
             Part(each, each.places_of(shares.usages.number))
-            for each in (self._shares(book, host, earlier).by_number() for earlier in touched[:-1] if earlier > lost)
+            for each in (self._going_on(book, host, earlier) for earlier in touched[:-1] if earlier > lost)
         ]
         return request_energies(shares, parts, window - first + 1, int(self._mark))
+
+    def _going_on(self, book: Book, host: str, window: int) -> Shares:
+        shares = self._shares(book, host, window)
+        return shares.by_number(np.ones(len(shares), dtype=np.bool_))
 
     def _shares(self, book: Book, host: str, window: int) -> Shares:
         return _asked(book.account(host, window, line=self._mark))

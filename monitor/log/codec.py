@@ -5,7 +5,7 @@ Encoding makes an `Append`, `Decoder.decode` turns a `LogRecord` back. Readings,
 host; ticks and controls stand in the usage stream, so that a host's newest record of readings is always a batch.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -16,24 +16,27 @@ from monitor.core.emissions.factors import Intensity
 from monitor.core.lessons import Lesson
 from monitor.core.membership import Accounting
 from monitor.core.serving import Deployment, HostServers
-from monitor.core.usage import Usage
+from monitor.core.usage import Placed, Usage
 from monitor.log.contract import (
     check_accounting,
     check_activities,
     check_batch,
     check_deployment,
     check_engines,
+    check_host,
     check_intensity,
     check_lesson,
     check_profile,
     check_servers,
     check_span,
-    check_usage,
 )
 from monitor.log.protocol import Append, LogRecord, Stream
+from monitor.log.usage_wire import UsageBatch, batch_of, check_whole
 
 READINGS_SCHEMA = "readings.v1"
-USAGE_SCHEMA = "usage.v1"
+USAGE_SCHEMA = "usage.v2"
+USAGE_OBJECTS_SCHEMA = "usage.v1"
+"""Each request as an object of its own: what releases before usage.v2 wrote."""
 RESTATE_SCHEMA = "restate.v1"
 TICK_SCHEMA = "tick.v1"
 ACCOUNTING_SCHEMA = "accounting.v1"
@@ -56,8 +59,8 @@ class ReadingBatch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     engines: tuple[EngineReading, ...] = ()
 
 
-class UsageBatch(msgspec.Struct, frozen=True, kw_only=True):
-    """Requests' parts on one host."""
+class _UsageObjects(msgspec.Struct, frozen=True, kw_only=True):
+    """Requests' parts on one host, as usage.v1 has them."""
 
     usages: tuple[Usage, ...]
 
@@ -90,10 +93,14 @@ def readings_record(batch: ReadingBatch, stamp: UnixSeconds | None = None) -> Ap
     return Append(stream="readings", key=batch.profile.host, schema=READINGS_SCHEMA, body=body, stamp=stamp)
 
 
-def usage_record(host: str, usages: Sequence[Usage], stamp: UnixSeconds | None = None) -> Append:
+def usage_record(host: str, parts: Iterable[Placed], stamp: UnixSeconds | None = None) -> Append:
     """Requests' parts on that host."""
-    body = _encoder.encode(UsageBatch(usages=tuple(usages)))
-    return Append(stream="usage", key=host, schema=USAGE_SCHEMA, body=body, stamp=stamp)
+    return batch_record(batch_of(host, parts), stamp)
+
+
+def batch_record(batch: UsageBatch, stamp: UnixSeconds | None = None) -> Append:
+    """A batch of them, keyed by its host."""
+    return Append(stream="usage", key=batch.host, schema=USAGE_SCHEMA, body=_encoder.encode(batch), stamp=stamp)
 
 
 def tick_record(host: str, stamp: UnixSeconds | None = None, *, stream: Stream = "usage") -> Append:
@@ -154,6 +161,7 @@ class Decoder:
         self._profile = msgspec.msgpack.Decoder(HostProfile)
         self._batch = msgspec.msgpack.Decoder(_WireBatch)
         self._usage = msgspec.msgpack.Decoder(UsageBatch)
+        self._usage_objects = msgspec.msgpack.Decoder(_UsageObjects)
         self._restate = msgspec.msgpack.Decoder(Restate)
         self._accounting = msgspec.msgpack.Decoder(AccountingFact)
         self._intensity = msgspec.msgpack.Decoder(Intensity)
@@ -162,6 +170,7 @@ class Decoder:
         self._lesson = msgspec.msgpack.Decoder(Lesson)
         self._readers: dict[str, Callable[[LogRecord], Decoded]] = {
             READINGS_SCHEMA: self._read_batch,
+            USAGE_OBJECTS_SCHEMA: self._read_usage_objects,
             USAGE_SCHEMA: self._read_usage,
             RESTATE_SCHEMA: self._read_restate,
             TICK_SCHEMA: _read_tick,
@@ -218,9 +227,15 @@ class Decoder:
 
     def _read_usage(self, record: LogRecord) -> UsageBatch:
         batch = self._usage.decode(record.body)
-        for usage in batch.usages:
-            check_usage(usage, record.key)
+        check_whole(batch)
+        check_host(batch.host, record.key)
         return batch
+
+    def _read_usage_objects(self, record: LogRecord) -> UsageBatch:
+        usages = self._usage_objects.decode(record.body).usages
+        for usage in usages:
+            check_host(usage.host, record.key)
+        return batch_of(record.key, usages)
 
     def _read_restate(self, record: LogRecord) -> Restate:
         order = self._restate.decode(record.body)

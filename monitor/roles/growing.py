@@ -26,13 +26,14 @@ from monitor.core.membership import Accounting
 from monitor.core.readings import PARENT_REACH_SECONDS
 from monitor.core.window import window_at, window_start
 from monitor.ledger.restating import STREAMS, earliest
-from monitor.log.codec import Decoder, ReadingBatch, UsageBatch
+from monitor.log.codec import Decoder, ReadingBatch
 from monitor.log.kafka_claims import Claim, claims_of, parts_of
 from monitor.log.kafka_client import admin
 from monitor.log.kafka_facts import KafkaFacts
 from monitor.log.kafka_feed import KafkaFeed
 from monitor.log.kafka_writer import KafkaWriter
 from monitor.log.protocol import Append, LogRecord, LogUnavailable, Moved, Stream
+from monitor.log.usage_wire import UsageBatch, columns_of_batches
 from monitor.roles.aggregate_group import partition_of
 from monitor.roles.control import FactsReader
 from monitor.roles.ingest_kafka import GROUP_SUFFIX as INGEST
@@ -256,7 +257,7 @@ class Growing:
             reach = whole_from - PARENT_REACH_SECONDS - terms.window_seconds
             touches = any(reading.end > reach for reading in content.readings)
         elif isinstance(content, UsageBatch):
-            touches = any(usage.end >= whole_from for usage in content.usages)
+            touches = bool((columns_of_batches([content]).end >= whole_from).any())
         else:
             return False  # orders are carried out
         return touches or record.stamp >= whole_from - terms.horizon_seconds

@@ -19,7 +19,7 @@ from collectors.requests.file_part import Line, Place
 from collectors.units import UnixSeconds
 from monitor.config.input_sections import Source
 from monitor.config.sections import Config
-from monitor.core.usage import Usage
+from monitor.core.usage import Placed
 from monitor.log.protocol import DeadLetter, LogUnavailable, LogWriter
 from monitor.roles.ingest_counts import IngestCounts
 from monitor.roles.placement import Placing
@@ -86,7 +86,7 @@ class FileIngest:
         return len(lines)
 
     def _take(self, source: Source, lines: Sequence[Line], now: UnixSeconds) -> None:
-        events: list[Sequence[Usage]] = []
+        events: list[Sequence[Placed]] = []
         letters = []
         for line in lines:
             try:
@@ -107,7 +107,7 @@ class FileIngest:
             say("file was " + word.replace("_", " "), source=name, times=new[word])
         self._told[name] = file.events.copy()
 
-    def _usages(self, source: Source, line: Line, now: UnixSeconds) -> Sequence[Usage]:
+    def _usages(self, source: Source, line: Line, now: UnixSeconds) -> Sequence[Placed]:
         labels = self._config.accounting.label_keys
         if len(line.raw) > self._config.requests.max_event_size_bytes:
             raise Rejected("too_large", f"{len(line.raw)} bytes")

@@ -11,7 +11,7 @@ import structlog
 from collectors.clock import Clock
 from collectors.collector import SinkFull
 from collectors.errors import RetryLater
-from monitor.core.usage import Usage
+from monitor.core.usage import Placed
 from monitor.log.protocol import DeadLetter, LogUnavailable, LogWriter
 from monitor.roles.usage_batches import append_events
 
@@ -24,7 +24,7 @@ logger = structlog.get_logger()
 
 @dataclass(slots=True)
 class _Entry:
-    events: Sequence[Sequence[Usage]]
+    events: Sequence[Sequence[Placed]]
     letters: Sequence[DeadLetter]
     refused: Sequence[int] = ()
     stored: threading.Event = field(default_factory=threading.Event)
@@ -55,7 +55,7 @@ class GroupedAppends:
                 return
             self._thread.join(seconds)
 
-    def store(self, events: Sequence[Sequence[Usage]], letters: Sequence[DeadLetter]) -> Sequence[int]:
+    def store(self, events: Sequence[Sequence[Placed]], letters: Sequence[DeadLetter]) -> Sequence[int]:
         """Returns once they are in the log: which events it refused for good, by index, each an event's parts.
 
         Raises SinkFull, or RetryLater where the log takes nothing. After RetryLater they may be in the log all the

@@ -15,7 +15,7 @@ from collectors.requests.decoders.native import check_not_future
 from collectors.requests.event import RequestEvent
 from monitor.config.input_sections import Source
 from monitor.config.sections import Config
-from monitor.core.usage import Usage
+from monitor.core.usage import Placed
 from monitor.log.protocol import DeadLetter, LogWriter
 from monitor.roles.ingest_counts import IngestCounts
 from monitor.roles.ingest_group import GroupedAppends
@@ -150,12 +150,12 @@ class _SourceSink:
             logger.warning("events rejected", source=self._name, count=len(letters), first=letters[0].reason)
         return refused
 
-    def _still_placed(self, event: RequestEvent) -> Sequence[Usage]:
+    def _still_placed(self, event: RequestEvent) -> Sequence[Placed]:
         """As it was when it was checked, but for facts that came since."""
         try:
             return self._placed(event)
         except Rejected as rejected:
             raise RetryLater(f"where it ran has just changed: {rejected.detail}; send it again") from rejected
 
-    def _placed(self, event: RequestEvent) -> Sequence[Usage]:
+    def _placed(self, event: RequestEvent) -> Sequence[Placed]:
         return self._placer.place(event, trust_team=self._trust_team)

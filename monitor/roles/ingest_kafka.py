@@ -9,7 +9,8 @@ what comes twice counts once. A message that cannot be used is a dead letter, an
 
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, Final
 
 import structlog
@@ -18,17 +19,17 @@ from collectors.clock import Clock
 from collectors.requests.event import RequestEvent
 from collectors.units import UnixSeconds
 from monitor.config.sections import Config
-from monitor.core.usage import Usage
 from monitor.log.kafka_facts import KafkaFacts
 from monitor.log.kafka_writer import KafkaWriter
-from monitor.log.protocol import LogUnavailable
+from monitor.log.protocol import Append, LogUnavailable
+from monitor.log.usage_wire import UsageBatch
 from monitor.roles.control import FactsReader
 from monitor.roles.ingest_counts import IngestCounts
 from monitor.roles.join_kafka import KafkaJoin
 from monitor.roles.placement import Placer
 from monitor.roles.topic_events import AsTheyAre, Refusals, SourceTopic
 from monitor.roles.topic_reader import PartitionLag, TopicReader
-from monitor.roles.usage_batches import parts_of, with_their_parts
+from monitor.roles.usage_batches import Gathered
 from monitor.selfmetrics import SourceSnapshot
 
 GROUP_SUFFIX: Final = "-ingest"
@@ -36,6 +37,7 @@ GATHER_SECONDS: Final = 0.2
 """Between polls while little comes: one record of 200 requests costs what a record of one does."""
 CLOSE_SECONDS: Final = 5.0
 _MANY: Final = 2_000
+_TIMESTAMP: Final = attrgetter("timestamp")
 
 logger = structlog.get_logger()
 
@@ -180,11 +182,11 @@ class KafkaIngest:
         placer = Placer(self._facts(), self._this_host)
         now = self._clock.now()
         log_time = float("-inf")
-        placed: list[Usage] = []
+        placed = Gathered()
         came: list[tuple[str, int, Refusals, range]] = []
         for part, messages in found.items():
             topic, refused = self._topics[part.topic], Refusals()
-            time = max(self._reader.log_time(part), max(message.timestamp for message in messages) / 1_000)
+            time = max(self._reader.log_time(part), max(map(_TIMESTAMP, messages)) / 1_000)
             log_time = max(log_time, time)
             came_at = time if self._by_records else now
             begin = len(placed)
@@ -197,12 +199,12 @@ class KafkaIngest:
             came.append((topic.source, count, refused, range(begin, len(placed))))
         for _, _, refused, _ in came:
             self._writer.send_letters(refused.letters, refused.bodies)
-        batches = list(with_their_parts(placed, log_time if self._by_records else None))
-        self._writer.send([record for record, _ in batches], now)
-        never = {id(part) for part in parts_of(self._writer.flush(now), batches)}
+        records = list(placed.records(log_time if self._by_records else None))
+        self._writer.send([record for record, _, _ in records], now)
+        never = _never_stored(self._writer.flush(now), records)
         for source, count, refused, places in came:
-            lost = [placed[place] for place in places if id(placed[place]) in never] if never else []
-            self._tell(source, count, refused, len({part.identity[1:] for part in lost}), now)
+            lost = {never[place] for place in places if place in never} if never else ()
+            self._tell(source, count, refused, len(lost), now)
         return sum(count for _, count, _, _ in came)
 
     def _tell(self, source: str, count: int, refused: Refusals, lost: int, now: UnixSeconds) -> None:
@@ -211,3 +213,15 @@ class KafkaIngest:
         if refused.letters:
             first = refused.letters[0]
             logger.warning("events rejected", source=source, count=len(refused.letters), first=first.reason)
+
+
+def _never_stored(
+    refused: Collection[Append], records: Iterable[tuple[Append, UsageBatch, Sequence[int]]]
+) -> Mapping[int, tuple[str, str, int]]:
+    """Who stands in the records that the brokers will never take, by number: a request may have parts in several."""
+    return {
+        number: name
+        for record, batch, numbers in records
+        if refused and record in refused
+        for number, name in zip(numbers, batch.names(), strict=True)
+    }

@@ -20,7 +20,7 @@ from collectors.requests.event import RequestEvent
 from collectors.units import UnixSeconds
 from monitor.config.sections import Config
 from monitor.core.joining import Half, Joiner, Side
-from monitor.core.usage import Usage
+from monitor.core.usage import Placed
 from monitor.log.kafka_writer import KafkaWriter
 from monitor.log.protocol import LogUnavailable
 from monitor.roles.placement import Placer
@@ -114,7 +114,7 @@ class KafkaJoin:
 
     def step(self, placer: Placer) -> Counter[str]:
         """Joins what has come; returns the tokens of requests that nothing places, by kind."""
-        placed: list[Usage] = []
+        placed: list[Placed] = []
         refused = Refusals()
         try:
             moved = self._join_what_came(placer, placed, refused) | self._let_go(placer, placed, refused)
@@ -133,7 +133,7 @@ class KafkaJoin:
         self._reader.close()
         self._parts = {}
 
-    def _join_what_came(self, placer: Placer, placed: list[Usage], refused: Refusals) -> set[TopicPartition]:
+    def _join_what_came(self, placer: Placer, placed: list[Placed], refused: Refusals) -> set[TopicPartition]:
         found = self._reader.poll(0)
         for part, messages in found.items():
             state = self._state(part)
@@ -145,7 +145,7 @@ class KafkaJoin:
                 state.unjoined.clear()
         return set(found)
 
-    def _let_go(self, placer: Placer, placed: list[Usage], refused: Refusals) -> set[TopicPartition]:
+    def _let_go(self, placer: Placer, placed: list[Placed], refused: Refusals) -> set[TopicPartition]:
         """Halves that waited long enough where no other half moves log time on."""
         moved = set()
         for lag in self._reader.lag() if self._live else ():
@@ -157,7 +157,7 @@ class KafkaJoin:
                     moved.add(part)
         return moved
 
-    def _store(self, placed: Sequence[Usage], refused: Refusals) -> None:
+    def _store(self, placed: Sequence[Placed], refused: Refusals) -> None:
         now = self._clock.now()
         latest = max((state.joiner.log_time for state in self._parts.values()), default=now)
         self._writer.send_letters(refused.letters, refused.bodies)
@@ -181,7 +181,7 @@ class KafkaJoin:
         return state
 
 
-def _place(event: RequestEvent, placer: Placer, message: Any, placed: list[Usage], refused: Refusals) -> None:
+def _place(event: RequestEvent, placer: Placer, message: Any, placed: list[Placed], refused: Refusals) -> None:
     try:
         placed += placer.place(event, trust_team=True)
     except Rejected as rejected:

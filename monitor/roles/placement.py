@@ -14,7 +14,7 @@ from monitor.config.sections import Config
 from monitor.core.facts import Facts
 from monitor.core.lessons import IN_FORCE_AFTER_SECONDS
 from monitor.core.serving import Deployment, Place
-from monitor.core.usage import Usage, usage_of
+from monitor.core.usage import Placed, Usage, usage_of
 
 OLD_SECONDS: Final = IN_FORCE_AFTER_SECONDS / 2
 """Facts that were read so long ago may lack one that is in force now; half, as clocks differ."""
@@ -32,7 +32,7 @@ class Placing(Protocol):
         """Raises RetryLater where too little is known to place anything now."""
         ...
 
-    def place(self, event: RequestEvent, *, trust_team: bool) -> Sequence[Usage]:
+    def place(self, event: RequestEvent, *, trust_team: bool) -> Sequence[Placed]:
         """The event's part on each host. Raises Rejected as "unplaced"."""
         ...
 
@@ -54,12 +54,12 @@ class Placer:
     def check_age(self) -> None:
         """They hold."""
 
-    def place(self, event: RequestEvent, *, trust_team: bool) -> Sequence[Usage]:
+    def place(self, event: RequestEvent, *, trust_team: bool) -> Sequence[Placed]:
         """The event's part on each host. Raises Rejected as "unplaced"."""
         if not trust_team:
             event = with_unknown_team(event)
         if event.host is not None:
-            return (usage_of(event, event.host),)
+            return (event,)
         places = self._facts.serving.places(event.model, event.deployment, event.start) or self._here
         if not places:
             raise Rejected(
@@ -94,7 +94,7 @@ class PlacerByFacts:
         if monotonic() - self._read_at > OLD_SECONDS:
             raise RetryLater("the facts that tell where models are served cannot be read now; send it again")
 
-    def place(self, event: RequestEvent, *, trust_team: bool) -> Sequence[Usage]:
+    def place(self, event: RequestEvent, *, trust_team: bool) -> Sequence[Placed]:
         """The event's part on each host. Raises Rejected as "unplaced"."""
         with self._lock:
             return self._placer.place(event, trust_team=trust_team)

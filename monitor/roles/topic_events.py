@@ -1,7 +1,7 @@
 """From the messages of one topic to placed usage. In: messages, as they came. Out: usage, and what is not used."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from typing import Any, Final, Protocol, TypeVar
 
@@ -18,6 +18,7 @@ from monitor.roles.placement import with_unknown_team
 _ARRAY: Final = ord("[")
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
+T_contra = TypeVar("T_contra", contravariant=True)
 
 
 class Places(Protocol[T_co]):
@@ -25,6 +26,14 @@ class Places(Protocol[T_co]):
 
     def place(self, event: RequestEvent, *, trust_team: bool) -> Sequence[T_co]:
         """What is made of an event; raises Rejected."""
+        ...
+
+
+class Into(Protocol[T_contra]):
+    """A list, or whatever takes what is placed."""
+
+    def extend(self, placed: Iterable[T_contra], /) -> None:
+        """Takes these behind what it has."""
         ...
 
 
@@ -51,7 +60,7 @@ class SourceTopic:
         )
 
     def read(
-        self, messages: Sequence[Any], placer: Places[T], came_at: UnixSeconds, placed: list[T], refused: "Refusals"
+        self, messages: Sequence[Any], placer: Places[T], came_at: UnixSeconds, placed: "Into[T]", refused: "Refusals"
     ) -> int:
         """Appends what the messages hold, as `placer` places it, to the two; returns how many events were taken.
 
@@ -59,14 +68,14 @@ class SourceTopic:
         """
         before, events = len(refused.letters), 0
         decode, most_bytes, trust_team = self._decoder.decode, self._most_bytes, self._trust_team
-        future = came_at + FUTURE_SECONDS
+        place, take, future = placer.place, placed.extend, came_at + FUTURE_SECONDS
         for message in messages:
             value = message.value
             if value and value[0] != _ARRAY and len(value) <= most_bytes:
                 try:  # one event, well: the common case, without a call too many
                     event = decode(value)
                     if event.end <= future:
-                        placed += placer.place(event, trust_team=trust_team)
+                        take(place(event, trust_team=trust_team))
                         events += 1
                         continue
                 except Rejected:
@@ -75,7 +84,7 @@ class SourceTopic:
         return events - (len(refused.letters) - before)
 
     def _read_one(
-        self, message: Any, placer: Places[T], came_at: UnixSeconds, placed: list[T], refused: "Refusals"
+        self, message: Any, placer: Places[T], came_at: UnixSeconds, placed: "Into[T]", refused: "Refusals"
     ) -> int:
         """Whatever the message is; returns how many events it holds, those refused included."""
         if message.value is None:
@@ -84,7 +93,7 @@ class SourceTopic:
         parts = events_in(message.value)
         for index, raw in enumerate(parts):
             try:
-                placed += self.usages(raw, placer, came_at)
+                placed.extend(self.usages(raw, placer, came_at))
             except Rejected as rejected:
                 refused.add(message, f"/{index}" if len(parts) > 1 else "", rejected, raw, came_at)
         return len(parts)

@@ -9,6 +9,7 @@ Between `poll` and `settle` a crash, a rebalance or a broker that is away makes 
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
@@ -32,6 +33,7 @@ _FETCH_BYTES: Final = 2**21
 _ALL_THERE_IS: Final = sys.maxsize
 """A poll takes all that was fetched: kafka-python 3.0.12 never again gives the rest of a partition that is paused when
 only a part of its messages was given (tried: three of eight partitions stood still for ever)."""
+_TIMESTAMP: Final = attrgetter("timestamp")
 POLL_MS: Final = 500
 ANSWER_MS: Final = 10_000
 GROUP_SECONDS: Final = 2.0
@@ -135,7 +137,7 @@ class TopicReader:
         for part, state in list(self._parts.items()):
             if state.given:
                 state.settled = state.given[-1].offset + 1
-                state.log_time = max(state.log_time, max(message.timestamp for message in state.given) / 1_000)
+                state.log_time = max(state.log_time, max(map(_TIMESTAMP, state.given)) / 1_000)
                 state.given = []
                 offsets[part] = state.settled
         return offsets

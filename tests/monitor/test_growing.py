@@ -20,11 +20,12 @@ from monitor.config.output_sections import Kafka
 from monitor.config.sections import Config
 from monitor.core.membership import Accounting
 from monitor.core.usage import Usage
-from monitor.log.codec import Decoder, UsageBatch, accounting_record, tick_record, usage_record
+from monitor.log.codec import Decoder, accounting_record, tick_record, usage_record
 from monitor.log.kafka_claims import Claim, claims_of, parts_of
 from monitor.log.kafka_client import admin
 from monitor.log.kafka_writer import KafkaWriter
 from monitor.log.protocol import Append, LogUnavailable
+from monitor.log.usage_wire import UsageBatch
 from monitor.roles.aggregate_group import partition_of
 from monitor.roles.growing import Growing, Growth, NotReady
 
@@ -181,7 +182,7 @@ def test_an_attempt_that_was_cut_off_is_done_again(
     for message in all_of(kafka, house.topics.usage):
         content = Decoder().decode(log_record(message))
         if isinstance(content, UsageBatch):
-            there[message.partition] |= {usage.request_id for usage in content.usages}
+            there[message.partition] |= {usage.request_id for usage in content.usages()}
     for host in HOSTS:
         assert {f"{host}/{at}" for at, _ in requests(host)} <= there[partition_of(host, AFTER)]
     with pytest.raises(NotReady, match="nothing is left to do: the topics have 5 partitions, and so have the books"):

@@ -17,9 +17,10 @@ from collectors.requests.event import Work
 from monitor.config.input_sections import Deployment, Requests, Source
 from monitor.config.sections import Config
 from monitor.core.usage import Usage
-from monitor.log.codec import Decoder, UsageBatch
+from monitor.log.codec import Decoder
 from monitor.log.protocol import Append, LogUnavailable
 from monitor.log.sqlite import SqliteLog
+from monitor.log.usage_wire import UsageBatch
 from monitor.roles.ingest import FileIngest
 from monitor.roles.ingest_http import HttpIngest
 from monitor.roles.placement import place_by_config
@@ -112,7 +113,7 @@ def usages(log: SqliteLog) -> list[Usage]:
     """All that stands in the log."""
     decoder = Decoder()
     batches = [decoder.decode(record) for record in log.read({}, 10_000)]
-    return [usage for batch in batches if isinstance(batch, UsageBatch) for usage in batch.usages]
+    return [usage for batch in batches if isinstance(batch, UsageBatch) for usage in batch.usages()]
 
 
 def test_a_post_is_in_the_log_when_it_is_answered(log: CountingLog, ingest: HttpIngest) -> None:

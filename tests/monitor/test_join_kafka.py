@@ -11,8 +11,9 @@ from monitor.config.input_sections import Source
 from monitor.config.output_sections import Kafka
 from monitor.config.sections import Config
 from monitor.core.usage import Usage
-from monitor.log.codec import Decoder, UsageBatch
+from monitor.log.codec import Decoder
 from monitor.log.kafka_writer import KafkaWriter
+from monitor.log.usage_wire import UsageBatch
 from monitor.roles.ingest_kafka import KafkaIngest
 
 NOON = 1_780_000_000.0
@@ -47,7 +48,7 @@ def usages(kafka: KafkaServer, house: Kafka) -> dict[str, set[tuple[str, str, in
     for message in all_of(kafka, house.topics.usage):
         batch = Decoder().decode(log_record(message))
         assert isinstance(batch, UsageBatch)
-        for usage in batch.usages:
+        for usage in batch.usages():
             found.setdefault(usage.request_id, set()).add(_told(usage))
     return found
 

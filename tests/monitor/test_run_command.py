@@ -112,11 +112,12 @@ def test_run_follows_a_file_and_stops_on_sigterm(tmp_path: Path) -> None:
             _wait_for_place(data / "sources" / "gateway.json", events.stat().st_size, process)
             process.send_signal(signal.SIGTERM)
             assert process.wait(timeout=20) == 0
+    from monitor.log.codec import USAGE_SCHEMA
     from monitor.log.sqlite import SqliteLog
 
     log = SqliteLog(data / "log.db", read_only=True)
     try:
-        usage = [record for record in log.read({}, 100) if record.schema == "usage.v1"]
+        usage = [record for record in log.read({}, 100) if record.schema == USAGE_SCHEMA]
         assert len(usage) == 2
         assert log.rejected() == {"not_json": 1}
     finally:

@@ -23,6 +23,8 @@ from collectors.requests.decoders.native_wire import MAX_LABELS, MAX_TEXT_BYTES
 from collectors.requests.event import UNKNOWN_TEAM, RequestEvent
 
 _MAX_PLAIN_DEVICES: Final = 8
+_ESCAPE: Final = ord("\\")
+_DEL: Final = 0x7F
 _Text = Annotated[str, Meta(min_length=1, max_length=MAX_TEXT_BYTES)]
 _Any = Annotated[str, Meta(max_length=MAX_TEXT_BYTES)]
 _Moment = Annotated[float, Meta(ge=EARLIEST, lt=LATEST)]
@@ -46,7 +48,7 @@ class NativeDecoder:
         """As `decode_event`: the event in these bytes, or Rejected."""
         event = None
         # An escape may stand for a control character; DEL is one.
-        if raw.isascii() and b"\\" not in raw and b"\x7f" not in raw and len(raw) <= MAX_EVENT_BYTES:
+        if raw.isascii() and _ESCAPE not in raw and _DEL not in raw and len(raw) <= MAX_EVENT_BYTES:
             try:
                 event = self._known.decode(raw)  # nests no deeper than an event does
             except msgspec.DecodeError:
@@ -54,8 +56,12 @@ class NativeDecoder:
         if event is None or not _is_right(event):
             return decode_event(raw, namespace=self._namespace, source=self._source, allowed_labels=self._allowed)
         if event.labels and not event.labels.keys() <= self._allowed:
-            for key in event.labels.keys() - self._allowed:
-                del event.labels[key]  # decoded a moment ago, and nobody else's
+            # decoded a moment ago, and nobody else's
+            if self._allowed:
+                for key in event.labels.keys() - self._allowed:
+                    del event.labels[key]
+            else:
+                event.labels.clear()
         return event
 
     def _with_unknown(self, raw: bytes) -> RequestEvent | None:

@@ -1,0 +1,229 @@
+"""Requests as columns of bytes: they say what their objects said, and a bad one loses nobody beside it."""
+
+import struct
+from math import inf, nan
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from collectors.errors import Rejected
+from collectors.readings import Device, EnergyReading, HostProfile
+from collectors.requests.event import Work
+from monitor.core.book import Book
+from monitor.core.membership import Accounting
+from monitor.core.usage import Usage
+from monitor.core.usage_columns import columns_of
+from monitor.ledger.entering import Entering
+from monitor.log.codec import Decoder, ReadingBatch, readings_record, usage_record
+from monitor.log.contract import wrong_usages
+from monitor.log.protocol import Append, DeadLetter, LogRecord
+from monitor.log.usage_wire import UsageBatch, batch_of, columns_of_batches
+
+TERMS = Accounting(horizon_seconds=60.0, mark_seconds=60.0)
+_names = st.sampled_from(["", "a", "b"])
+_counts = st.none() | st.integers(0, 2**53)
+
+
+def _usage(request_id: str = "r1", **changes: object) -> Usage:
+    usage = Usage(
+        host="h1",
+        namespace="default",
+        request_id=request_id,
+        model="llama",
+        team="blue",
+        devices=("gpu0",),
+        start=1.0,
+        end=3.0,
+        input_tokens=5,
+        output_tokens=7,
+    )
+    return replace(usage, **changes)
+
+
+@st.composite
+def _usages(draw: st.DrawFn) -> Usage:
+    """Sane ones of h1 within 40 s; whatever may be left out sometimes is, and ids come twice."""
+    start, end = sorted(draw(st.tuples(st.floats(0, 40), st.floats(0, 40))))
+    return _usage(
+        draw(st.sampled_from("abcd")),
+        start=start,
+        end=end,
+        namespace=draw(_names),
+        model=draw(_names),
+        team=draw(_names),
+        deployment=draw(_names),
+        devices=draw(st.sampled_from([None, (), ("gpu0",), ("gpu0", "gpu1")])),
+        attempt=draw(st.sampled_from([0, 1, 2**64 - 1])),
+        scheduled=draw(st.none() | st.just(start)),
+        first_token=draw(st.none() | st.just(end)),
+        input_tokens=draw(_counts),
+        cached_input_tokens=draw(_counts),
+        output_tokens=draw(_counts),
+        work=draw(st.none() | st.builds(Work, unit=_names, amount=st.floats(0, 1e9))),
+        labels=draw(st.dictionaries(_names, _names, max_size=2)),
+        status=draw(st.sampled_from(["ok", "error"])),
+        weight=draw(st.sampled_from([1.0, 0.5])),
+    )
+
+
+def _stood(record: Append, offset: int = 1, stamp: float = 45.0) -> LogRecord:
+    return LogRecord(
+        stream=record.stream, offset=offset, stamp=stamp, key=record.key, schema=record.schema, body=record.body
+    )
+
+
+def _as_objects(usages: list[Usage]) -> Append:
+    """As a release before usage.v2 wrote them."""
+    return Append(stream="usage", key="h1", schema="usage.v1", body=msgspec.msgpack.encode({"usages": usages}))
+
+
+def test_a_record_is_columns_of_little_endian_bytes() -> None:
+    """Two requests of two routes: what nobody tells takes no bytes, what one tells is NaN of the other."""
+    batch = batch_of("h1", [_usage(), _usage("r2", team="red", first_token=2.0, labels={"a": "1"})])
+    assert batch.request_ids == ("r1", "r2")
+    assert [(route.team, route.labels) for route in batch.routes] == [("blue", {}), ("red", {"a": "1"})]
+    assert batch.route == b"\0\0\0\0\1\0\0\0"
+    assert batch.start == struct.pack("<2d", 1.0, 1.0)
+    assert batch.first_token == struct.pack("<2d", nan, 2.0)
+    assert batch.input_tokens == struct.pack("<2d", 5.0, 5.0)
+    assert (batch.scheduled, batch.weight, batch.work_amount) == (b"", b"", b"")
+
+
+@given(st.lists(st.lists(_usages(), max_size=3), max_size=4))
+def test_what_is_written_is_read(parts: list[list[Usage]]) -> None:
+    """Record by record, and all of them at once as columns, each at its record's log time."""
+    decoder = Decoder()
+    batches = [decoder.decode(_stood(usage_record("h1", part))) for part in parts]
+    assert all(isinstance(batch, UsageBatch) for batch in batches)
+    batches = [batch for batch in batches if isinstance(batch, UsageBatch)]
+    assert [list(batch.usages()) for batch in batches] == parts
+    log_times = [float(number) for number in range(len(parts))]
+    columns = columns_of_batches(batches, 7, log_times)
+    said = [usage for part in parts for usage in part]
+    assert columns.equals(columns_of(said))
+    assert columns.number.tolist() == list(range(7, 7 + len(said)))
+    assert columns.log_time.tolist() == [at for at, part in zip(log_times, parts, strict=True) for _ in part]
+
+
+@given(st.lists(_usages(), max_size=5), st.integers(0, 5))
+def test_records_of_either_version_make_the_same_books(found: list[Usage], at: int) -> None:
+    """Repeated and contradicting requests among them, some records of the one and some of the other."""
+    books = [
+        _entered(_as_objects(found[:at]), _as_objects(found[at:])),
+        _entered(usage_record("h1", found[:at]), usage_record("h1", found[at:])),
+        _entered(_as_objects(found[:at]), usage_record("h1", found[at:])),
+    ]
+    assert books[1:] == books[:-1]
+
+
+def _entered(*records: Append) -> tuple[list[object], list[tuple[str, str, str]]]:
+    """The rows of all windows, and what was refused."""
+    letters: list[DeadLetter] = []
+    book = Book(TERMS, lambda _zone, _at: None)
+    entering = Entering(TERMS, book, letters.append)
+    devices = tuple(Device(id=f"gpu{number}", kind="gpu", hardware="NVIDIA L4") for number in range(2))
+    profile = HostProfile(host="h1", zone="FR", pue=1.0, devices=devices)
+    readings = tuple(
+        EnergyReading(device=device.id, start=at, end=at + 1.0, energy_joules=60.0, method="counter")
+        for at in map(float, range(50))
+        for device in devices
+    )
+    for offset, record in enumerate((*records, readings_record(ReadingBatch(profile=profile, readings=readings)))):
+        list(entering.enter(_stood(record, offset)))
+    list(entering.requests())
+    rows = [row for window in range(5) for row in book.account("h1", window, line=1e9).rows]
+    return list(rows), [(letter.position, letter.reason, letter.detail) for letter in letters]
+
+
+@pytest.mark.parametrize(
+    ("changes", "detail"),
+    [
+        ({"end": 0.9}, "usage times are not"),
+        ({"start": nan}, "usage times are not"),
+        ({"end": nan}, "usage times are not"),
+        ({"start": -inf}, "usage times are not"),
+        ({"end": inf}, "usage times are not"),
+        ({"scheduled": 0.5}, "usage times are not"),
+        ({"first_token": 3.1}, "usage times are not"),
+        ({"scheduled": 2.0, "first_token": 1.5}, "usage times are not"),
+        ({"weight": 0.0}, "usage.weight is not in"),
+        ({"weight": 1.5}, "usage.weight is not in"),
+        ({"weight": nan}, "usage.weight is not in"),
+        ({"attempt": -1}, "usage.attempt is negative"),
+        ({"input_tokens": -1}, "usage.input_tokens is not"),
+        ({"cached_input_tokens": 0.5}, "usage.cached_input_tokens is not"),
+        ({"output_tokens": 2**54}, "usage.output_tokens is not"),
+        ({"output_tokens": inf}, "usage.output_tokens is not"),
+        ({"work": Work(unit="image", amount=nan)}, "usage.work.amount is not"),
+        ({"work": Work(unit="image", amount=-1.0)}, "usage.work.amount is not"),
+    ],
+)
+def test_a_wrong_request_is_refused_alone(changes: dict[str, object], detail: str) -> None:
+    """By its place in its record and the first thing wrong; those beside it are in the book."""
+    good = [_usage("r0"), _usage("r2", work=Work(unit="image", amount=2.0))]
+    bad = _usage("r1", **changes)
+    columns = columns_of_batches([batch_of("h1", [good[0], bad, good[1]])])
+    assert [(place, said[: len(detail)]) for place, said in wrong_usages(columns).items()] == [(1, detail)]
+    letters: list[DeadLetter] = []
+    book = Book(TERMS, lambda _zone, _at: None)
+    entering = Entering(TERMS, book, letters.append)
+    list(entering.enter(_stood(usage_record("h1", [good[0], bad, good[1]]), offset=4)))
+    list(entering.requests())
+    assert [(each.position, each.reason, each.detail[: len(detail)]) for each in letters] == [
+        ("4.1", "bad_value", detail)
+    ]
+    assert list(book.usages("h1", 0).usages()) == good
+
+
+def test_an_amount_of_no_unit_is_not_told() -> None:
+    """Two records of the same request are the same request, whatever stands where nothing counts."""
+    odd = replace(batch_of("h1", [_usage()]), work_amount=struct.pack("<d", 4.0))
+    assert columns_of_batches([odd]).equals(columns_of([_usage()]))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"start": b"\0" * 7},
+        {"start": b""},
+        {"end": b"\0" * 24},
+        {"weight": b"\0" * 8},
+        {"route": b"\0" * 9},
+        {"route": b"\0\0\0\0\1\0\0\0"},
+        {"route": b"\0\0\0\0\xff\xff\xff\xff"},
+        {"request_ids": ["r1"]},
+        {"request_ids": ["r1", 2]},
+        {"routes": []},
+        {"routes": [["default"]]},
+        {"host": None},
+    ],
+)
+def test_a_damaged_record_is_refused_whole(changes: dict[str, object]) -> None:
+    """A column that is too short or long, a route that is not there: nobody knows what belonged to whom."""
+    wire = msgspec.msgpack.decode(usage_record("h1", [_usage(), _usage("r2")]).body) | changes
+    record = replace(_stood(usage_record("h1", [])), body=msgspec.msgpack.encode(wire))
+    with pytest.raises(Rejected) as refused:
+        Decoder().decode(record)
+    assert refused.value.reason == "undecodable"
+
+
+@pytest.mark.parametrize("record", [usage_record("h2", [_usage()]), _as_objects([_usage(host="h2")])])
+def test_requests_of_another_host_than_the_key_are_refused(record: Append) -> None:
+    """Under another key they stand in another partition, beside readings that are not theirs."""
+    with pytest.raises(Rejected) as refused:
+        Decoder().decode(replace(_stood(record), key="h1"))
+    assert (refused.value.reason, refused.value.detail) == ("bad_value", "usage.host is not the record's key")
+
+
+def test_the_next_version_with_more_in_it_is_read() -> None:
+    """A figure and a fact of the route that nobody here knows are passed by."""
+    wire = msgspec.msgpack.decode(usage_record("h1", [_usage()]).body)
+    wire["reasoning_tokens"] = struct.pack("<d", 17.0)
+    wire["routes"][0].append("eco")
+    record = replace(_stood(usage_record("h1", [])), schema="usage.v3", body=msgspec.msgpack.encode(wire))
+    decoded = Decoder().decode(record)
+    assert isinstance(decoded, UsageBatch)
+    assert decoded.usages() == (_usage(),)
