@@ -22,6 +22,9 @@ class Device(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     its maker names it ("NVIDIA A100-SXM4-40GB"). `idle_watts` is the power with nothing running, `idle_source` says
     where that figure comes from. `instances` are the ids of its parts (MIG) that have no meter of their own: a request
     placed on one of them is on this device.
+
+    `loaded` tells whether a process holds memory on it, `bare_watts` and `loaded_watts` are what it was seen to draw at
+    rest without and with one, `resident_models` whose servers are on it. None, and no name, is not known.
     """
 
     id: str
@@ -31,6 +34,10 @@ class Device(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     idle_watts: float | None = None
     idle_source: IdleSource = "unknown"
     instances: tuple[str, ...] = ()
+    loaded: bool | None = None
+    bare_watts: float | None = None
+    loaded_watts: float | None = None
+    resident_models: tuple[str, ...] = ()
 
 
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

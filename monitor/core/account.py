@@ -226,7 +226,7 @@ class _Work:
             self.shares.add(chosen, shared, terms, measured=bool(pieces))
         return [
             *_attributed_rows(terms, device, self.owners, chosen, shared),
-            _idle_row(terms, device, shared.idle, idle_source, _resident(self.family.profile, device)),
+            _idle_row(terms, device, shared.idle, idle_source, self._resident(device)),
             _unattributed_row(terms, device, shared),
         ]
 
@@ -236,6 +236,12 @@ class _Work:
             return []
         alone = sum(each.kind == "gpu" for each in self.family.devices.values()) == 1
         return [each for each in self.engines if device.id in each.devices or (alone and not each.devices)]
+
+    def _resident(self, device: Device) -> str:
+        """The models on a device: those configured for it, those whose servers were found on it or told of it."""
+        configured = {model.name for model in self.family.profile.models if device.id in model.devices}
+        told = {engine.model for engine in self._engines_on(device)}
+        return ",".join(sorted((configured | told | set(device.resident_models)) - {""}))
 
     def _learn(self, device: Device, pieces: Sequence[Piece], interval: tuple[UnixSeconds, UnixSeconds]) -> None:
         """What the window teaches of the board's type, added to what its other boards taught."""
@@ -261,10 +267,6 @@ def _limit_watts(device: Device) -> float | None:
     if device.kind != "gpu":
         return None
     return (hardware_of(device.hardware) or UNKNOWN_GPU).power_limit_watts
-
-
-def _resident(profile: HostProfile, device: Device) -> str:
-    return ",".join(sorted(model.name for model in profile.models if device.id in model.devices))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
