@@ -86,7 +86,10 @@ class BoardTrack:
         return [*used, *self._activities(board, at, tick)]
 
     def _look(self, board: Board) -> None:
-        memory, busy = board.memory_mebibytes, None if board.instances else board.busy_ratio
+        memory, busy = board.memory_mebibytes, board.busy_ratio
+        if board.instances:  # at rest is a board of which all are, each of them told
+            told = board.instances.values()
+            busy = None if None in told else max(ratio or 0.0 for ratio in told)
         loaded = None if memory is None or board.instances else memory >= LOADED_MEBIBYTES
         self._levels.look(busy_ratio=busy, loaded=loaded, limit_watts=board.limit_watts or UNKNOWN_LIMIT_WATTS)
 
@@ -130,11 +133,13 @@ def instance_id(uuid: str, gpu_instance: str) -> str:
 
 def _device(board: Board, levels: IdleLevels) -> Device:
     instances = tuple(sorted(instance_id(board.uuid, each) for each in board.instances))
+    sizes = {instance_id(board.uuid, each): size for each, size in board.slices.items()}
     return Device(
         id=board.uuid,
         kind="gpu",
         hardware=board.hardware,
         instances=instances,
+        instance_slices=tuple(sizes[each] for each in instances) if sizes.keys() >= set(instances) else (),
         loaded=levels.loaded,
         bare_watts=levels.bare_watts,
         loaded_watts=levels.loaded_watts,

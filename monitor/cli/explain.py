@@ -192,6 +192,10 @@ def _prices(parts: "Sequence[Part]") -> list[str]:
             f"{device} ({mine[0].hardware or 'type not told'}): own tokens are priced at {_joules(priced)} J by"
             f" {', then '.join(scalars)}; {100 * own / priced:.1f} % of it is charged, as far as was measured"
         )
+    lines += [
+        f"{device}: split among its MIG instances by their activity first; nothing meters an instance"
+        for device in dict.fromkeys(part.device for part in parts if part.by_instance)
+    ]
     most = max((part.requests for part in parts), default=0)
     return [*lines, f"at most {most} requests in one of its windows and devices, itself included"]
 

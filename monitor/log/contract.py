@@ -67,6 +67,8 @@ def check_profile(profile: HostProfile) -> None:
         _check(
             len(device.hardware) <= LONGEST_NAME, f"profile.devices[{index}].hardware", "is longer than 128 characters"
         )
+        sizes = device.instance_slices
+        _check(all(0.0 < size < inf for size in sizes), f"profile.devices[{index}].instance_slices", "are not > 0")
         for field in ("idle_watts", "bare_watts", "loaded_watts"):
             power = getattr(device, field)
             _check(power is None or 0.0 <= power < inf, f"profile.devices[{index}].{field}", "is not finite and >= 0")

@@ -3,13 +3,15 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from collectors.dcgm_board import BoardTrack
+from collectors.dcgm_page import Board
 from collectors.idle_levels import IdleLevels, at_rest
 from collectors.nvml_gpu import MeteredGpu
 from collectors.nvml_samples import GpuFacts, GpuRead, SlowFacts
 from collectors.readings import EnergyReading, Method
 
 
-class Board:
+class Bench:
     """An IdleLevels whose board is looked at every ten seconds; its limit is 700 W."""
 
     def __init__(self) -> None:
@@ -41,7 +43,7 @@ class Board:
 
 def test_each_state_has_a_level_of_its_own() -> None:
     """70 W bare, 118 W with a model loaded; three quiet chunks of a state make its level, two do not."""
-    board = Board()
+    board = Bench()
     board.spends(70.0, loaded=False, times=3)
     assert board.watts == (None, None), "the first look only tells how it is: what was before it is unknown"
     board.spends(70.0, loaded=False)
@@ -54,7 +56,7 @@ def test_each_state_has_a_level_of_its_own() -> None:
 
 def test_work_is_no_rest() -> None:
     """Somebody busy, or nobody able to tell, teaches nothing."""
-    board = Board()
+    board = Bench()
     board.spends(500.0, loaded=True, busy=0.4, times=50)
     board.spends(500.0, loaded=True, busy=None, times=50)
     assert board.watts == (None, None)
@@ -62,7 +64,7 @@ def test_work_is_no_rest() -> None:
 
 def test_a_driver_that_sees_nobody_at_work_is_not_believed() -> None:
     """421 W of 700 W with nobody busy are more than 0.6 of the limit: no board is at rest there. 419 W could be."""
-    board = Board()
+    board = Bench()
     board.spends(421.0, loaded=True, times=20)
     assert board.watts == (None, None)
     board.spends(419.0, loaded=True, times=3)
@@ -71,7 +73,7 @@ def test_a_driver_that_sees_nobody_at_work_is_not_believed() -> None:
 
 def test_work_that_is_not_seen_moves_no_level() -> None:
     """Twenty chunks at 118 W among ten at 300 W that nobody was seen to cause: 118 W."""
-    board = Board()
+    board = Bench()
     board.spends(118.0, loaded=True)
     for _ in range(10):
         board.spends(118.0, loaded=True, times=2)
@@ -81,7 +83,7 @@ def test_work_that_is_not_seen_moves_no_level() -> None:
 
 def test_a_recovered_reading_teaches_nothing() -> None:
     """Ten minutes in which nobody looked may hold anything."""
-    board = Board()
+    board = Bench()
     board.spends(100.0, loaded=True)
     board.spends(90.0, loaded=True, seconds=600.0, method="recovered", times=5)
     assert board.watts == (None, None)
@@ -89,7 +91,7 @@ def test_a_recovered_reading_teaches_nothing() -> None:
 
 def test_a_chunk_is_ten_seconds_also_of_looks_each_second() -> None:
     """Ten looks of 1 s are one chunk; a busy second among them throws away what was gathered."""
-    board = Board()
+    board = Bench()
     board.spends(60.0, loaded=False, seconds=1.0)
     board.spends(60.0, loaded=False, seconds=1.0, times=29)
     board.spends(60.0, loaded=False, seconds=1.0, busy=0.5)
@@ -101,7 +103,7 @@ def test_a_chunk_is_ten_seconds_also_of_looks_each_second() -> None:
 
 def test_just_unloaded_it_is_still_taken_for_loaded() -> None:
     """For one look: what exceeds the higher level is surely work. Just loaded it is so at once."""
-    board = Board()
+    board = Bench()
     states = []
     for loaded in (False, True, True, False, False):
         board.spends(70.0, loaded=loaded)
@@ -111,7 +113,7 @@ def test_just_unloaded_it_is_still_taken_for_loaded() -> None:
 
 def test_where_nobody_knows_what_is_loaded_there_is_one_level() -> None:
     """It holds in both states, until one of its own is known."""
-    board = Board()
+    board = Bench()
     board.spends(52.0, loaded=None, times=4)
     assert board.watts == (52.0, 52.0)
     assert board.levels.loaded is None
@@ -151,3 +153,16 @@ def test_nvml_tells_who_is_there_and_who_is_busy() -> None:
             gpu.take(read, at, at, lambda _pid: True)
         (device,) = gpu.devices
         assert (device.loaded, device.loaded_watts) == expected
+
+
+def test_a_board_with_mig_rests_when_all_of_its_instances_do() -> None:
+    """By a dcgm-exporter: 80 W with both at rest is its one level; one that is busy, or not told, is no rest."""
+    told = []
+    for first, second in ((0.0, 0.0), (0.0, 0.4), (0.0, None)):
+        track = BoardTrack(Board(uuid="g", energy_joules=0.0), boot_id="b", mark=None)
+        for page in range(1, 9):
+            instances = {"1": first, "2": second}
+            board = Board(uuid="g", energy_joules=800.0 * page, memory_mebibytes=9e3, instances=instances)
+            track.take(board, at=10.0 * page, tick=10.0 * page)
+        told.append((track.device.loaded, track.device.bare_watts))
+    assert told == [(None, 80.0), (None, None), (None, None)]
