@@ -17,6 +17,7 @@ import msgspec
 
 from collectors.dcgm_page import Board
 from collectors.device_track import DeviceTrack, Sample
+from collectors.idle_levels import IdleLevels
 from collectors.meter import DeviceHealth, DeviceState, Measured
 from collectors.readings import ActivityReading, CounterMark, Device
 from collectors.units import UnixSeconds
@@ -27,6 +28,8 @@ STALE_SECONDS: Final = 120.0
 """Four default refreshes without any change: an idle board's counter moves by more than 1 J in each 0.1 s."""
 UNKNOWN_LIMIT_WATTS: Final = 1_000.0
 """Where the page does not tell the power limit (it is not in the exporter's default list): above today's boards."""
+LOADED_MEBIBYTES: Final = 256.0
+"""A CUDA context alone takes more on today's boards; what a driver keeps for itself is not shown as used."""
 REFRESHES_PER_INTERVAL: Final = 2.0
 """Two refreshes may fall between two pages, and so twice the joules; the bound of what is plausible allows for it."""
 
@@ -35,7 +38,8 @@ class BoardTrack:
     """Follows one board. `mark` is where the last run left off."""
 
     def __init__(self, board: Board, *, boot_id: str, mark: CounterMark | None) -> None:
-        self.device = _device(board)
+        self._levels = IdleLevels()
+        self.device = _device(board, self._levels)
         self.track: Final = DeviceTrack(
             board.uuid,
             boot_id=boot_id,
@@ -56,7 +60,7 @@ class BoardTrack:
 
     def take(self, board: Board, *, at: UnixSeconds, tick: float) -> list[Measured]:
         """What has become known with this page."""
-        self.device, self._page_tick, self.present = _device(board), tick, True
+        self.device, self._page_tick, self.present = _device(board, self._levels), tick, True
         self.track.power_limit_watts = _limit_watts(board)
         self._has_counter |= board.energy_joules is not None
         before, self._shown = self._shown, board
@@ -75,7 +79,19 @@ class BoardTrack:
             energy_joules=board.energy_joules if counted else None,
             power_watts=board.power_watts,
         )
-        return [*self.track.take(sample), *self._activities(board, at, tick)]
+        used = self.track.take(sample)
+        self._levels.note(used)
+        self._look(board)
+        self.device = _device(board, self._levels)
+        return [*used, *self._activities(board, at, tick)]
+
+    def _look(self, board: Board) -> None:
+        memory, busy = board.memory_mebibytes, board.busy_ratio
+        if board.instances:  # at rest is a board of which all are, each of them told
+            told = board.instances.values()
+            busy = None if None in told else max(ratio or 0.0 for ratio in told)
+        loaded = None if memory is None or board.instances else memory >= LOADED_MEBIBYTES
+        self._levels.look(busy_ratio=busy, loaded=loaded, limit_watts=board.limit_watts or UNKNOWN_LIMIT_WATTS)
 
     @property
     def _still_seconds(self) -> float:
@@ -115,9 +131,19 @@ def instance_id(uuid: str, gpu_instance: str) -> str:
     return f"{uuid}/{gpu_instance}"
 
 
-def _device(board: Board) -> Device:
+def _device(board: Board, levels: IdleLevels) -> Device:
     instances = tuple(sorted(instance_id(board.uuid, each) for each in board.instances))
-    return Device(id=board.uuid, kind="gpu", hardware=board.hardware, instances=instances)
+    sizes = {instance_id(board.uuid, each): size for each, size in board.slices.items()}
+    return Device(
+        id=board.uuid,
+        kind="gpu",
+        hardware=board.hardware,
+        instances=instances,
+        instance_slices=tuple(sizes[each] for each in instances) if sizes.keys() >= set(instances) else (),
+        loaded=levels.loaded,
+        bare_watts=levels.bare_watts,
+        loaded_watts=levels.loaded_watts,
+    )
 
 
 def _gauges(board: Board) -> tuple[object, ...]:

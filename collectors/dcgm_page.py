@@ -23,7 +23,9 @@ POWER: Final = "DCGM_FI_DEV_POWER_USAGE"
 LIMIT: Final = "DCGM_FI_DEV_POWER_MGMT_LIMIT"
 ENGINE_ACTIVE: Final = "DCGM_FI_PROF_GR_ENGINE_ACTIVE"
 UTILIZATION: Final = "DCGM_FI_DEV_GPU_UTIL"
-NAMES: Final = (ENERGY, POWER, LIMIT, ENGINE_ACTIVE, UTILIZATION)
+MEMORY_USED: Final = "DCGM_FI_DEV_FB_USED"
+NAMES: Final = (ENERGY, POWER, LIMIT, ENGINE_ACTIVE, UTILIZATION, MEMORY_USED)
+MOST_SLICES: Final = 64
 MOST_BOARDS: Final = 64
 """No host has more; a page that names others each time must not fill the memory."""
 
@@ -36,7 +38,8 @@ class Board(msgspec.Struct, kw_only=True):
     """What the page says of one GPU; None is not told. Ratios are 0-1, `limit_watts` is the configured power limit.
 
     `energy_joules` is the raw counter since the driver was loaded. `written` is the exporter's own time of it in
-    milliseconds. `instances` are MIG GPU-instance ids with the ratio of time each was active.
+    milliseconds. `instances` are MIG GPU-instance ids with the ratio of time each was active, `slices` of how many
+    compute slices each is, where its profile is told. `memory_mebibytes` is what processes hold.
     """
 
     uuid: str
@@ -46,8 +49,10 @@ class Board(msgspec.Struct, kw_only=True):
     limit_watts: float | None = None
     active_ratio: float | None = None
     used_ratio: float | None = None
+    memory_mebibytes: float | None = None
     written: int | None = None
     instances: dict[str, float | None] = msgspec.field(default_factory=dict)
+    slices: dict[str, float] = msgspec.field(default_factory=dict)
 
     @property
     def busy_ratio(self) -> float | None:
@@ -75,10 +80,19 @@ def number(value: float | None) -> float | None:
     return None if blank else value
 
 
+def slices_of(profile: str) -> float | None:
+    """The compute slices of a MIG profile: "3g.40gb" and "3g.40gb+me" are 3; None for no such word."""
+    size, unit, _ = profile.partition("g.")
+    return float(size) if unit and size.isascii() and size.isdigit() and 0 < int(size) <= MOST_SLICES else None
+
+
 def _take(board: Board, row: Row) -> None:
     value, instance = number(row.value), row.labels.get("GPU_I_ID", "")
     if instance:
         board.instances.setdefault(instance, None)
+        size = slices_of(row.labels.get("GPU_I_PROFILE", ""))
+        if size is not None:
+            board.slices[instance] = size
     if value is None:
         return
     if row.name == ENERGY and board.energy_joules is None and value > 0.0:
@@ -93,3 +107,5 @@ def _take(board: Board, row: Row) -> None:
         board.active_ratio = min(value, 1.0)
     elif row.name == UTILIZATION and not instance:
         board.used_ratio = min(value / 100.0, 1.0)
+    elif row.name == MEMORY_USED and not instance:
+        board.memory_mebibytes = value

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from collectors.device_track import DeviceTrack, Sample
+from collectors.idle_levels import IdleLevels
 from collectors.meter import DeviceHealth, DeviceState, Measured
 from collectors.nvml_driver import mend
 from collectors.nvml_samples import NO_PERMISSION, REOPEN, GpuFacts, GpuRead, SlowFacts
@@ -47,6 +48,7 @@ class MeteredGpu:
         self._module_mark = marks.get(self.module_id)
         self._seen: UnixSeconds | None = None
         self._seen_busy: UnixSeconds | None = None
+        self._levels = IdleLevels()
 
     @property
     def module_id(self) -> str:
@@ -67,7 +69,14 @@ class MeteredGpu:
         """The GPU and, where there is one, the module that already contains it."""
         parent = None if self._module is None else self.module_id
         gpu = Device(
-            id=self.facts.uuid, kind="gpu", hardware=self.facts.name, parent=parent, instances=self.slow.instances
+            id=self.facts.uuid,
+            kind="gpu",
+            hardware=self.facts.name,
+            parent=parent,
+            instances=self.slow.instances,
+            loaded=self._levels.loaded,
+            bare_watts=self._levels.bare_watts,
+            loaded_watts=self._levels.loaded_watts,
         )
         if parent is None:
             return [gpu]
@@ -127,10 +136,14 @@ class MeteredGpu:
         measured: list[Measured] = []
         if read.energy_joules is not None or read.power_watts is not None:
             sample = Sample(at=at, tick=tick, energy_joules=read.energy_joules, power_watts=read.power_watts)
-            measured += self._track.take(sample)
+            used = self._track.take(sample)
+            self._levels.note(used)
+            measured += used
             self._is_told = self._is_told or bool(measured)
             if self._state == "ok" and not self._is_told:
                 self.mark_state("waiting", "")
+        if read.slow is not None:
+            self._look(read.slow)
         measured += self._module_readings(read, at, tick)
         measured += self._activity(read, at, is_server)
         return measured
@@ -143,6 +156,14 @@ class MeteredGpu:
         if slow.module_limit_watts is not None and self._module is not None:
             self._module.power_limit_watts = slow.module_limit_watts
         self.slow = slow
+
+    def _look(self, slow: SlowFacts) -> None:
+        """Of a board with MIG nobody tells which process is busy, nor is an instance's memory the board's."""
+        self._levels.look(
+            busy_ratio=None if slow.busy is None else sum(ratio for _, ratio in slow.busy),
+            loaded=None if slow.instances else bool(slow.processes),
+            limit_watts=self._track.power_limit_watts,
+        )
 
     def _judge(self, read: GpuRead) -> None:
         if read.energy_joules is not None or read.power_watts is not None:

@@ -21,7 +21,10 @@ class Device(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `parent` names the meter that already contains this one, so that the two are never added. `hardware` is the type as
     its maker names it ("NVIDIA A100-SXM4-40GB"). `idle_watts` is the power with nothing running, `idle_source` says
     where that figure comes from. `instances` are the ids of its parts (MIG) that have no meter of their own: a request
-    placed on one of them is on this device.
+    placed on one of them is on this device. `instance_slices` are their sizes, in their order; () is not known.
+
+    `loaded` tells whether a process holds memory on it, `bare_watts` and `loaded_watts` are what it was seen to draw at
+    rest without and with one, `resident_models` whose servers are on it. None, and no name, is not known.
     """
 
     id: str
@@ -31,6 +34,11 @@ class Device(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     idle_watts: float | None = None
     idle_source: IdleSource = "unknown"
     instances: tuple[str, ...] = ()
+    instance_slices: tuple[float, ...] = ()
+    loaded: bool | None = None
+    bare_watts: float | None = None
+    loaded_watts: float | None = None
+    resident_models: tuple[str, ...] = ()
 
 
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

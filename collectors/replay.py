@@ -8,11 +8,11 @@ log, and the log comes out as if it had never stopped.
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import ceil
-from statistics import median
 from typing import NamedTuple
 
 import msgspec
 
+from collectors.idle_levels import at_rest
 from collectors.readings import Device, EnergyReading, EngineReading, HostProfile
 from collectors.recording import Recording
 from collectors.requests.event import RequestEvent
@@ -131,11 +131,7 @@ def quiet_watts(readings: Sequence[EnergyReading], busy: Sequence[tuple[UnixSeco
             place += 1
         if reading.method != "recovered" and (place == len(busy) or busy[place][0] >= reading.end):
             quiet.append(reading.energy_joules / (reading.end - reading.start))
-    if not quiet:
-        return None
-    quiet.sort()
-    quietest = quiet[len(quiet) // 20]
-    return median([watts for watts in quiet if watts <= 1.25 * quietest]) if quietest > 0 else None
+    return at_rest(quiet)
 
 
 def _merged(intervals: Sequence[tuple[UnixSeconds, UnixSeconds]]) -> list[tuple[UnixSeconds, UnixSeconds]]:

@@ -14,29 +14,44 @@ from monitor.cli.moments import FORMS, moment
 from monitor.reports.layout import columns
 
 if TYPE_CHECKING:
+    from monitor.config.sections import Config
     from monitor.core.explain import Part
     from monitor.roles.explaining import Explained
 
 COLUMNS = ("window", "device", "measured", "this", "= own tokens", "+ equal part", "others", "idle", "unattributed")
 EXIT_FAILED = 1
+AT_SECONDS = 3_600.0
 
 
 @click.command()
 @click.argument("request_id")
 @click.option("--from", "start", default="-7d", show_default=True, metavar="WHEN", help=f"Look from there: {FORMS}.")
 @click.option("--to", "end", default="now", show_default=True, metavar="WHEN", help="Look up to there; likewise.")
+@click.option("--host", help="In a fleet: the host that it ran on.")
+@click.option("--at", metavar="WHEN", help="A moment within an hour of its end, in place of --from and --to.")
 @click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path, dir_okay=False), help="The configuration.")
 @click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="The data directory.")
 def explain(
-    *, request_id: str, start: str, end: str, as_json: bool, config_file: Path | None, data: Path | None
+    *,
+    request_id: str,
+    start: str,
+    end: str,
+    host: str | None,
+    at: str | None,
+    as_json: bool,
+    config_file: Path | None,
+    data: Path | None,
 ) -> None:
     """Show how the joules of REQUEST_ID came about, window by window and device by device.
 
     The windows are computed again from the log, and the sum is compared with the books. Of each device measured is this
     request, all others in one sum, idle and unattributed; of the request, its own tokens and its equal part of what own
-    tokens left. Of requests whose windows are final (15 minutes after their end); reads beside a running daemon. In a
-    fleet the books hold no rows of requests, so it is for a data folder.
+    tokens left. Of requests whose windows are final (15 minutes after their end); reads beside a running daemon.
+
+    In a fleet ([kafka] bootstrap_servers) one partition of the log is read, and each account of the host in the
+    request's windows is compared with the books. The request is found by its row where the store keeps requests, else
+    by --host and --at; it takes as long as reading three hours of that partition.
 
     Exit codes: 0 done, 1 the books say otherwise, 2 wrong use or no such request, 3 the log or store cannot be read.
     """
@@ -49,24 +64,32 @@ def explain(
 
     now = SystemClock().now()
     try:
-        begin, finish = moment(start, now), moment(end, now)
+        middle = None if at is None else moment(at, now)
+        begin = moment(start, now) if middle is None else middle - AT_SECONDS
+        finish = moment(end, now) if middle is None else middle + AT_SECONDS
     except ValueError as error:
         raise click.BadParameter(str(error)) from error
     config = load_config(config_file, environ=os.environ)
     configure(config.logging.level, config.logging.format)
     folder = config.data.directory if data is None else data
-    log = SqliteLog(folder / LOG_FILE, read_only=True)
-    try:
-        store = open_store(config, folder / STORE_FILE, read_only=True)
+    in_fleet = bool(config.kafka.bootstrap_servers)
+    if in_fleet:
+        found = _of_fleet(config, folder / STORE_FILE, request_id, (begin, finish), host)
+    else:
+        log = SqliteLog(folder / LOG_FILE, read_only=True)
         try:
-            found = explained_from(log, store, request_id, begin, finish)
+            store = open_store(config, folder / STORE_FILE, read_only=True)
+            try:
+                found = explained_from(log, store, request_id, begin, finish)
+            finally:
+                store.close()
         finally:
-            store.close()
-    finally:
-        log.close()
+            log.close()
+        found = [each for each in found if host in (None, each.host)]
     if not found:
+        where = f"in the log of {host}" if in_fleet and host else "in the books"
         raise click.UsageError(
-            f"no request {request_id!r} in the books from {rfc3339(begin)} to {rfc3339(finish)}; widen --from and --to,"
+            f"no request {request_id!r} {where} from {rfc3339(begin)} to {rfc3339(finish)}; widen --from and --to,"
             " or wait until its windows are final"
         )
     if as_json:
@@ -74,13 +97,32 @@ def explain(
     else:
         click.echo("\n\n".join("\n".join(_lines(each)) for each in found))
     if not all(_agrees(each) for each in found):
-        click.echo("explain: the log no longer gives what the books say: it holds too little of that time", err=True)
+        why = "the log no longer gives what the books say: it holds too little of that time"
+        if any(each.unbooked for each in found):
+            why = "its windows are not all in the books: wait until they are final, if the store still keeps them"
+        click.echo(f"explain: {why}", err=True)
         sys.exit(EXIT_FAILED)
 
 
+def _of_fleet(
+    config: "Config", store_file: Path, request_id: str, between: tuple[float, float], host: str | None
+) -> "list[Explained]":
+    from monitor.roles.explaining_fleet import NotFindable, explain_in_fleet
+    from monitor.store.open import open_store
+
+    store = open_store(config, store_file, read_only=True)
+    try:
+        return explain_in_fleet(config, store, request_id, *between, host=host)
+    except NotFindable as error:
+        raise click.UsageError(str(error)) from error
+    finally:
+        store.close()
+
+
 def _agrees(each: "Explained") -> bool:
-    computed = sum(part.energy_joules for part in each.parts)
-    return abs(computed - each.booked_joules) <= 1e-9 * max(each.booked_joules, 1.0)
+    computed, booked = sum(part.energy_joules for part in each.parts), each.booked_joules
+    same = booked is None or abs(computed - booked) <= 1e-9 * max(booked, 1.0)
+    return same and not each.unbooked and not each.differing
 
 
 def _lines(each: "Explained") -> list[str]:
@@ -104,9 +146,23 @@ def _lines(each: "Explained") -> list[str]:
         *columns(COLUMNS, [*rows, ("sum", "", *map(_joules, total))], left=2),
         "",
         *_prices(parts),
-        f"in the books: {_joules(each.booked_joules)} J"
-        + ("" if _agrees(each) else f", which is not the {_joules(total[1])} J computed here"),
+        *_books(each, total[1]),
     ]
+
+
+def _books(each: "Explained", computed_joules: float) -> list[str]:
+    """What stands in the books of it, and of its host's windows in a fleet."""
+    lines = []
+    if each.booked_joules is not None:
+        same = abs(computed_joules - each.booked_joules) <= 1e-9 * max(each.booked_joules, 1.0)
+        but = "" if same else f", which is not the {_joules(computed_joules)} J computed here"
+        lines.append(f"in the books: {_joules(each.booked_joules)} J{but}")
+    elif not each.unbooked and not each.differing:
+        lines.append("the books hold the same accounts of its windows; they keep no row of the request itself")
+    for windows, what in ((each.unbooked, "not in the books"), (each.differing, "otherwise in the books")):
+        if windows:
+            lines.append(f"{what}: the windows of {', '.join(map(rfc3339, windows))}")
+    return lines
 
 
 def _figures(part: "Part") -> tuple[float, ...]:
@@ -136,6 +192,10 @@ def _prices(parts: "Sequence[Part]") -> list[str]:
             f"{device} ({mine[0].hardware or 'type not told'}): own tokens are priced at {_joules(priced)} J by"
             f" {', then '.join(scalars)}; {100 * own / priced:.1f} % of it is charged, as far as was measured"
         )
+    lines += [
+        f"{device}: split among its MIG instances by their activity first; nothing meters an instance"
+        for device in dict.fromkeys(part.device for part in parts if part.by_instance)
+    ]
     most = max((part.requests for part in parts), default=0)
     return [*lines, f"at most {most} requests in one of its windows and devices, itself included"]
 

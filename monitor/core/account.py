@@ -28,6 +28,7 @@ from monitor.core.demand import Demand, demand_of, requests_on
 from monitor.core.emissions.factors import Intensity, factor_label, location_grams
 from monitor.core.family import Family, family_of
 from monitor.core.foreign import foreign_of
+from monitor.core.instances import split_by_instance
 from monitor.core.points import Row
 from monitor.core.readings import Nearby, Piece, Told, disjoint, meter_of, own_pieces
 from monitor.core.shares import Shares
@@ -78,6 +79,8 @@ class Watched:
     shared: Split
     idle_watts: float | None
     scalars: Scalars
+    by_instance: bool = False
+    """Whether the device was split by the activity of its MIG instances first."""
 
 
 Watch = Callable[[Watched], None]
@@ -207,6 +210,11 @@ class _Work:
             limit_watts=_limit_watts(device),
             rest_equally=self.method.rest_equally,
         )
+        by_instance = self._by_instance(
+            device, terms.start, pieces, chosen=chosen, requests=requests, idle_watts=idle_watts
+        )
+        if by_instance is not None:
+            shared = by_instance
         if self.watch is not None:
             self.watch(
                 Watched(
@@ -218,6 +226,7 @@ class _Work:
                     shared=shared,
                     idle_watts=idle_watts,
                     scalars=scalars,
+                    by_instance=by_instance is not None,
                 )
             )
         if device.kind == "gpu" and self.engines:
@@ -226,9 +235,37 @@ class _Work:
             self.shares.add(chosen, shared, terms, measured=bool(pieces))
         return [
             *_attributed_rows(terms, device, self.owners, chosen, shared),
-            _idle_row(terms, device, shared.idle, idle_source, _resident(self.family.profile, device)),
+            _idle_row(terms, device, shared.idle, idle_source, self._resident(device)),
             _unattributed_row(terms, device, shared),
         ]
+
+    def _by_instance(
+        self,
+        device: Device,
+        start: UnixSeconds,
+        pieces: Sequence[Piece],
+        *,
+        chosen: Index,
+        requests: Requests,
+        idle_watts: float | None,
+    ) -> Split | None:
+        """The split of a board whose MIG instances' activity is known; None for any other."""
+        if not device.instances:
+            return None
+        routes = self.demand.usages.routes
+        return split_by_instance(
+            device,
+            self.activities,
+            meter_of(pieces, start),
+            requests,
+            [routes[place].devices or () for place in self.demand.usages.route[chosen].tolist()],
+            start=start,
+            length_seconds=self.length_seconds,
+            idle_watts=idle_watts,
+            elsewhere=self.demand.elsewhere(),
+            limit_watts=_limit_watts(device),
+            rest_equally=self.method.rest_equally,
+        )
 
     def _engines_on(self, device: Device) -> list[EngineReading]:
         """What the servers on a GPU told; on a host with one GPU those that do not say where they run too."""
@@ -236,6 +273,12 @@ class _Work:
             return []
         alone = sum(each.kind == "gpu" for each in self.family.devices.values()) == 1
         return [each for each in self.engines if device.id in each.devices or (alone and not each.devices)]
+
+    def _resident(self, device: Device) -> str:
+        """The models on a device: those configured for it, those whose servers were found on it or told of it."""
+        configured = {model.name for model in self.family.profile.models if device.id in model.devices}
+        told = {engine.model for engine in self._engines_on(device)}
+        return ",".join(sorted((configured | told | set(device.resident_models)) - {""}))
 
     def _learn(self, device: Device, pieces: Sequence[Piece], interval: tuple[UnixSeconds, UnixSeconds]) -> None:
         """What the window teaches of the board's type, added to what its other boards taught."""
@@ -261,10 +304,6 @@ def _limit_watts(device: Device) -> float | None:
     if device.kind != "gpu":
         return None
     return (hardware_of(device.hardware) or UNKNOWN_GPU).power_limit_watts
-
-
-def _resident(profile: HostProfile, device: Device) -> str:
-    return ",".join(sorted(model.name for model in profile.models if device.id in model.devices))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

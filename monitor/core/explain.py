@@ -21,7 +21,8 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     """One request's part of one device's window.
 
     energy = own + equal. `priced_joules` is what its tokens of this window are priced at, before they were fitted to
-    what was measured. measured = energy + others + idle + unattributed; `requests` were active in the window.
+    what was measured. measured = energy + others + idle + unattributed; `requests` were active in the window. With
+    `by_instance` the device's MIG instances were told apart by their activity, and the equal part is its instance's.
     """
 
     start: UnixSeconds
@@ -38,6 +39,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     unattributed_joules: float
     idle_watts: float | None
     scalars: Scalars
+    by_instance: bool = False
 
     @property
     def equal_joules(self) -> float:
@@ -85,6 +87,7 @@ def _part(watched: Watched, place: int, start: UnixSeconds, length_seconds: floa
         unattributed_joules=fsum(reason.energy for reason in reasons),
         idle_watts=watched.idle_watts,
         scalars=watched.scalars,
+        by_instance=watched.by_instance,
     )
 
 

@@ -64,16 +64,19 @@ def check_engines(engines: Sequence[EngineReading]) -> None:
 
 
 def check_profile(profile: HostProfile) -> None:
-    """PUE in [1, 1000], idle power finite and >= 0, every device's id once, no type with an endless name."""
+    """PUE in [1, 1000], power at rest finite and >= 0, every device's id once, no type with an endless name."""
     _check(1.0 <= profile.pue <= 1_000.0, "profile.pue", "is not in [1, 1000]")
     ids = {device.id for device in profile.devices}
     _check(len(ids) == len(profile.devices), "profile.devices", "name one id twice")
     for index, device in enumerate(profile.devices):
-        power = device.idle_watts
         _check(
             len(device.hardware) <= LONGEST_NAME, f"profile.devices[{index}].hardware", "is longer than 128 characters"
         )
-        _check(power is None or 0.0 <= power < inf, f"profile.devices[{index}].idle_watts", "is not finite and >= 0")
+        sizes = device.instance_slices
+        _check(all(0.0 < size < inf for size in sizes), f"profile.devices[{index}].instance_slices", "are not > 0")
+        for field in ("idle_watts", "bare_watts", "loaded_watts"):
+            power = getattr(device, field)
+            _check(power is None or 0.0 <= power < inf, f"profile.devices[{index}].{field}", "is not finite and >= 0")
 
 
 def check_host(host: str, key: str) -> None:

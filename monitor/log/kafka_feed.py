@@ -122,6 +122,13 @@ class KafkaFeed:
             return None
         return sum(max(0, int(ends[part]) - place.next_offset) for part, place in self._places.items())
 
+    def partition_count(self, topic: str) -> int:
+        """How many partitions the topic has; 0 for one that is not there."""
+        try:
+            return len(self._opened().partitions_for_topic(topic) or ())
+        except kafka_errors.KafkaError as error:
+            raise self._unavailable("cannot ask what is known of", error) from error
+
     def topic_id(self, part: TopicPartition) -> str | None:
         """Tells a topic from another one that is made later under its name; None while nobody knows."""
         consumer = self._opened()

@@ -11,7 +11,7 @@ from the counters and no joule of theirs is lost.
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -24,6 +24,7 @@ from monitor.config.sections import Config
 from monitor.core.window import window_at
 from monitor.log.codec import READINGS_SCHEMA, Decoder, ReadingBatch, readings_record
 from monitor.log.protocol import Append, Log, LogUnavailable
+from monitor.roles.idle_facts import at_rest_now, with_residents
 from monitor.roles.meter_thread import MeterThread
 from monitor.roles.profile import profile_of
 
@@ -35,9 +36,21 @@ logger = structlog.get_logger()
 
 
 class CollectRole:
-    """Meters this host. `beat` is the steady time at which its writer last went round."""
+    """Meters this host. `beat` is the steady time at which its writer last went round.
 
-    def __init__(self, log: Log, config: Config, meters: Sequence[Meter], *, host: str, clock: Clock) -> None:
+    `residents` tells which models are on which device now; it is asked once for each batch.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        config: Config,
+        meters: Sequence[Meter],
+        *,
+        host: str,
+        clock: Clock,
+        residents: Callable[[], Mapping[str, tuple[str, ...]]] = dict,
+    ) -> None:
         self._log, self._config, self._host, self._clock = log, config, host, clock
         self._window_seconds = config.accounting.window_seconds
         self._lock = threading.Lock()
@@ -46,7 +59,10 @@ class CollectRole:
         self._readings: list[EnergyReading] = []
         self._activities: list[ActivityReading] = []
         self._engines: list[EngineReading] = []
-        self._marks: dict[str, CounterMark] = {mark.device: mark for mark in last_marks(log, host)}
+        last = last_batch(log, host)
+        self._marks: dict[str, CounterMark] = {mark.device: mark for mark in last.marks} if last else {}
+        self._rested = {device.id: device for device in last.profile.devices} if last else {}
+        self._residents = residents
         self._window: int | None = None
         self._devices: dict[str, Device] = {}
         self._waiting: deque[Append] = deque()
@@ -140,7 +156,13 @@ class CollectRole:
 
     def _devices_of(self, readings: Sequence[EnergyReading]) -> Sequence[Device]:
         """Those there are now, and those removed since they were read."""
-        now = {device.id: device for thread in self.threads for device in thread.meter.devices}
+        residents = self._residents()
+        now = {
+            device.id: with_residents(at_rest_now(device, self._rested.get(device.id)), residents)
+            for thread in self.threads
+            for device in thread.meter.devices
+        }
+        self._rested |= now
         read = {reading.device for reading in readings}
         gone = {each: device for each, device in self._devices.items() if each in read}
         self._devices = gone | now
@@ -157,6 +179,12 @@ class CollectRole:
 
 def last_marks(log: Log, host: str) -> Sequence[CounterMark]:
     """The counters where the last run left off; none in a new log."""
+    last = last_batch(log, host)
+    return last.marks if last else ()
+
+
+def last_batch(log: Log, host: str) -> ReadingBatch | None:
+    """The last that was written of this host: counters and levels to go on from. None in a new log."""
     record = log.last("readings", host, READINGS_SCHEMA)
     batch = None if record is None else Decoder().decode(record)
-    return batch.marks if isinstance(batch, ReadingBatch) else ()
+    return batch if isinstance(batch, ReadingBatch) else None

@@ -3,27 +3,27 @@
 store (its rows) -> windows, hosts, revisions -> log, read again -> accounts of these windows, watched -> Explained
 """
 
+from collections.abc import Mapping, Sequence
+
 import msgspec
 
 from collectors.units import UnixSeconds
 from monitor.core.explain import Part, watching
+from monitor.core.facts import Facts
 from monitor.core.membership import Accounting
 from monitor.core.points import REQUEST_ENERGY, Row
-from monitor.core.window import window_at
+from monitor.core.window import window_at, window_start
 from monitor.ledger.restating import Source, earliest, read_again
 from monitor.log.codec import Decoder
-from monitor.log.protocol import Log
+from monitor.log.protocol import Log, PartitionLog
 from monitor.roles.control import FactsReader, refuse_unknown_method
 from monitor.store.protocol import Store
 
 _FIELD = {name: place for place, name in enumerate(REQUEST_ENERGY.fields)}
 
 
-class Explained(msgspec.Struct, frozen=True, kw_only=True):
-    """One request on one host. `booked_joules` is what stands in the books of it, `parts` are computed again.
-
-    Where the log no longer holds a window's records whole, its parts are missing and the sums differ.
-    """
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """A request on one host, as the books or the log tell of it. `booked_joules` None: the books hold no row of it."""
 
     host: str
     namespace: str
@@ -36,9 +36,21 @@ class Explained(msgspec.Struct, frozen=True, kw_only=True):
     input_tokens: float | None
     cached_input_tokens: float | None
     output_tokens: float | None
-    booked_joules: float
+    booked_joules: float | None
+
+
+class Explained(Asked, frozen=True, kw_only=True):
+    """One request on one host: what stands in the books of it, and `parts` that are computed again.
+
+    Where the log no longer holds a window's records whole, its parts are missing and the sums differ. In a fleet
+    `unbooked` are the windows of which the books have no rows (not final yet, or beyond their retention), and
+    `differing` those of which they have others than those computed here.
+    """
+
     method: str
     parts: tuple[Part, ...]
+    unbooked: tuple[UnixSeconds, ...] = ()
+    differing: tuple[UnixSeconds, ...] = ()
 
 
 def explain(log: Log, store: Store, request_id: str, start: UnixSeconds, end: UnixSeconds) -> list[Explained]:
@@ -46,10 +58,23 @@ def explain(log: Log, store: Store, request_id: str, start: UnixSeconds, end: Un
 
     Raises LogUnavailable, StoreUnavailable, or TermsChanged for books of a method that this version does not know.
     """
-    facts = FactsReader(log)()
-    terms = facts.accounting() or Accounting()
-    refuse_unknown_method(terms)
-    source = Source(
+    source = source_of(log, FactsReader(log)())
+    found: dict[tuple[object, ...], list[Row]] = {}
+    for row in store.read(REQUEST_ENERGY, start, end, where={"request_id": {request_id}}):
+        found.setdefault((row.tags, row.fields[_FIELD["start"]]), []).append(row)
+    explained = []
+    for _, rows in sorted(found.items(), key=str):
+        length = source.terms.window_seconds
+        windows = {window_at(row.time, length): int(row.fields[_FIELD["revision"]] or 0) for row in rows}
+        parts, _ = computed_again(source, asked := asked_of(rows), windows)
+        explained.append(explained_of(asked, source.terms, parts))
+    return explained
+
+
+def source_of(log: PartitionLog, facts: Facts, *, host: str | None = None) -> Source:
+    """What is read again; `host` alone counts where it is told. Raises TermsChanged, as `explain`."""
+    terms = terms_of(facts)
+    return Source(
         log=log,
         terms=terms,
         intensity_at=facts.intensity,
@@ -58,43 +83,57 @@ def explain(log: Log, store: Store, request_id: str, start: UnixSeconds, end: Un
         beginning=float("-inf"),
         requests="neither",
         stands_since=lambda window: earliest(terms, window) + terms.horizon_seconds,
+        owns=lambda each: host in (None, each),
     )
-    found: dict[tuple[object, ...], list[Row]] = {}
-    for row in store.read(REQUEST_ENERGY, start, end, where={"request_id": {request_id}}):
-        found.setdefault((row.tags, row.fields[_FIELD["start"]]), []).append(row)
-    return [_explained(source, sorted(rows, key=lambda row: row.time)) for _, rows in sorted(found.items(), key=str)]
 
 
-def _explained(source: Source, rows: list[Row]) -> Explained:
+def terms_of(facts: Facts) -> Accounting:
+    """Those that the books are kept by. Raises TermsChanged for a method that this version does not know."""
+    terms = facts.accounting() or Accounting()
+    refuse_unknown_method(terms)
+    return terms
+
+
+def computed_again(
+    source: Source, asked: Asked, windows: Mapping[int, int]
+) -> tuple[tuple[Part, ...], dict[int, list[Row]]]:
+    """The request's parts, and all rows of its host, in these windows of these revisions; one pass over the log."""
+    terms, parts, rows = source.terms, list[Part](), dict[int, list[Row]]()
+    lines = {each: float(revision) if revision else terms.final_line(each) for each, revision in windows.items()}
+    book = read_again(source, max(lines.values(), default=0.0), windows.keys())
+    identity = (asked.namespace, asked.request_id, asked.attempt, asked.start)
+    for window, revision in sorted(windows.items()):
+        watch = watching(identity, window_start(window, terms.window_seconds), terms.window_seconds, parts.append)
+        account = book.account(asked.host, window, line=lines[window], revision=revision, watch=watch)
+        rows[window] = account.rows
+    return tuple(parts), rows
+
+
+def explained_of(asked: Asked, terms: Accounting, parts: tuple[Part, ...]) -> Explained:
+    """What was asked of, with its parts."""
+    return Explained(**msgspec.structs.asdict(asked), method=terms.method, parts=parts)
+
+
+def asked_of(rows: Sequence[Row]) -> Asked:
+    """The request whose rows these are, of one host: one for each window, or in a fleet one in all."""
     tags = dict(zip(REQUEST_ENERGY.tags, rows[0].tags, strict=True))
     fields = dict(zip(REQUEST_ENERGY.fields, rows[0].fields, strict=True))
-    start, attempt = float(fields["start"] or 0.0), int(tags["attempt"])
-    parts: list[Part] = []
-    length = source.terms.window_seconds
-    for row in rows:
-        window, revision = window_at(row.time, length), int(row.fields[_FIELD["revision"]] or 0)
-        line = float(revision) if revision else source.terms.final_line(window)
-        book = read_again(source, line, {window})
-        watch = watching((tags["namespace"], tags["request_id"], attempt, start), row.time, length, parts.append)
-        book.account(tags["host"], window, line=line, revision=revision, watch=watch)
 
     def tokens(name: str) -> float | None:
         value = fields[name]
         return None if value is None else float(value)
 
-    return Explained(
+    return Asked(
         host=tags["host"],
         namespace=tags["namespace"],
         request_id=tags["request_id"],
-        attempt=attempt,
+        attempt=int(tags["attempt"]),
         model=tags["model"],
         team=tags["team"],
-        start=start,
+        start=float(fields["start"] or 0.0),
         end=float(fields["end"] or 0.0),
         input_tokens=tokens("input_tokens"),
         cached_input_tokens=tokens("cached_input_tokens"),
         output_tokens=tokens("output_tokens"),
         booked_joules=sum(float(row.fields[0] or 0.0) for row in rows),
-        method=source.terms.method,
-        parts=tuple(parts),
     )

@@ -201,6 +201,7 @@ class FleetRoles(RunningRoles):
         from monitor.roles.control import state_intensities
         from monitor.roles.meters import meters_of, servers_of
         from monitor.roles.servers_found import ServersFound, on_devices_of
+        from monitor.roles.servers_now import ServersNow
 
         log, config = self._house.host_log, self.config
         if log is None:
@@ -216,7 +217,8 @@ class FleetRoles(RunningRoles):
             log, servers, on_devices_of(meters), host=self.host, clock=self._clock, procfs=config.collect.procfs
         )
         self._add_loop("servers", found.step)
-        self.collect = CollectRole(log, config, meters, host=self.host, clock=self._clock)
+        now = ServersNow(servers, on_devices_of(meters), procfs=config.collect.procfs)
+        self.collect = CollectRole(log, config, meters, host=self.host, clock=self._clock, residents=now.residents)
         self._parts.append(self.collect)
 
     def _writer(self) -> KafkaWriter:

@@ -38,9 +38,14 @@ class LiveRoles(RunningRoles):
         if self._has("ingest"):
             self._add_ingest()
         if self._has("collect"):
-            from monitor.roles.meters import meters_of
+            from monitor.roles.meters import meters_of, servers_of
+            from monitor.roles.servers_found import on_devices_of
+            from monitor.roles.servers_now import ServersNow
 
-            self.collect = CollectRole(house.log, config, meters_of(config, clock), host=host, clock=clock)
+            servers = servers_of(config)
+            meters = meters_of(config, clock, servers)
+            now = ServersNow(servers, on_devices_of(meters), procfs=config.collect.procfs)
+            self.collect = CollectRole(house.log, config, meters, host=host, clock=clock, residents=now.residents)
             self._parts.append(self.collect)
         if self._has("control") and config.alerts:
             self._add_alerts()

@@ -12,15 +12,11 @@ import structlog
 from collectors.clock import Clock
 from collectors.errors import Rejected
 from collectors.meter import Meter
-from collectors.proc_table import command_line
-from collectors.served_models import Served, served_by
-from collectors.servers import SCAN_SECONDS, KnownServers, Server
-from monitor.core.serving import FoundServer, HostServers
+from collectors.servers import SCAN_SECONDS, KnownServers
+from monitor.core.serving import HostServers
 from monitor.log.codec import SERVERS_SCHEMA, Decoder, servers_record
 from monitor.log.protocol import Log
-
-OnDevice = tuple[str, int, float]
-"""(device, pid, bytes) of a process with memory on a GPU."""
+from monitor.roles.servers_now import OnDevice, ServersNow
 
 logger = structlog.get_logger()
 
@@ -47,50 +43,20 @@ class ServersFound:
         clock: Clock,
         procfs: Path = Path("/proc"),
     ) -> None:
-        self._log, self._servers, self._on_devices = log, servers, on_devices
-        self._host, self._clock, self._procfs = host, clock, procfs
-        self._told: dict[tuple[int, float], Served] = {}
+        self._log, self._host, self._clock = log, host, clock
+        self._now = ServersNow(servers, on_devices, procfs=procfs)
         self._stated = _last_stated(log, host)
         self._seen: HostServers | None = None
 
     def step(self) -> float:
         """Looks, and states what is new; returns the seconds to wait before the next look."""
-        found = HostServers(host=self._host, servers=self._find())
+        found = HostServers(host=self._host, servers=self._now.find())
         if found == self._seen and found != self._stated:
             self._log.append([servers_record(found)], self._clock.now())
             self._stated = found
             logger.info("model servers found", servers=[server.name for server in found.servers])
         self._seen = found
         return SCAN_SECONDS
-
-    def _find(self) -> tuple[FoundServer, ...]:
-        processes = self._servers.servers()
-        by_name: dict[str, list[Server]] = {}
-        for process in processes:
-            by_name.setdefault(process.name, []).append(process)
-        devices: dict[str, set[str]] = {}
-        names = {process.pid: process.name for process in processes}
-        for device, pid, _ in self._on_devices():
-            if pid in names:
-                devices.setdefault(names[pid], set()).add(device)
-        self._told = {key: told for key, told in self._told.items() if key[0] in names}
-        return tuple(self._found(name, by_name[name], tuple(sorted(devices.get(name, ())))) for name in sorted(by_name))
-
-    def _found(self, name: str, processes: Sequence[Server], devices: tuple[str, ...]) -> FoundServer:
-        told = [self._served(process) for process in processes]
-        return FoundServer(
-            name=name,
-            models=tuple(sorted({model for each in told for model in each.models})),
-            devices=devices,
-            tensor_parallel_size=max(each.tensor_parallel_size for each in told),
-        )
-
-    def _served(self, process: Server) -> Served:
-        """A process's command line is read once."""
-        key = (process.pid, process.create_time)
-        if key not in self._told:
-            self._told[key] = served_by(command_line(self._procfs, process.pid))
-        return self._told[key]
 
 
 def on_devices_of(meters: Sequence[Meter]) -> Callable[[], Sequence[OnDevice]]:

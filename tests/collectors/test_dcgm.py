@@ -196,7 +196,10 @@ def test_with_mig_the_board_is_counted_once_and_its_instances_are_listed(
     read(meter, pages, clock, 0.0, mig(1_000, 0.0, 0.0))
     read(meter, pages, clock, 1.0, mig(61_000, 0.5, 0.25))
     measured = read(meter, pages, clock, 3.0, mig(181_000, 0.5, 0.25))
-    assert meter.devices == [Device(id=UUID, kind="gpu", hardware="NVIDIA L4", instances=(f"{UUID}/1", f"{UUID}/2"))]
+    instances = (f"{UUID}/1", f"{UUID}/2")
+    assert meter.devices == [
+        Device(id=UUID, kind="gpu", hardware="NVIDIA L4", instances=instances, instance_slices=(1.0, 1.0))
+    ]
     assert energies(measured) == [(1.0, 3.0, 120.0, "counter")]
     assert [each for each in measured if isinstance(each, ActivityReading)] == [
         ActivityReading(
