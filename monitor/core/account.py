@@ -22,12 +22,13 @@ from monitor.core.attribution.methods import DEFAULT_METHOD, METHODS, Method
 from monitor.core.attribution.pieces import Column
 from monitor.core.attribution.priors import PRIOR, Scalars
 from monitor.core.attribution.requests import Requests
-from monitor.core.attribution.virtual_energy import Foreign, Quiet, Split, split
+from monitor.core.attribution.virtual_energy import Foreign, Meter, Quiet, Split, split
 from monitor.core.attribution.work import tokens_per_step
 from monitor.core.demand import Demand, demand_of, requests_on
 from monitor.core.emissions.factors import Intensity, factor_label, location_grams
 from monitor.core.family import Family, family_of
 from monitor.core.foreign import foreign_of
+from monitor.core.held import held_watts, told_capped
 from monitor.core.instances import split_by_instance
 from monitor.core.points import Row
 from monitor.core.readings import Nearby, Piece, Told, disjoint, meter_of, own_pieces
@@ -189,6 +190,8 @@ class _Work:
         idle_watts, idle_source = idle_power(device)
         chosen = self.demand.on(device)
         scalars = self.scalars_at(device.hardware, terms.start)
+        meter = meter_of(pieces, terms.start)
+        engines = self._engines_on(device)
         requests = requests_on(
             self.demand,
             chosen,
@@ -197,10 +200,12 @@ class _Work:
             idle_watts=idle_watts,
             scalars=scalars,
             method=self.method,
-            tokens_per_step=tokens_per_step(self._engines_on(device)),
+            tokens_per_step=tokens_per_step(engines),
+            held_watts=self._held_watts(device, meter, chosen, terms.start),
+            counters=engines,
         )
         shared = split(
-            meter_of(pieces, terms.start),
+            meter,
             requests,
             length_seconds=self.length_seconds,
             idle_watts=idle_watts,
@@ -286,6 +291,14 @@ class _Work:
         lesson = lesson_in(device, pieces, engines, self.activities, profile=self.family.profile, interval=interval)
         if lesson is not None:
             self.lessons[device.hardware] = self.lessons.get(device.hardware, FitSums()).plus(lesson)
+
+    def _held_watts(self, device: Device, meter: Meter, chosen: Index, start: UnixSeconds) -> float | None:
+        """The power at which a limit held a GPU while it was busy."""
+        if device.kind != "gpu":
+            return None
+        told = told_capped(self.activities, device, start, start + self.length_seconds)
+        active, end = self.demand.active[chosen], self.demand.end[chosen]
+        return held_watts(meter, active, end, _limit_watts(device), told=told)
 
     def _foreign(self, device: Device, start: UnixSeconds) -> Foreign:
         cpus = frozenset(each.id for each in self.family.known.values() if each.kind == "cpu")

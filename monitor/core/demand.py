@@ -1,12 +1,12 @@
 """What the requests of one host ask of a device in a window, as columns. In: their columns. Out: `Requests`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
 
-from collectors.readings import Device, HostProfile
+from collectors.readings import Device, EngineReading, HostProfile
 from collectors.units import UnixSeconds
 from monitor.core.attribution.hardware import UNKNOWN_GPU, Hardware, hardware_of
 from monitor.core.attribution.methods import DEFAULT_METHOD, METHODS, Method
@@ -14,6 +14,7 @@ from monitor.core.attribution.models import UNKNOWN_MODEL, TokenCost, token_cost
 from monitor.core.attribution.pieces import Column
 from monitor.core.attribution.priors import PRIOR, Marginals, Scalars, prefill_seconds
 from monitor.core.attribution.requests import Requests
+from monitor.core.stepping import steps_on
 from monitor.core.usage_columns import Index, Route, UsageColumns
 
 
@@ -25,6 +26,7 @@ class Demand:
     `active` is when an engine began.
     """
 
+    begin: UnixSeconds
     usages: UsageColumns
     active: Column
     first: Column
@@ -51,6 +53,7 @@ def demand_of(usages: UsageColumns, window_begin: UnixSeconds) -> Demand:
     """What these ask, which must be in their fixed order."""
     context = np.nan_to_num(usages.input_tokens, nan=0.0)
     return Demand(
+        begin=window_begin,
         usages=usages,
         active=usages.active_start - window_begin,
         first=usages.first_token - window_begin,
@@ -72,24 +75,27 @@ def requests_on(
     scalars: Scalars = PRIOR,
     method: Method = METHODS[DEFAULT_METHOD],
     tokens_per_step: Mapping[str, float] = MappingProxyType({}),
+    held_watts: float | None = None,
+    counters: Sequence[EngineReading] = (),
 ) -> Requests:
     """What the chosen requests do on the device, priced by the method from the scalars of its type and model facts.
 
     `tokens_per_step`: of each model how many tokens a decoding request makes while its context is read once; of "" for
-    all, 1 where nothing is told. A request on n devices (a tensor-parallel group) brings a part of n to each. On a CPU,
-    DRAM or node there is no marginal energy: what they share, they share equally.
+    all, 1 where nothing is told. `held_watts`: the power at which a limit holds the device. `counters` are those of the
+    engines on it, each of which has steps of its own (stepping.py). A request on n devices (a tensor-parallel group)
+    brings a part of n to each. On a CPU, DRAM or node there is no marginal energy: what they share, they share equally.
     """
     start, end = demand.active[chosen], demand.end[chosen]
     usages = demand.usages
     hardware = hardware_of(device.hardware) or UNKNOWN_GPU
     watts = hardware.idle_watts if idle_watts is None else idle_watts
     costs = _costs(usages, profile) if device.kind == "gpu" else {}
-    prices = {model: method.price(cost, hardware, watts, scalars) for model, cost in costs.items()}
+    prices = {model: method.price(cost, hardware, watts, scalars, held_watts) for model, cost in costs.items()}
     free = Marginals(prefill_joules=0.0, decode_joules=0.0, context_joules=0.0)
     each = [_per_token(prices.get(route.model, free), route) for route in usages.routes]
     per_prefill, per_decode, per_context = np.array(each, dtype=np.float64).reshape(-1, 3)[usages.route[chosen]].T
-    if tokens_per_step:
-        per_context = per_context / _made_at_once(usages, tokens_per_step)[usages.route[chosen]]
+    at_once = _made_at_once(usages, tokens_per_step)[usages.route[chosen]] if tokens_per_step else 1.0
+    per_context = per_context / at_once
     made = demand.output_tokens[chosen]
     prefill = demand.fresh_tokens[chosen] * per_prefill
     decode = made * per_decode + demand.context_tokens[chosen] * made * per_context
@@ -104,6 +110,18 @@ def requests_on(
         prefill_joules=np.where(no_prefill, 0.0, prefill + np.where(no_decode, decode + growing, 0.0)),
         decode_joules=np.where(no_decode, 0.0, decode + np.where(no_prefill, prefill, 0.0)),
         growing_joules=np.where(no_decode, 0.0, growing),
+        steps=steps_on(
+            usages.routes,
+            usages.route[chosen],
+            prefill_seconds=first - start,
+            decode_seconds=end - first,
+            fresh_tokens=demand.fresh_tokens[chosen],
+            decode_steps=made / at_once,
+            prices=prices,
+            costs=costs,
+            counters=counters,
+            begin=demand.begin,
+        ),
     )
 
 

@@ -24,8 +24,12 @@ class Method(Protocol):
         """Whether what own tokens leave is shared equally by those active, or in proportion to own tokens as well."""
         ...
 
-    def price(self, cost: TokenCost, hardware: Hardware, idle_watts: float, learned: Scalars) -> Marginals:
-        """What a token of a model costs on a device; `learned` are the scalars in force for its type."""
+    def price(
+        self, cost: TokenCost, hardware: Hardware, idle_watts: float, learned: Scalars, held_watts: float | None
+    ) -> Marginals:
+        """What a token of a model costs on a device; `learned` are the scalars in force for its type, `held_watts` the
+        power at which a limit holds it, None where none does.
+        """
         ...
 
 
@@ -37,9 +41,11 @@ class VirtualEnergy:
     def __init__(self, *, learns: bool) -> None:
         self._learns = learns
 
-    def price(self, cost: TokenCost, hardware: Hardware, idle_watts: float, learned: Scalars) -> Marginals:
+    def price(
+        self, cost: TokenCost, hardware: Hardware, idle_watts: float, learned: Scalars, held_watts: float | None
+    ) -> Marginals:
         """From FLOPs and bytes of a token (priors.py has the worked number)."""
-        return marginals(cost, hardware, idle_watts, learned if self._learns else PRIOR)
+        return marginals(cost, hardware, idle_watts, learned if self._learns else PRIOR, held_watts=held_watts)
 
 
 class TokenShare:
@@ -47,7 +53,9 @@ class TokenShare:
 
     rest_equally = False
 
-    def price(self, cost: TokenCost, hardware: Hardware, idle_watts: float, learned: Scalars) -> Marginals:
+    def price(
+        self, cost: TokenCost, hardware: Hardware, idle_watts: float, learned: Scalars, held_watts: float | None
+    ) -> Marginals:
         """The same for each token; only the proportions count."""
         return _A_TOKEN
 
@@ -57,7 +65,9 @@ class TimeShare:
 
     rest_equally = True
 
-    def price(self, cost: TokenCost, hardware: Hardware, idle_watts: float, learned: Scalars) -> Marginals:
+    def price(
+        self, cost: TokenCost, hardware: Hardware, idle_watts: float, learned: Scalars, held_watts: float | None
+    ) -> Marginals:
         """Nothing."""
         return _NOTHING
 
@@ -66,7 +76,7 @@ DEFAULT_METHOD: Final = "virtual-energy.3"
 METHODS: Final[Mapping[str, Method]] = MappingProxyType(
     {
         DEFAULT_METHOD: VirtualEnergy(learns=True),
-        "virtual-energy-priors.2": VirtualEnergy(learns=False),
+        "virtual-energy-priors.3": VirtualEnergy(learns=False),
         "token-share.2": TokenShare(),
         "time-share.2": TimeShare(),
     }
@@ -75,7 +85,7 @@ METHODS: Final[Mapping[str, Method]] = MappingProxyType(
 SHORT_NAMES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "learned": DEFAULT_METHOD,
-        "prior": "virtual-energy-priors.2",
+        "prior": "virtual-energy-priors.3",
         "token-share": "token-share.2",
         "time-share": "time-share.2",
     }

@@ -24,25 +24,50 @@ PRIOR = Scalars(joules_per_flop=1.2e-12, joules_per_byte=0.18e-9)
 
 
 class Marginals(msgspec.Struct, frozen=True, kw_only=True):
-    """Joules that one more token costs: computed in prefill, decoded, and per context token read while decoding."""
+    """Joules that one more token costs: computed in prefill, decoded, and per context token read while decoding.
+
+    `step_joules` is what a step costs that reads the weights once, for however many tokens; 0 where nobody knows.
+    """
 
     prefill_joules: float
     decode_joules: float
     context_joules: float
+    step_joules: float = 0.0
 
 
-def marginals(cost: TokenCost, hardware: Hardware, idle_watts: float, scalars: Scalars = PRIOR) -> Marginals:
-    """The marginals of a model on a device.
+HELD_FROM = 1.1
+"""A level of power counts as a limit from so much on that its idle part exceeds the roofline's: a board that nothing
+holds back comes near it as well (1.05 where one request decodes alone), because of steps' overhead."""
+
+
+def marginals(
+    cost: TokenCost,
+    hardware: Hardware,
+    idle_watts: float,
+    scalars: Scalars = PRIOR,
+    *,
+    held_watts: float | None = None,
+) -> Marginals:
+    """The marginals of a model on a device, which is held at `held_watts` by a power limit (None: it is not).
 
     8e9 parameters on an H100 (989e12 FLOP/s x 0.45, 70 W idle): 1.6e10 FLOP x (1.2e-12 J + 70 W / 4.4505e14 FLOP/s) =
     0.0192 J + 0.0025 J = 0.0217 J per token; 131 072 B x (0.18e-9 J + 70 W / 2.5125e12 B/s) = 2.72e-5 J per context
-    token read.
+    token read. Held at 280 W, of which 210 W do the work, idle power adds a third to the joules of the work however
+    fast that could be: 1.6e10 FLOP x 1.2e-12 J x 280/210 = 0.0256 J per token.
     """
     joules_per_flop = scalars.joules_per_flop + idle_watts / (hardware.peak_flops_per_second * FLOP_EFFICIENCY)
     joules_per_byte = scalars.joules_per_byte + idle_watts / (hardware.peak_bytes_per_second * BYTE_EFFICIENCY)
+    if held_watts is not None and held_watts > idle_watts:
+        stretched = held_watts / (held_watts - idle_watts)
+        flop, byte = stretched * scalars.joules_per_flop, stretched * scalars.joules_per_byte
+        if flop >= HELD_FROM * joules_per_flop and byte >= HELD_FROM * joules_per_byte:
+            joules_per_flop, joules_per_byte = flop, byte
     token = cost.flops_per_token * joules_per_flop
     return Marginals(
-        prefill_joules=token, decode_joules=token, context_joules=cost.kv_bytes_per_token * joules_per_byte
+        prefill_joules=token,
+        decode_joules=token,
+        context_joules=cost.kv_bytes_per_token * joules_per_byte,
+        step_joules=cost.weight_bytes * joules_per_byte,
     )
 
 

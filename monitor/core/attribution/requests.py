@@ -1,16 +1,42 @@
 """What requests ask of a device: their own joules, and how these lie in time. Columns in, columns out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from monitor.core.attribution.pieces import Column
+from monitor.core.attribution.pieces import Column, Places
 
 TOP_WATTS = 1e4
 """No GPU draws it. A request's own rate above it comes of times told too coarsely (all tokens within a microsecond);
 it is cut off there, because cumulative sums of such rates would lose the last digits of everyone else's."""
 GROWTH_SECONDS = 1.0
 """Within a decode shorter than this the context's growth is spread evenly, for the same reason."""
+
+
+class ToldSteps(NamedTuple):
+    """Joules that the steps of an engine cost beside tokens in [start, end), seconds from the window's start."""
+
+    start: float
+    end: float
+    joules: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steps:
+    """Which engine serves each request, and the power of that engine's steps beside tokens, as each tells. Length n.
+
+    `engine` is 0 to `engines` - 1. The watts are joules of a step (the weights, read once) x steps a second: while a
+    request's prompt is computed, and while it decodes; 0 where it does not tell. `told` is for each engine what its own
+    counter says, disjoint and sorted.
+    """
+
+    engines: int
+    engine: Places
+    prefill_watts: Column
+    decode_watts: Column
+    told: Sequence[Sequence[ToldSteps]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +46,8 @@ class Requests:
     Active over [start, end), its prefill over [start, first), decoding over [first, end); start <= first <= end, also
     outside the window. `prefill_joules` are spread evenly over the prefill, `decode_joules` evenly over decoding,
     `growing_joules` over decoding in proportion to the tokens already made (the reads of a context that grows); a part
-    that lasts 0 s has none. `weight` > 0; all are of one whole request, before its weight.
+    that lasts 0 s has none. `weight` > 0; all are of one whole request, before its weight. `steps` None: all are served
+    by one engine, or nobody knows better.
     """
 
     start: Column
@@ -30,6 +57,7 @@ class Requests:
     prefill_joules: Column
     decode_joules: Column
     growing_joules: Column
+    steps: Steps | None = None
 
     def __len__(self) -> int:
         return len(self.start)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from monitor.core.attribution.engines import shared_out
 from monitor.core.attribution.pieces import Column, Flags, Pieces, Places
 from monitor.core.attribution.requests import Requests, rates_of
 from monitor.core.attribution.shape import Placed, Readings, gathered, loose, settled, spans_of, stretches
@@ -231,8 +232,7 @@ class _Timeline:
         stretch = stretches(span, self._pieces.edges, self._start, self._end)
         self._scale, left = settled(self._shared, priced, stretch, rest_equally=rest_equally)
         self._paid = self._scale * priced + left
-        weights = running(weight, self._start, self._end)
-        self._per_weight = np.divide(left, weights, out=np.zeros_like(left), where=self._pays & (left > 0.0))
+        self._left = shared_out(left, self._pays & (left > 0.0), self._requests, self._pieces)
 
     def charge(self, pieces: Flags) -> tuple[Column, Column]:
         """What each request pays for those pieces: (all of it, its own marginal part)."""
@@ -242,7 +242,9 @@ class _Timeline:
         own = rates.prefill * over(seconds, self._start, self._first)
         own += rates.base * over(seconds, self._first, self._end)
         own += rates.slope * over(half_squares, self._first, self._end)
-        equal = over(np.where(pieces, self._per_weight, 0.0), self._start, self._end)
+        equal = np.zeros_like(own)
+        for members, per_weight in self._left:
+            equal[members] = over(np.where(pieces, per_weight, 0.0), self._start[members], self._end[members])
         return weight * (own + equal), weight * own
 
     def exact(self) -> Column:
