@@ -55,6 +55,6 @@ def test_books_of_a_known_method_go_on_by_it_alone(tmp_path: Path) -> None:
     log = SqliteLog(tmp_path / "log.db")
     agree_on_terms(log, log, Accounting(method="token-share.2"), 100.0)
     with pytest.raises(
-        TermsChanged, match=r"kept by the method token-share.2, not by virtual-energy.2: books are never kept by two"
+        TermsChanged, match=r"kept by the method token-share.2, not by virtual-energy.3: books are never kept by two"
     ):
         agree_on_terms(log, log, Accounting(), 200.0)

@@ -62,7 +62,7 @@ class TimeShare:
         return _NOTHING
 
 
-DEFAULT_METHOD: Final = "virtual-energy.2"
+DEFAULT_METHOD: Final = "virtual-energy.3"
 METHODS: Final[Mapping[str, Method]] = MappingProxyType(
     {
         DEFAULT_METHOD: VirtualEnergy(learns=True),
