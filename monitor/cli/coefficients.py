@@ -36,8 +36,9 @@ def coefficients(*, when: str, as_json: bool, config_file: Path | None, data: Pa
 
     A request's own tokens are priced by these two: joules above idle power for a FLOP, and for a byte read. They are
     learned from windows of 10 s of the last 24 h in which every server of a board told its steps and tokens and nothing
-    else was at work; GPU types that are not listed go by the priors. Found is what the windows say, also where that is
-    not believed. Reads beside a running daemon; with [kafka] from the fleet's facts.
+    else was at work; of a type whose servers tell none, from windows in which the requests told theirs. GPU types that
+    are not listed go by the priors. Found is what the windows say, also where that is not believed. Reads beside a
+    running daemon; with [kafka] from the fleet's facts.
 
     Exit codes: 0 done, 2 wrong use or configuration, 3 the log cannot be read.
     """
@@ -90,7 +91,7 @@ def _lines(fits: "Mapping[str, Fit]") -> list[str]:
     rows = [
         (
             gpu,
-            WHY[fit.verdict],
+            _why(fit),
             f"{fit.scalars.joules_per_flop * 1e12:.3f}",
             f"{fit.scalars.joules_per_byte * 1e9:.4f}",
             f"{fit.found.joules_per_flop * 1e12:.3f}",
@@ -104,10 +105,16 @@ def _lines(fits: "Mapping[str, Fit]") -> list[str]:
     return [*columns(COLUMNS, rows, left=2), "", prior]
 
 
+def _why(fit: "Fit") -> str:
+    learned_otherwise = fit.verdict == "learned" and fit.from_requests
+    return "learned from requests" if learned_otherwise else WHY[fit.verdict]
+
+
 def _as_json(fits: "Mapping[str, Fit]") -> dict[str, object]:
     return {
         gpu: {
             "verdict": fit.verdict,
+            "from_requests": fit.from_requests,
             "joules_per_flop": fit.scalars.joules_per_flop,
             "joules_per_byte": fit.scalars.joules_per_byte,
             "found_joules_per_flop": fit.found.joules_per_flop,

@@ -16,6 +16,7 @@ import numpy as np
 from collectors.readings import ActivityReading, Device, EngineReading, HostProfile
 from collectors.units import Energy, UnixSeconds
 from monitor.core import points
+from monitor.core.asked import work_asked
 from monitor.core.attribution.hardware import UNKNOWN_GPU, hardware_of
 from monitor.core.attribution.learning import FitSums
 from monitor.core.attribution.methods import DEFAULT_METHOD, METHODS, Method
@@ -30,10 +31,11 @@ from monitor.core.family import Family, family_of
 from monitor.core.foreign import foreign_of
 from monitor.core.held import held_watts, told_capped
 from monitor.core.instances import split_by_instance
+from monitor.core.lessons import from_requests
 from monitor.core.points import Row
 from monitor.core.readings import Nearby, Piece, Told, disjoint, meter_of, own_pieces
 from monitor.core.shares import Shares
-from monitor.core.teaching import lesson_in
+from monitor.core.teaching import cost_in, lesson_asked, lesson_in, tell_work
 from monitor.core.usage_columns import Index, Key, UsageColumns, all_known, all_known_counts
 from monitor.core.usage_order import in_order
 
@@ -48,7 +50,7 @@ class Account(msgspec.Struct, frozen=True, eq=False):
     """The rows of a host's window, and readings that overlap others and were left out.
 
     `shares` in the order (start, end, identity), where they were asked for. `lessons` are what the window teaches of
-    each GPU type.
+    each GPU type, where that was asked for.
     """
 
     rows: list[Row]
@@ -125,9 +127,10 @@ def account(
     revision: int,
     requests: RequestsAs = "rows",
     watch: Watch | None = None,
+    teach: bool = False,
 ) -> Account:
     """The books of `host` in the window [start, end). `readings`, `usages`,
-    `activities` and `engines` are those that touch it, in any order.
+    `activities` and `engines` are those that touch it, in any order. `teach`: with what the window teaches.
     """
     ordered = in_order(usages)
     demand = demand_of(ordered, start)
@@ -138,7 +141,7 @@ def account(
     gathered = None if requests == "neither" else _RequestShares(ordered)
     rows: list[Row] = []
     overlaps: list[Told] = []
-    lessons: dict[str, FitSums] = {}
+    lessons: dict[str, FitSums] | None = {} if teach else None
     if by_device:
         family = family_of(by_device)
         readings_of = {device_id: disjoint(by_device.get(device_id, ())) for device_id in family.devices}
@@ -161,7 +164,7 @@ def account(
     if requests == "rows" and shares is not None:
         rows += _request_rows(host, start, shares, revision)
         shares = None
-    return Account(rows, overlaps, shares, lessons)
+    return Account(rows, overlaps, shares, lessons or {})
 
 
 def _terms(host: str, start: UnixSeconds, revision: int, profile: HostProfile, intensity: Intensity | None) -> _Terms:
@@ -181,7 +184,7 @@ class _Work:
     activities: Sequence[ActivityReading]
     engines: tuple[EngineReading, ...]
     scalars_at: ScalarsAt
-    lessons: dict[str, FitSums]
+    lessons: dict[str, FitSums] | None
     method: Method
     watch: Watch | None
 
@@ -234,8 +237,10 @@ class _Work:
                     by_instance=by_instance is not None,
                 )
             )
-        if device.kind == "gpu" and self.engines:
-            self._learn(device, pieces, (terms.start, terms.start + self.length_seconds))
+        if device.kind == "gpu" and self.lessons is not None:
+            name, lesson = self._lesson(device, pieces, chosen, shared, terms.start)
+            if lesson is not None:
+                self.lessons[name] = self.lessons.get(name, FitSums()).plus(lesson)
         if self.shares is not None:
             self.shares.add(chosen, shared, terms, measured=bool(pieces))
         return [
@@ -285,12 +290,32 @@ class _Work:
         told = {engine.model for engine in self._engines_on(device)}
         return ",".join(sorted((configured | told | set(device.resident_models)) - {""}))
 
-    def _learn(self, device: Device, pieces: Sequence[Piece], interval: tuple[UnixSeconds, UnixSeconds]) -> None:
-        """What the window teaches of the board's type, added to what its other boards taught."""
-        engines = self._engines_on(device)
-        lesson = lesson_in(device, pieces, engines, self.activities, profile=self.family.profile, interval=interval)
-        if lesson is not None:
-            self.lessons[device.hardware] = self.lessons.get(device.hardware, FitSums()).plus(lesson)
+    def _lesson(
+        self, device: Device, pieces: Sequence[Piece], chosen: Index, shared: Split, start: UnixSeconds
+    ) -> tuple[str, FitSums | None]:
+        """What the window teaches of the board's type, and under which name that is kept."""
+        engines, profile, length = self._engines_on(device), self.family.profile, self.length_seconds
+        if tell_work(engines):
+            interval = start, start + length
+            return device.hardware, lesson_in(
+                device, pieces, engines, self.activities, profile=profile, interval=interval
+            )
+        lesson = lesson_asked(
+            device,
+            pieces,
+            self.activities,
+            lambda: work_asked(
+                self.demand,
+                chosen,
+                cost_in(profile),
+                hardware_of(device.hardware) or UNKNOWN_GPU,
+                length_seconds=length,
+                tokens_per_step=tokens_per_step(engines),
+            ),
+            untaken_joules=fsum(reason.energy for reason in _untaken(shared)),
+            length_seconds=length,
+        )
+        return from_requests(device.hardware), lesson
 
     def _held_watts(self, device: Device, meter: Meter, chosen: Index, start: UnixSeconds) -> float | None:
         """The power at which a limit held a GPU while it was busy."""
@@ -395,8 +420,13 @@ def _idle_row(terms: _Terms, device: Device, idle: Quiet, idle_source: str, resi
     return Row(points.ENERGY.name, terms.start, (*terms.tags(device), points.IDLE, "", "", "", ""), sums + facts)
 
 
+def _untaken(shared: Split) -> tuple[Quiet, ...]:
+    """What is above idle and no request's, in the order of the row's fields."""
+    return shared.unknown_device, shared.other_process, shared.gap, shared.unreported
+
+
 def _unattributed_row(terms: _Terms, device: Device, shared: Split) -> Row:
-    reasons = (shared.unknown_device, shared.other_process, shared.gap, shared.unreported)
+    reasons = _untaken(shared)
     energy = fsum(reason.energy for reason in reasons)
     metered, recovered = fsum(reason.metered for reason in reasons), fsum(reason.recovered for reason in reasons)
     each = (reason.energy for reason in reasons)

@@ -122,9 +122,18 @@ class Book:
                 yield window, host
 
     def account(
-        self, host: str, window: int, *, line: UnixSeconds, revision: int = 0, watch: Watch | None = None
+        self,
+        host: str,
+        window: int,
+        *,
+        line: UnixSeconds,
+        revision: int = 0,
+        watch: Watch | None = None,
+        teach: bool = False,
     ) -> Account:
-        """The account of what stands before the line; `watch` is shown how each device was split."""
+        """The account of what stands before the line; `watch` is shown how each device was split, `teach` asks for
+        what it teaches.
+        """
         length = self._terms.window_seconds
         page = self._pages.get(window, {}).get(host)
 
@@ -146,6 +155,7 @@ class Book:
             revision=revision,
             requests=self._requests,
             watch=watch,
+            teach=teach,
         )
 
     def engines(self, host: str, window: int, *, line: UnixSeconds) -> list[EngineReading]:

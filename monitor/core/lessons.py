@@ -5,14 +5,14 @@ fact, in force from the next full 10 minutes after it stood in the log on, and f
 final at 0:25, serves from 0:30 on. So whoever computes a window, whenever, finds the same coefficients.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import ceil, floor
 from typing import Final
 
 import msgspec
 
 from collectors.units import SECONDS_PER_DAY, UnixSeconds
-from monitor.core.attribution.learning import Fit, FitSums, fitted, total
+from monitor.core.attribution.learning import Fit, FitSums, fitted, fitted_from_requests, total
 from monitor.core.membership import Accounting
 
 PERIOD_SECONDS: Final = 600.0
@@ -21,13 +21,23 @@ IN_FORCE_AFTER_SECONDS: Final = 60.0
 """Any fact's: from so long after its own log time on (facts.py)."""
 MOST_TYPES: Final = 8
 """GPU types that a partition learns of at a time: its sums of an open period stand in its commits, which are small."""
+_FROM_REQUESTS: Final = " (from requests)"
+
+
+def from_requests(gpu: str) -> str:
+    """The name under which is kept what requests alone teach of a GPU type: apart from what its engines' counters do.
+
+    So nothing that adds up lessons of one name mixes the two, this version or an older one.
+    """
+    return gpu + _FROM_REQUESTS
 
 
 class Lesson(msgspec.Struct, frozen=True, kw_only=True):
     """What the windows of [start, start + PERIOD_SECONDS) teach of the boards named `gpu`, in one partition.
 
-    (gpu, partition, start) is its key; of several the first in the log counts. `partition` is number/count, `taught_at`
-    the partition's log time at which the last of these windows became final.
+    `gpu` is the maker's name, or `from_requests` of it. (gpu, partition, start) is its key; of several the first in the
+    log counts. `partition` is number/count, `taught_at` the partition's log time at which the last of these windows
+    became final.
     """
 
     gpu: str
@@ -109,11 +119,21 @@ class Learned:
     @property
     def gpus(self) -> list[str]:
         """The GPU types of which there are any."""
-        return sorted(self._lessons)
+        return sorted({gpu.removesuffix(_FROM_REQUESTS) for gpu in self._lessons})
 
     def fit(self, gpu: str, at: UnixSeconds) -> Fit:
-        """What was known of a GPU type at a moment: of the lessons of a day those in force then."""
+        """What was known of a GPU type at a moment: of the lessons of a day those in force then.
+
+        What engines' counters taught; what requests did only where the counters' windows are too few to say anything.
+        """
         begin = period_of(at)
+        by_counters = self._fit(gpu, begin, fitted)
+        if by_counters.verdict != "few":
+            return by_counters
+        by_requests = self._fit(from_requests(gpu), begin, fitted_from_requests)
+        return by_requests if by_requests.windows > by_counters.windows else by_counters
+
+    def _fit(self, gpu: str, begin: UnixSeconds, fit_of: Callable[[FitSums], Fit]) -> Fit:
         found = self._fits.get((gpu, begin))
         if found is None:
             held = [
@@ -122,5 +142,5 @@ class Learned:
                 if since <= begin and lesson.start >= begin - MEMORY_SECONDS
             ]
             mine = [self._lessons[gpu][key][1].sums for key in sorted(held)]  # sums of floats: in one order
-            found = self._fits[gpu, begin] = fitted(total(mine))
+            found = self._fits[gpu, begin] = fit_of(total(mine))
         return found

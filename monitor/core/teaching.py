@@ -1,15 +1,18 @@
-"""What one window teaches of a board's type: its joules above idle, and the work that its servers told. Pure."""
+"""What one window teaches of a board's type: its joules above idle, and the work that its servers told, or, of servers
+that tell none, the work that requests asked of it. Pure.
+"""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import fsum
 from typing import Final
 
 from collectors.readings import OTHER_PROCESSES, ActivityReading, Device, EngineReading, HostProfile
 from collectors.units import UnixSeconds
+from monitor.core.asked import MOST_PER_STEP
 from monitor.core.attribution.hardware import Hardware, hardware_of
 from monitor.core.attribution.learning import FitSums, sums_of
-from monitor.core.attribution.models import token_cost
-from monitor.core.attribution.work import LEAST_COVERED, work_told
+from monitor.core.attribution.models import TokenCost, token_cost
+from monitor.core.attribution.work import LEAST_COVERED, Work, work_told
 from monitor.core.readings import Piece
 
 _HELD_BACK: Final = frozenset({"power_capped", "hardware_slowdown", "thermal_throttled", "power_brake"})
@@ -25,6 +28,10 @@ _ANY: Final = Hardware(
 """What no board that is not in the table exceeds either, for some years to come."""
 
 
+MOST_UNTAKEN: Final = 0.1
+"""A window of which more than this part of the joules above idle found no request has work that nobody told of."""
+
+
 def lesson_in(
     device: Device,
     pieces: Sequence[Piece],
@@ -34,30 +41,75 @@ def lesson_in(
     profile: HostProfile,
     interval: tuple[UnixSeconds, UnixSeconds],
 ) -> FitSums | None:
-    """What the window says of a board, None where it says nothing or something is doubtful.
+    """What the window says of a board by its servers' counters, None where it says nothing or something is doubtful.
 
     Doubtful: a board whose idle power was neither observed nor configured, that was not metered all the time, or was
     held back (power cap, heat) or used by other processes; servers that do not tell their work, or none, or more than
     any such board can do: one such window would outweigh a day.
     """
     start, end = interval
+    joules = _above_idle(device, pieces, activities, end - start)
+    if joules is None:
+        return None
+    return _lesson(device, joules, work_told(engines, cost_in(profile), start, end), end - start)
+
+
+def lesson_asked(
+    device: Device,
+    pieces: Sequence[Piece],
+    activities: Iterable[ActivityReading],
+    asked: Callable[[], Work | None],
+    *,
+    untaken_joules: float,
+    length_seconds: float,
+) -> FitSums | None:
+    """What the window says of a board by what requests `asked` of it (asked.py), None where that is doubtful.
+
+    Doubtful is what is to `lesson_in`, and joules above idle that found no request: 210 of 2 000.
+    """
+    joules = _above_idle(device, pieces, activities, length_seconds)
+    if joules is None or untaken_joules > MOST_UNTAKEN * joules:
+        return None
+    return _lesson(device, joules, asked(), length_seconds, MOST_PER_STEP)
+
+
+def tell_work(engines: Iterable[EngineReading]) -> bool:
+    """Whether any of these servers tells all that `lesson_in` needs: requests are not asked then."""
+    return any(None not in (each.prefill_tokens, each.decode_tokens, each.steps, each.kv_tokens) for each in engines)
+
+
+def cost_in(profile: HostProfile) -> Callable[[str], TokenCost]:
+    """What a model's token costs, by the host's facts of it where there are any."""
+    facts = {model.name: model for model in profile.models}
+    return lambda model: token_cost(model, facts.get(model))
+
+
+def _above_idle(
+    device: Device, pieces: Sequence[Piece], activities: Iterable[ActivityReading], length_seconds: float
+) -> float | None:
+    """The board's joules above idle power, None where that is doubtful or there are none."""
     if device.idle_watts is None or device.idle_source == "table" or not device.hardware:
         return None
     covered = fsum(piece.end - piece.start for piece in pieces)
-    if covered < LEAST_COVERED * (end - start) or any(each.method in {"recovered", "modelled"} for each in pieces):
+    if covered < LEAST_COVERED * length_seconds or any(each.method in {"recovered", "modelled"} for each in pieces):
         return None
     if any(each.device == device.id and _doubtful(each) for each in activities):
         return None
-    facts = {model.name: model for model in profile.models}
-    work = work_told(engines, lambda model: token_cost(model, facts.get(model)), start, end)
     joules = fsum(piece.energy_joules for piece in pieces) - device.idle_watts * covered
-    if work is None or work.bytes <= 0.0 or joules <= 0.0:
+    return joules if joules > 0.0 else None
+
+
+def _lesson(
+    device: Device, joules: float, work: Work | None, length_seconds: float, read_at_once: float = 1.0
+) -> FitSums | None:
+    """What joules and work say together. Bytes may be told so many times too often: once for each token of a step."""
+    if work is None or work.bytes <= 0.0:
         return None
-    most, length = hardware_of(device.hardware) or _ANY, end - start
+    most = hardware_of(device.hardware) or _ANY
     if not (
-        work.flops <= most.peak_flops_per_second * length
-        and work.bytes <= most.peak_bytes_per_second * length
-        and joules <= most.power_limit_watts * length
+        work.flops <= most.peak_flops_per_second * length_seconds
+        and work.bytes <= most.peak_bytes_per_second * length_seconds * read_at_once
+        and joules <= most.power_limit_watts * length_seconds
     ):
         return None
     return sums_of(work, joules)

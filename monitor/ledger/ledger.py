@@ -277,7 +277,7 @@ class Ledger:
             line = self._terms.final_line(window)
             self._carry_out_marks(line)
             self._settle(self._starts(window))
-            account = self._book.account(host, window, line=line)
+            account = self._book.account(host, window, line=line, teach=True)
             if self._show_provisional:  # live, where a window costs nothing; a replay's statement checks them all
                 self._check(account.rows)
             self._rows += account.rows

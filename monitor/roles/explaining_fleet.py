@@ -25,11 +25,12 @@ from monitor.core.points import ENERGY, REQUEST_ENERGY, Row
 from monitor.core.usage import Usage
 from monitor.core.window import window_start, windows_of
 from monitor.ledger.restating import Source
-from monitor.log.codec import Decoder, UsageBatch
+from monitor.log.codec import Decoder
 from monitor.log.kafka_facts import KafkaFacts
 from monitor.log.kafka_feed import KafkaFeed
 from monitor.log.kafka_partition import SILENT_SECONDS, KafkaPartition
 from monitor.log.protocol import DeadLetter, LogUnavailable
+from monitor.log.usage_wire import UsageBatch
 from monitor.roles.aggregate_group import partition_of
 from monitor.roles.control import FactsReader
 from monitor.roles.explaining import Asked, Explained, asked_of, computed_again, explained_of, source_of, terms_of
@@ -114,7 +115,9 @@ def _in_usage_stream(
                     batch = decoder.decode(record)
                 except Rejected:  # a dead letter is in no account
                     continue
-                for usage in batch.usages if isinstance(batch, UsageBatch) else ():
+                if not isinstance(batch, UsageBatch) or request_id not in batch.request_ids:
+                    continue
+                for usage in batch.usages():
                     if usage.request_id == request_id and start <= usage.end < end:
                         found.setdefault((*usage.identity, usage.start), _asked(usage))
             if feed.at_end(part):

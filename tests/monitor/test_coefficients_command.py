@@ -11,7 +11,7 @@ from monitor.cli.coefficients import coefficients
 from monitor.core.attribution.learning import FitSums, sums_of, total
 from monitor.core.attribution.priors import PRIOR
 from monitor.core.attribution.work import Work
-from monitor.core.lessons import Lesson
+from monitor.core.lessons import Lesson, from_requests
 from monitor.core.membership import Accounting
 from monitor.log.codec import accounting_record, lesson_record
 from monitor.log.sqlite import SqliteLog
@@ -69,6 +69,22 @@ def test_as_json_in_base_units(data: Path) -> None:
     assert found["NVIDIA L4"]["verdict"] == "unidentifiable"
     assert found["NVIDIA L4"]["condition"] is None
     assert found["NVIDIA L4"]["joules_per_flop"] == PRIOR.joules_per_flop
+
+
+def test_what_only_requests_taught_says_so(data: Path) -> None:
+    """A type whose engines tell nothing; its row is under its own name."""
+    log, at = SqliteLog(data / LOG_FILE), T + 1_500.0
+    taught = Lesson(gpu=from_requests("NVIDIA L40S"), partition="0/1", start=T, taught_at=at, sums=LEARNED)
+    log.append([lesson_record(taught)], at)
+    log.close()
+    shown = run(data, "--at", str(T + 3_600)).stdout.splitlines()
+    assert " ".join(shown[4].split()) == "NVIDIA L40S learned from requests 0.962 0.1978 0.962 0.1978 1.0000 1 200"
+    found = json.loads(run(data, "--at", str(T + 3_600), "--json").stdout)
+    assert {gpu: fit["from_requests"] for gpu, fit in found.items()} == {
+        "NVIDIA H100": False,
+        "NVIDIA L4": False,
+        "NVIDIA L40S": True,
+    }
 
 
 def test_before_it_was_in_force(data: Path) -> None:

@@ -23,6 +23,9 @@ LEAST_WINDOWS: Final = 30
 """Fewer windows than this teach nothing: 5 minutes of 10 s."""
 FARTHEST: Final = 2.0
 """A scalar that comes out farther from its prior than by this factor is not believed."""
+FARTHEST_BELOW: Final = 4.0
+"""The same for a J/byte that comes out lower, from requests. They tell tokens; with speculative decoding a step makes
+several at one reading of the weights, and a J/byte so many times less makes up for the bytes counted too often."""
 WORST_CONDITION: Final = 1e4
 
 Verdict = Literal["learned", "few", "unidentifiable", "implausible"]
@@ -78,7 +81,8 @@ class Fit(msgspec.Struct, frozen=True, kw_only=True):
 
     few: fewer than LEAST_WINDOWS; unidentifiable: FLOPs and bytes rose and fell together; implausible: a scalar more
     than twice or less than half its prior. `found` are the scalars as fitted, also where they were not believed;
-    `r_squared` is theirs, `condition` that of the normal equations in units of the priors.
+    `r_squared` is theirs, `condition` that of the normal equations in units of the priors. `from_requests` tells
+    that no engine told the windows' work: it was worked out from requests.
     """
 
     scalars: Scalars
@@ -87,14 +91,20 @@ class Fit(msgspec.Struct, frozen=True, kw_only=True):
     windows: int
     r_squared: float
     condition: float
+    from_requests: bool = False
 
 
-def fitted(sums: FitSums, prior: Scalars = PRIOR) -> Fit:
+def fitted_from_requests(sums: FitSums) -> Fit:
+    """The scalars that windows teach of which only requests are known."""
+    return msgspec.structs.replace(fitted(sums, byte_at_least=1.0 / FARTHEST_BELOW), from_requests=True)
+
+
+def fitted(sums: FitSums, prior: Scalars = PRIOR, *, byte_at_least: float = 1.0 / FARTHEST) -> Fit:
     """The scalars that the windows teach.
 
     In units of the priors (z = 1 is the prior itself), with the ridge r = PRIOR_WINDOWS x mean squared joules:
     minimise sum (y - a z1 - b z2)^2 + r (z1 - 1)^2 + r (z2 - 1)^2 over z >= 0. Windows that the priors explain to the
-    last joule give the priors.
+    last joule give the priors. `byte_at_least` is the least J/byte that is believed, relative to the prior.
     """
     if sums.windows == 0:
         return Fit(scalars=prior, found=prior, verdict="few", windows=0, r_squared=0.0, condition=inf)
@@ -111,7 +121,7 @@ def fitted(sums: FitSums, prior: Scalars = PRIOR) -> Fit:
         verdict = "few"
     elif condition > WORST_CONDITION:
         verdict = "unidentifiable"
-    elif not all(1.0 / FARTHEST <= z <= FARTHEST for z in (z1, z2)):
+    elif not (1.0 / FARTHEST <= z1 <= FARTHEST and byte_at_least <= z2 <= FARTHEST):
         verdict = "implausible"
     return Fit(
         scalars=found if verdict == "learned" else prior,

@@ -2,8 +2,7 @@
 
 These are the regressors from which J/FLOP and J/byte are learned (learning.py). FLOPs of a token are 2 x active
 parameters; bytes are the weights once for each engine step, and the KV cache of every running request once for each.
-Only from the servers' own counters: worked out from requests' start and end, tokens spread evenly over their time, the
-fit goes wrong by a third under load, because while a prompt is computed the others nearly stand still.
+Where no server counts them, core/asked.py works them out from requests.
 """
 
 from collections.abc import Callable, Iterable
