@@ -115,10 +115,8 @@ def _in_usage_stream(
                     batch = decoder.decode(record)
                 except Rejected:  # a dead letter is in no account
                     continue
-                if not isinstance(batch, UsageBatch) or request_id not in batch.request_ids:
-                    continue
-                for usage in batch.usages():
-                    if usage.request_id == request_id and start <= usage.end < end:
+                for usage in _of(batch, request_id):
+                    if start <= usage.end < end:
                         found.setdefault((*usage.identity, usage.start), _asked(usage))
             if feed.at_end(part):
                 return list(found.values())
@@ -126,6 +124,12 @@ def _in_usage_stream(
                 raise LogUnavailable(f"{part.topic}, partition {part.partition}: no record came")
     finally:
         feed.close()
+
+
+def _of(record: object, request_id: str) -> Iterator[Usage]:
+    """What a record says of a request; nearly all say nothing of it."""
+    if isinstance(record, UsageBatch) and request_id in record.request_ids:
+        yield from (usage for usage in record.usages() if usage.request_id == request_id)
 
 
 def _asked(usage: Usage) -> Asked:
