@@ -167,7 +167,9 @@ class _Timeline:
         )
         _, _, self._start, self._first, self._end, begun, ended, _, _ = self._pieces.places
         self._count = self._pieces.running(np.ones(len(requests)), self._start, self._end)
-        self.somewhere: Flags = self._pieces.running(np.ones(len(begun)), begun, ended) > 0
+        self.somewhere: Flags = np.zeros(len(self._count), dtype=np.bool_)
+        if len(begun):
+            self.somewhere = self._pieces.running(np.ones(len(begun)), begun, ended) > 0
         self._measure(meter)
         others = self._ratio(foreign, shares_idle)
         if shares_idle and idle_watts is not None and len(meter.start):
@@ -231,7 +233,7 @@ class _Timeline:
         stretch = stretches(span, self._pieces.edges, self._start, self._end)
         self._scale, left = settled(self._shared, priced, stretch, rest_equally=rest_equally)
         self._paid = self._scale * priced + left
-        weights = running(weight, self._start, self._end)
+        weights = self._count if (weight == 1.0).all() else running(weight, self._start, self._end)
         self._per_weight = np.divide(left, weights, out=np.zeros_like(left), where=self._pays & (left > 0.0))
 
     def charge(self, pieces: Flags) -> tuple[Column, Column]:
@@ -239,8 +241,10 @@ class _Timeline:
         over, rates, weight = self._pieces.over, self._rates, self._requests.weight
         scale = np.where(pieces & self._pays, self._scale, 0.0)
         seconds, half_squares = scale * self._pieces.seconds, scale * self._half_squares
-        own = rates.prefill * over(seconds, self._start, self._first)
-        own += rates.base * over(seconds, self._first, self._end)
+        paid = self._pieces.totals(seconds)
+        until_first = paid[self._first]
+        own = rates.prefill * (until_first - paid[self._start])
+        own += rates.base * (paid[self._end] - until_first)
         own += rates.slope * over(half_squares, self._first, self._end)
         equal = over(np.where(pieces, self._per_weight, 0.0), self._start, self._end)
         return weight * (own + equal), weight * own
