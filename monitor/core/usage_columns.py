@@ -123,11 +123,11 @@ class UsageColumns:
     def of_their_own(self, chosen: Index) -> "UsageColumns":
         """Those of these places, in that order, with no other routes than theirs: work on routes is theirs alone."""
         taken = self if len(chosen) == len(self) else self.take(chosen)
-        used = np.unique(taken.route)
-        if len(used) == len(taken.routes):
+        is_used = np.bincount(taken.route, minlength=len(taken.routes)) > 0
+        if is_used.all():
             return taken
-        routes = [taken.routes[place] for place in used.tolist()]
-        route = np.searchsorted(used, taken.route).astype(np.intp)
+        routes = [taken.routes[place] for place in np.flatnonzero(is_used).tolist()]
+        route = (np.cumsum(is_used) - 1)[taken.route]
         return UsageColumns(taken.number, taken.log_time, taken.request_id, route, routes, taken.figures)
 
     def by_host(self) -> Iterator[tuple[str, Index]]:

@@ -5,28 +5,30 @@ from collections import Counter
 import msgspec
 import numpy as np
 
-from monitor.core.attribution.pieces import Flags
 from monitor.core.usage_columns import Index, UsageColumns
 
 
 def in_order(usages: UsageColumns) -> UsageColumns:
     """By start, end, identity and content, which is the same for whoever computes; of equal ones the first that came.
 
-    The costly rest is asked only of those that start and end together.
+    The costly rest is asked only where some start together.
     """
-    order = np.lexsort((usages.number, usages.end, usages.start))
-    start, end = usages.start[order], usages.end[order]
-    together = (start[1:] == start[:-1]) & (end[1:] == end[:-1])
-    if together.any():
-        order = _told_apart(usages, order, together)
+    order = np.argsort(usages.start, kind="stable")
+    start = usages.start[order]
+    if (start[1:] == start[:-1]).any():
+        order = _told_apart(usages, np.lexsort((usages.number, usages.end, usages.start)))
     return usages.take(order)
 
 
 _encode = msgspec.msgpack.Encoder(order="sorted").encode
 
 
-def _told_apart(usages: UsageColumns, order: Index, together: Flags) -> Index:
-    """`together`: whether each starts and ends with the one before it in the order."""
+def _told_apart(usages: UsageColumns, order: Index) -> Index:
+    """`order` is that of start, end and number; those that start and end together in the order of what they are."""
+    start, end = usages.start[order], usages.end[order]
+    together = (start[1:] == start[:-1]) & (end[1:] == end[:-1])
+    if not together.any():
+        return order
     begins = np.flatnonzero(np.concatenate(([True], ~together)))
     ends = np.append(begins[1:], len(order))
     kept: list[int] = []

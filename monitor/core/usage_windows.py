@@ -10,6 +10,9 @@ from monitor.core.usage_columns import Index, UsageColumns
 FAR_WINDOW = 2**53
 """No clock that anybody believes tells a window beyond it; times further away are put there."""
 
+_NEAR_WINDOWS = 10_000
+"""So far from each other requests are that come together; a clock that is wrong may put one anywhere."""
+
 
 def windows_at(moments: Column, length_seconds: float) -> Index:
     """The index of the window that holds each moment, as `window_at` tells of one."""
@@ -23,6 +26,14 @@ def final_lines(terms: Accounting, windows: Index) -> Column:
 
 def windows_touched(first: Index, last: Index) -> list[int]:
     """All windows of requests that touch these: 3 to 4 and 3 to 3 and 7 to 7 are 3, 4, 7."""
+    if not len(first):
+        return []
+    begin = int(first.min())
+    reach = int(last.max()) - begin
+    if reach < _NEAR_WINDOWS:
+        begun = np.bincount(first - begin, minlength=reach + 2)
+        over = np.bincount(last + 1 - begin, minlength=reach + 2)
+        return list((begin + np.flatnonzero(np.cumsum(begun - over))).tolist())
     spans = set(zip(first.tolist(), last.tolist(), strict=True))
     return sorted({window for begin, end in spans for window in range(begin, end + 1)})
 

@@ -34,9 +34,14 @@ class Pieces:
 
     def over(self, values: Column, begin: Places, end: Places) -> Column:
         """For each interval the sum of the values of its pieces: (1, 2, 4) over the second and third piece is 6."""
+        total = self.totals(values)
+        return total[end] - total[begin]
+
+    def totals(self, values: Column) -> Column:
+        """At each edge the sum of the values of the pieces before it: of (1, 2, 4) 0, 1, 3 and 7."""
         total = np.zeros(len(self.edges))
         np.cumsum(values, out=total[1:])
-        return total[end] - total[begin]
+        return total
 
     def running(self, values: Column, begin: Places, end: Places) -> Column:
         """For each piece the sum of the values of the intervals that it lies in."""

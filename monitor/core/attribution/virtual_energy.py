@@ -168,7 +168,9 @@ class _Timeline:
         )
         _, _, self._start, self._first, self._end, begun, ended, _, _ = self._pieces.places
         self._count = self._pieces.running(np.ones(len(requests)), self._start, self._end)
-        self.somewhere: Flags = self._pieces.running(np.ones(len(begun)), begun, ended) > 0
+        self.somewhere: Flags = np.zeros(len(self._count), dtype=np.bool_)
+        if len(begun):
+            self.somewhere = self._pieces.running(np.ones(len(begun)), begun, ended) > 0
         self._measure(meter)
         others = self._ratio(foreign, shares_idle)
         if shares_idle and idle_watts is not None and len(meter.start):
@@ -239,8 +241,10 @@ class _Timeline:
         over, rates, weight = self._pieces.over, self._rates, self._requests.weight
         scale = np.where(pieces & self._pays, self._scale, 0.0)
         seconds, half_squares = scale * self._pieces.seconds, scale * self._half_squares
-        own = rates.prefill * over(seconds, self._start, self._first)
-        own += rates.base * over(seconds, self._first, self._end)
+        paid = self._pieces.totals(seconds)
+        until_first = paid[self._first]
+        own = rates.prefill * (until_first - paid[self._start])
+        own += rates.base * (paid[self._end] - until_first)
         own += rates.slope * over(half_squares, self._first, self._end)
         equal = np.zeros_like(own)
         for members, per_weight in self._left:
