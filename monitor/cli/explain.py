@@ -51,7 +51,8 @@ def explain(
 
     In a fleet ([kafka] bootstrap_servers) one partition of the log is read, and each account of the host in the
     request's windows is compared with the books. The request is found by its row where the store keeps requests, else
-    by --host and --at; it takes as long as reading three hours of that partition.
+    by --host and --at, else by --at alone in the topic of request energy; it takes as long as reading three hours of
+    that partition.
 
     Exit codes: 0 done, 1 the books say otherwise, 2 wrong use or no such request, 3 the log or store cannot be read.
     """
@@ -74,7 +75,7 @@ def explain(
     folder = config.data.directory if data is None else data
     in_fleet = bool(config.kafka.bootstrap_servers)
     if in_fleet:
-        found = _of_fleet(config, folder / STORE_FILE, request_id, (begin, finish), host)
+        found = _of_fleet(config, folder / STORE_FILE, request_id, (begin, finish), host=host, bounded=at is not None)
     else:
         log = SqliteLog(folder / LOG_FILE, read_only=True)
         try:
@@ -105,14 +106,20 @@ def explain(
 
 
 def _of_fleet(
-    config: "Config", store_file: Path, request_id: str, between: tuple[float, float], host: str | None
+    config: "Config",
+    store_file: Path,
+    request_id: str,
+    between: tuple[float, float],
+    *,
+    host: str | None,
+    bounded: bool,
 ) -> "list[Explained]":
     from monitor.roles.explaining_fleet import NotFindable, explain_in_fleet
     from monitor.store.open import open_store
 
     store = open_store(config, store_file, read_only=True)
     try:
-        return explain_in_fleet(config, store, request_id, *between, host=host)
+        return explain_in_fleet(config, store, request_id, *between, host=host, bounded=bounded)
     except NotFindable as error:
         raise click.UsageError(str(error)) from error
     finally:

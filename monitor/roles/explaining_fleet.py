@@ -1,6 +1,6 @@
 """A request of a fleet, computed again from Kafka and held against the books in the store.
 
-bucket of requests, else usage[p] of its host --> the request and its windows
+bucket of requests, else usage[p] of its host, else request-energy --> the request and its windows
 readings[p], usage[p], facts -----------------> accounts of these windows, watched --> Explained
 store: rows of the books of these windows ----> the same, or which windows differ --^
 
@@ -15,57 +15,67 @@ from typing import Final, NoReturn
 from kafka import TopicPartition
 from msgspec.structs import replace
 
-from collectors.clock import SystemClock, monotonic
-from collectors.errors import Rejected
+from collectors.clock import SystemClock
 from collectors.units import UnixSeconds
 from monitor.config.output_sections import Kafka
 from monitor.config.sections import Config
 from monitor.core.facts import Facts
 from monitor.core.points import ENERGY, REQUEST_ENERGY, Row
-from monitor.core.usage import Usage
 from monitor.core.window import window_start, windows_of
 from monitor.ledger.restating import Source
-from monitor.log.codec import Decoder
 from monitor.log.kafka_facts import KafkaFacts
 from monitor.log.kafka_feed import KafkaFeed
-from monitor.log.kafka_partition import SILENT_SECONDS, KafkaPartition
+from monitor.log.kafka_partition import KafkaPartition
 from monitor.log.protocol import DeadLetter, LogUnavailable
-from monitor.log.usage_wire import UsageBatch
 from monitor.roles.aggregate_group import partition_of
+from monitor.roles.asked_in_kafka import Found, in_request_energy, in_usage_stream
 from monitor.roles.control import FactsReader
-from monitor.roles.explaining import Asked, Explained, asked_of, computed_again, explained_of, source_of, terms_of
+from monitor.roles.explaining import Explained, asked_of, computed_again, explained_of, source_of, terms_of
 from monitor.roles.request_energy import keeps_requests
 from monitor.store.protocol import Store
 
 RELATIVE: Final = 1e-9
 _REVISION: Final = ENERGY.fields.index("revision")
+_REQUEST_REVISION: Final = REQUEST_ENERGY.fields.index("revision")
 
 
 class NotFindable(Exception):
-    """Neither a bucket of requests nor a host is there to find the request by; says what is needed."""
+    """Nothing that is kept leads to the request; says what is needed."""
 
 
 def explain_in_fleet(
-    config: Config, store: Store, request_id: str, start: UnixSeconds, end: UnixSeconds, *, host: str | None
+    config: Config,
+    store: Store,
+    request_id: str,
+    start: UnixSeconds,
+    end: UnixSeconds,
+    *,
+    host: str | None,
+    bounded: bool = True,
 ) -> list[Explained]:
     """All requests of that id that ended in [start, end), in their order; of that host alone where one is named.
 
-    Found by the rows of requests where the store keeps them, else in the usage stream of the host. Raises NotFindable,
-    LogUnavailable, StoreUnavailable, or TermsChanged for books of a method that this version does not know.
+    Found by the rows of requests where the store keeps them, else in the usage stream of the host, else, if the time is
+    `bounded`, in the topic of request energy, which holds those of all hosts. Raises NotFindable, LogUnavailable,
+    StoreUnavailable, or TermsChanged for books of a method that this version does not know.
     """
-    if not keeps_requests(config) and host is None:
+    if not keeps_requests(config) and host is None and not (bounded and config.kafka.request_energy):
         raise NotFindable(
-            "in a fleet the books hold no rows of requests: name the --host that it ran on, and --at which time, or"
-            " keep requests from now on ([influxdb] requests = true)"
+            "in a fleet the books hold no rows of requests: name the --host that it ran on, and --at which time"
+            + (" (or --at alone, which reads two hours of all hosts' entries)" if config.kafka.request_energy else "")
+            + ", or keep requests from now on ([influxdb] requests = true)"
         )
     facts = _facts(config.kafka)
-    found = _by_rows(store, request_id, start, end, host) if keeps_requests(config) else []
+    terms, between = terms_of(facts), (start, end)
+    found = _by_rows(store, request_id, between, host) if keeps_requests(config) else []
     if not found and host is not None:
-        found = _in_usage_stream(config.kafka, host, request_id, (start, end), terms_of(facts).horizon_seconds)
+        found = in_usage_stream(config.kafka, terms, host, request_id, between)
+    elif not found and bounded and config.kafka.request_energy:
+        found = in_request_energy(config.kafka, terms, request_id, between)
     explained = []
-    for asked in found:
-        with _partition(config.kafka, asked.host) as log:
-            explained.append(_explained(source_of(log, facts, host=asked.host), store, asked))
+    for each in found:
+        with _partition(config.kafka, each.asked.host) as log:
+            explained.append(_explained(source_of(log, facts, host=each.asked.host), store, each))
     return explained
 
 
@@ -81,76 +91,17 @@ def _facts(kafka: Kafka) -> Facts:
     return facts
 
 
-def _by_rows(store: Store, request_id: str, start: UnixSeconds, end: UnixSeconds, host: str | None) -> list[Asked]:
+def _by_rows(store: Store, request_id: str, between: tuple[UnixSeconds, UnixSeconds], host: str | None) -> list[Found]:
     where = {"request_id": {request_id}} | ({} if host is None else {"host": {host}})
-    return [asked_of([row]) for row in store.read(REQUEST_ENERGY, start, end, where=where)]
+    return [
+        Found(asked_of([row]), int(row.fields[_REQUEST_REVISION] or 0))
+        for row in store.read(REQUEST_ENERGY, *between, where=where)
+    ]
 
 
-def _in_usage_stream(
-    kafka: Kafka, host: str, request_id: str, between: tuple[UnixSeconds, UnixSeconds], horizon: float
-) -> list[Asked]:
-    """Those of that id which ended in between, as they stand in the host's stream up to a horizon behind it.
-
-    Events that came later stand later: whoever looks for one names a later end.
-    """
-    start, end = between
-    part = TopicPartition(kafka.topics.usage, partition_of(host, kafka.topics.partitions))
-    feed, decoder, found = KafkaFeed(kafka), Decoder(), dict[tuple[object, ...], Asked]()
-    try:
-        first = feed.first_from(part, start - horizon)
-        if first is None:
-            return []
-        feed.place(part, "usage", first[0], first[1])
-        deadline = monotonic() + SILENT_SECONDS
-        while True:
-            if feed.fill(0.2):
-                deadline = monotonic() + SILENT_SECONDS
-            while (head := feed.head(part)) is not None:
-                record = feed.take(part)
-                if head.stamp >= end + horizon:
-                    return list(found.values())
-                if record.key != host:
-                    continue
-                try:
-                    batch = decoder.decode(record)
-                except Rejected:  # a dead letter is in no account
-                    continue
-                for usage in _of(batch, request_id):
-                    if start <= usage.end < end:
-                        found.setdefault((*usage.identity, usage.start), _asked(usage))
-            if feed.at_end(part):
-                return list(found.values())
-            if monotonic() > deadline:
-                raise LogUnavailable(f"{part.topic}, partition {part.partition}: no record came")
-    finally:
-        feed.close()
-
-
-def _of(record: object, request_id: str) -> Iterator[Usage]:
-    """What a record says of a request; nearly all say nothing of it."""
-    if isinstance(record, UsageBatch) and request_id in record.request_ids:
-        yield from (usage for usage in record.usages() if usage.request_id == request_id)
-
-
-def _asked(usage: Usage) -> Asked:
-    return Asked(
-        host=usage.host,
-        namespace=usage.namespace,
-        request_id=usage.request_id,
-        attempt=usage.attempt,
-        model=usage.model,
-        team=usage.team,
-        start=usage.start,
-        end=usage.end,
-        input_tokens=usage.input_tokens,
-        cached_input_tokens=usage.cached_input_tokens,
-        output_tokens=usage.output_tokens,
-        booked_joules=None,
-    )
-
-
-def _explained(source: Source, store: Store, asked: Asked) -> Explained:
-    length = source.terms.window_seconds
+def _explained(source: Source, store: Store, found: Found) -> Explained:
+    """A figure that was booked before its windows were restated says nothing of the books as they are now."""
+    asked, length = found.asked, source.terms.window_seconds
     touched = windows_of(asked.start, asked.end, length)
     begin, stop = window_start(touched.start, length), window_start(touched.stop, length)
     stored: dict[UnixSeconds, list[Row]] = {}
@@ -161,6 +112,8 @@ def _explained(source: Source, store: Store, asked: Asked) -> Explained:
         window: max((int(row.fields[_REVISION] or 0) for row in stored.get(at, ())), default=0)
         for window, at in starts.items()
     }
+    if found.revision != max(revisions.values(), default=0):
+        asked = replace(asked, booked_joules=None)
     parts, computed = computed_again(source, asked, revisions)
     return replace(
         explained_of(asked, source.terms, parts),

@@ -30,6 +30,8 @@ class ServersNow:
 
         `vllm serve Qwen/Qwen3-8B --served-model-name chat qwen` on GPU-a is {"GPU-a": ("chat",)}.
         """
+        if not self._on_devices():
+            return {}  # no look at all processes for nothing
         found: dict[str, set[str]] = {}
         for processes, devices in self._look().values():
             models = [model for process in processes for model in self._served(process).models[:1]]

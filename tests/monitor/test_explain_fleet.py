@@ -106,11 +106,13 @@ class House:
             finally:
                 aggregate.close()
 
-    def explained(self, request_id: str, *, host: str | None = None, by_rows: bool = False) -> list[Explained]:
-        """Found in the log of the host, or by the rows of requests."""
+    def explained(
+        self, request_id: str, *, host: str | None = None, by_rows: bool = False, bounded: bool = True
+    ) -> list[Explained]:
+        """Found by the rows of requests, or in the log of the host, or without one by the topic of request energy."""
         config = self.config if by_rows else self.without_rows
         with closing(open_store(self.config, self.store_file, read_only=True)) as store:
-            return explain_in_fleet(config, store, request_id, T, T + 3_600.0, host=host)
+            return explain_in_fleet(config, store, request_id, T, T + 3_600.0, host=host, bounded=bounded)
 
     @contextmanager
     def books(self) -> Iterator[None]:
@@ -144,10 +146,11 @@ def test_a_request_of_a_fleet_is_computed_again_and_held_against_the_books(kafka
     assert (told.parts[0].others_joules, told.parts[0].idle_joules) == (pytest.approx(900.0), pytest.approx(200.0))
     assert (told.booked_joules, told.unbooked, told.differing) == (None, (), ())
     assert (told.team, told.input_tokens, told.start - T, told.end - T) == ("team-A", 10.0, 0.0, 4.0)
-    (told,) = house.explained("C", by_rows=True)
-    assert joules(told) == [(10.0, 3_000.0, pytest.approx(2_400.0)), (20.0, 3_000.0, pytest.approx(2_400.0))]
-    assert told.booked_joules == pytest.approx(4_800.0, rel=1e-9)
-    assert (told.unbooked, told.differing) == ((), ())
+    for by_rows in (True, False):
+        (told,) = house.explained("C", by_rows=by_rows)
+        assert joules(told) == [(10.0, 3_000.0, pytest.approx(2_400.0)), (20.0, 3_000.0, pytest.approx(2_400.0))]
+        assert told.booked_joules == pytest.approx(4_800.0, rel=1e-9)
+        assert (told.team, told.input_tokens, told.unbooked, told.differing) == ("team-C", 10.0, (), ())
 
     with house.books():
         (told,) = house.explained("A", host="h")
@@ -156,8 +159,9 @@ def test_a_request_of_a_fleet_is_computed_again_and_held_against_the_books(kafka
 
     house.write([usage_record("h", [request("D", 0.0, 4.0)], T + 1_500.0), *ticks(2_000.0)])
     house.account(1_000.0)
-    for by_rows, booked in ((False, None), (True, pytest.approx(500.0, rel=1e-9))):
-        (told,) = house.explained("A", host="h", by_rows=by_rows)
+    five_hundred = pytest.approx(500.0, rel=1e-9)
+    for host, by_rows, booked in (("h", False, None), ("h", True, five_hundred), (None, False, five_hundred)):
+        (told,) = house.explained("A", host=host, by_rows=by_rows)
         assert fsum(part.energy_joules for part in told.parts) == pytest.approx(500.0, rel=1e-9)
         assert (told.booked_joules, told.unbooked, told.differing) == (booked, (), ())
 
@@ -175,7 +179,11 @@ def test_what_is_not_there_is_said(kafka: KafkaServer, tmp_path: Path) -> None:
     (told,) = house.explained("A", host="h")
     assert told.unbooked == (T,)
     assert joules(told) == [(0.0, 3_000.0, pytest.approx(1_200.0))], "computed from what stands in the log so far"
-    with pytest.raises(NotFindable):
+    assert house.explained("A") == [], "it has no entry yet"
+    with pytest.raises(NotFindable, match="--at alone"):
+        house.explained("A", bounded=False)
+    house.without_rows = replace(house.without_rows, kafka=replace(house.config.kafka, request_energy=False))
+    with pytest.raises(NotFindable, match="--at which time, or keep requests"):
         house.explained("A")
     four = replace(house.config.kafka, topics=replace(house.config.kafka.topics, partitions=4))
     house.without_rows = replace(house.without_rows, kafka=four)
