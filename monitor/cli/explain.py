@@ -136,6 +136,11 @@ def _prices(parts: "Sequence[Part]") -> list[str]:
             f"{device} ({mine[0].hardware or 'type not told'}): own tokens are priced at {_joules(priced)} J by"
             f" {', then '.join(scalars)}; {100 * own / priced:.1f} % of it is charged, as far as was measured"
         )
+        if held := [part.held_watts for part in mine if part.held_watts is not None]:
+            lines.append(
+                f"{device}: in {len(held)} of {len(mine)} windows a power limit held it, at {min(held):.0f} to"
+                f" {max(held):.0f} W: idle power goes by the joules of the work there"
+            )
     most = max((part.requests for part in parts), default=0)
     return [*lines, f"at most {most} requests in one of its windows and devices, itself included"]
 

@@ -79,6 +79,7 @@ class Watched:
     shared: Split
     idle_watts: float | None
     scalars: Scalars
+    held_watts: float | None
 
 
 Watch = Callable[[Watched], None]
@@ -189,6 +190,7 @@ class _Work:
         scalars = self.scalars_at(device.hardware, terms.start)
         meter = meter_of(pieces, terms.start)
         engines = self._engines_on(device)
+        held = self._held_watts(device, meter, chosen, terms.start)
         requests = requests_on(
             self.demand,
             chosen,
@@ -198,7 +200,7 @@ class _Work:
             scalars=scalars,
             method=self.method,
             tokens_per_step=tokens_per_step(engines),
-            held_watts=self._held_watts(device, meter, chosen, terms.start),
+            held_watts=held,
             counters=engines,
         )
         shared = split(
@@ -223,6 +225,7 @@ class _Work:
                     shared=shared,
                     idle_watts=idle_watts,
                     scalars=scalars,
+                    held_watts=held,
                 )
             )
         if device.kind == "gpu" and self.engines:

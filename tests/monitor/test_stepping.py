@@ -35,8 +35,8 @@ def usage(model: str, **facts: Any) -> Usage:
 
 def counted(model: str, steps: float | None = 50.0, **facts: Any) -> EngineReading:
     """The second from 1 s on."""
-    told: dict[str, Any] = {"server": f"server-of-{model}", "start": T + 1, "end": T + 2} | facts
-    return EngineReading(model=model, devices=("gpu0",), steps=steps, **told)
+    told: dict[str, Any] = {"server": f"server-of-{model}", "start": T + 1, "end": T + 2, "devices": ("gpu0",)} | facts
+    return EngineReading(model=model, steps=steps, **told)
 
 
 def asked(*usages: Usage, device: Device = GPU, **facts: Any) -> Requests:
@@ -76,17 +76,19 @@ def test_a_request_that_told_no_tokens_tells_no_steps() -> None:
 
 
 def test_a_group_of_two_devices_reads_half_of_the_weights_on_each() -> None:
-    """And is another engine than that of the same model on one of them."""
-    found = asked(usage("big"), usage("big", devices=("gpu0", "gpu1"))).steps
+    """By events as by its counter."""
+    counters = [counted("big", devices=("gpu0", "gpu1"))]
+    found = asked(usage("small"), usage("big", devices=("gpu0", "gpu1")), counters=counters).steps
     assert found is not None
-    assert found.engine.tolist() == [0, 1]
-    assert found.decode_watts == pytest.approx([50 * BIG_STEP, 25 * BIG_STEP], rel=1e-6)
+    assert found.decode_watts[1] == pytest.approx(25 * BIG_STEP, rel=1e-6)
+    assert found.told[0] == [ToldSteps(1.0, 2.0, pytest.approx(25 * BIG_STEP, rel=1e-6))]
 
 
 @pytest.mark.parametrize(
     ("usages", "facts"),
     [
         pytest.param((usage("big"), usage("big")), {}, id="one engine"),
+        pytest.param((usage("big"), usage("big", devices=("gpu0", "gpu1"))), {}, id="one model on several devices"),
         pytest.param((usage("x"), usage("y")), {}, id="models of which nobody knows the size"),
         pytest.param((usage("big"), usage("small")), {"method": METHODS["time-share.2"]}, id="equal parts by method"),
         pytest.param((usage("big"), usage("small")), {"method": METHODS["token-share.2"]}, id="tokens by method"),
@@ -120,14 +122,11 @@ def test_a_step_of_many_tokens_reads_more_experts() -> None:
 
 
 def test_counters_that_may_be_of_two_engines_are_not_taken() -> None:
-    """Two servers that tell one model, and one model on two sets of devices."""
+    """Two servers that tell one model may be one by two addresses."""
     twice = [counted("big"), counted("big", server="another"), counted("small")]
     found = asked(usage("small"), usage("big"), counters=twice).steps
     assert found is not None
     assert [len(each) for each in found.told] == [0, 1]
-    found = asked(usage("big"), usage("big", devices=("gpu0", "gpu1")), counters=[counted("big")]).steps
-    assert found is not None
-    assert list(found.told) == [[], []]
 
 
 def test_requests_of_another_device_are_no_engines_of_this_one() -> None:
