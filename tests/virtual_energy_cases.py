@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from virtual_energy_by_hand import Job, Reading
 
 from monitor.core.attribution.pieces import Column
-from monitor.core.attribution.requests import Requests
+from monitor.core.attribution.requests import Requests, Steps
 from monitor.core.attribution.virtual_energy import NOBODY_ELSE, Foreign, Meter, Split, split
 
 NOWHERE: list[tuple[float, float]] = []
@@ -28,6 +28,7 @@ def split_of(
     elsewhere: list[tuple[float, float]] = NOWHERE,
     foreign: Foreign = NOBODY_ELSE,
     limit: float | None = None,
+    steps: Steps | None = None,
 ) -> Split:
     """The split of plain lists."""
     meter = Meter(
@@ -46,6 +47,7 @@ def split_of(
         prefill_joules=_column([job.prefill for job in jobs]),
         decode_joules=_column([job.decode for job in jobs]),
         growing_joules=_column([job.growing for job in jobs]),
+        steps=steps,
     )
     others = (_column([start for start, _ in elsewhere]), _column([end for _, end in elsewhere]))
     return split(

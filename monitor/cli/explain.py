@@ -199,6 +199,11 @@ def _prices(parts: "Sequence[Part]") -> list[str]:
             f"{device} ({mine[0].hardware or 'type not told'}): own tokens are priced at {_joules(priced)} J by"
             f" {', then '.join(scalars)}; {100 * own / priced:.1f} % of it is charged, as far as was measured"
         )
+        if held := [part.held_watts for part in mine if part.held_watts is not None]:
+            lines.append(
+                f"{device}: in {len(held)} of {len(mine)} windows a power limit held it, at {min(held):.0f} to"
+                f" {max(held):.0f} W: idle power goes by the joules of the work there"
+            )
     lines += [
         f"{device}: split among its MIG instances by their activity first; nothing meters an instance"
         for device in dict.fromkeys(part.device for part in parts if part.by_instance)

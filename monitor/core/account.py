@@ -82,6 +82,7 @@ class Watched:
     shared: Split
     idle_watts: float | None
     scalars: Scalars
+    held_watts: float | None
     by_instance: bool = False
     """Whether the device was split by the activity of its MIG instances first."""
 
@@ -195,6 +196,7 @@ class _Work:
         scalars = self.scalars_at(device.hardware, terms.start)
         meter = meter_of(pieces, terms.start)
         engines = self._engines_on(device)
+        held = self._held_watts(device, meter, chosen, terms.start)
         requests = requests_on(
             self.demand,
             chosen,
@@ -204,7 +206,7 @@ class _Work:
             scalars=scalars,
             method=self.method,
             tokens_per_step=tokens_per_step(engines),
-            held_watts=self._held_watts(device, meter, chosen, terms.start),
+            held_watts=held,
             counters=engines,
         )
         shared = split(
@@ -234,6 +236,7 @@ class _Work:
                     shared=shared,
                     idle_watts=idle_watts,
                     scalars=scalars,
+                    held_watts=held,
                     by_instance=by_instance is not None,
                 )
             )

@@ -13,12 +13,13 @@ import numpy as np
 
 from collectors.units import UnixSeconds
 from monitor.core.account import Watch, Watched
+from monitor.core.attribution.hardware import UNKNOWN_GPU, hardware_of
 from monitor.core.attribution.pieces import Column
-from monitor.core.attribution.priors import Scalars
+from monitor.core.attribution.priors import Scalars, held_factor
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
-    """One request's part of one device's window.
+    """One request's part of one device's window. `held_watts` is the power limit that its work was priced by, if any.
 
     energy = own + equal. `priced_joules` is what its tokens of this window are priced at, before they were fitted to
     what was measured. measured = energy + others + idle + unattributed; `requests` were active in the window. With
@@ -39,11 +40,12 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     unattributed_joules: float
     idle_watts: float | None
     scalars: Scalars
+    held_watts: float | None
     by_instance: bool = False
 
     @property
     def equal_joules(self) -> float:
-        """Its equal part of what own tokens left."""
+        """Its equal part of what own tokens left, of a GPU with several engines: left to its engine."""
         return self.energy_joules - self.own_joules
 
 
@@ -87,8 +89,17 @@ def _part(watched: Watched, place: int, start: UnixSeconds, length_seconds: floa
         unattributed_joules=fsum(reason.energy for reason in reasons),
         idle_watts=watched.idle_watts,
         scalars=watched.scalars,
+        held_watts=_held_watts(watched),
         by_instance=watched.by_instance,
     )
+
+
+def _held_watts(watched: Watched) -> float | None:
+    """The level, where work is priced by it."""
+    hardware = hardware_of(watched.device.hardware) or UNKNOWN_GPU
+    idle = hardware.idle_watts if watched.idle_watts is None else watched.idle_watts
+    held = watched.held_watts
+    return None if held_factor(hardware, idle, watched.scalars, held) is None else held
 
 
 def _within(begin: Column, end: Column, length_seconds: float, power: int = 1) -> Column:

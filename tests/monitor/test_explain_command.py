@@ -93,6 +93,23 @@ def test_own_tokens_are_priced_as_the_model_says(simulated: Path) -> None:
     assert sum(part["own_joules"] for part in told["parts"]) == pytest.approx(priced, rel=1e-6)
 
 
+def test_a_power_limit_that_prices_go_by_is_told(tmp_path: Path) -> None:
+    """Four minutes of a board at 330 W, which draws less in the pauses between its steps."""
+    simulate(PRESETS["capped"](4.0), 3, tmp_path / "recording", permutations=2)
+    data = played(tmp_path / "recording", tmp_path / "data")
+    with Embedded(data, Config()) as house:
+        asked = RequestsQuery(start=0.0, end=SECONDS_PER_DAY * 30_000)
+        line = max(every_request(house.query(), LOCAL_ADMIN, asked), key=lambda line: line.energy_joules)
+    (told,) = json.loads(run(data, line.request_id, "--json").stdout)
+    held = [part["held_watts"] for part in told["parts"] if part["held_watts"] is not None]
+    assert held
+    assert all(300.0 < each < 330.0 for each in held)
+    assert (
+        f"gpu0: in {len(held)} of {len(told['parts'])} windows a power limit held it, at"
+        in run(data, line.request_id).stdout
+    )
+
+
 def test_what_is_not_there_is_said(example: Path) -> None:
     """No such request, or not in that time: wrong use, with what to try."""
     result = run(example, "Z")

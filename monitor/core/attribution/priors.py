@@ -55,19 +55,39 @@ def marginals(
     token read. Held at 280 W, of which 210 W do the work, idle power adds a third to the joules of the work however
     fast that could be: 1.6e10 FLOP x 1.2e-12 J x 280/210 = 0.0256 J per token.
     """
-    joules_per_flop = scalars.joules_per_flop + idle_watts / (hardware.peak_flops_per_second * FLOP_EFFICIENCY)
-    joules_per_byte = scalars.joules_per_byte + idle_watts / (hardware.peak_bytes_per_second * BYTE_EFFICIENCY)
-    if held_watts is not None and held_watts > idle_watts:
-        stretched = held_watts / (held_watts - idle_watts)
-        flop, byte = stretched * scalars.joules_per_flop, stretched * scalars.joules_per_byte
-        if flop >= HELD_FROM * joules_per_flop and byte >= HELD_FROM * joules_per_byte:
-            joules_per_flop, joules_per_byte = flop, byte
-    token = cost.flops_per_token * joules_per_flop
+    flop, byte = _by_the_roofline(hardware, idle_watts, scalars)
+    factor = held_factor(hardware, idle_watts, scalars, held_watts)
+    if factor is not None:
+        flop, byte = factor * scalars.joules_per_flop, factor * scalars.joules_per_byte
+    token = cost.flops_per_token * flop
     return Marginals(
         prefill_joules=token,
         decode_joules=token,
-        context_joules=cost.kv_bytes_per_token * joules_per_byte,
-        step_joules=cost.weight_bytes * joules_per_byte,
+        context_joules=cost.kv_bytes_per_token * byte,
+        step_joules=cost.weight_bytes * byte,
+    )
+
+
+def held_factor(hardware: Hardware, idle_watts: float, scalars: Scalars, held_watts: float | None) -> float | None:
+    """How many times its own joules work costs on a board held at that power, idle power included; None where none is.
+
+    320 W with 110 W idle: 320/210. At 420 W it would be 1.355, which is not HELD_FROM times a byte's 1.243: None.
+    """
+    if held_watts is None or held_watts <= idle_watts:
+        return None
+    factor = held_watts / (held_watts - idle_watts)
+    flop, byte = _by_the_roofline(hardware, idle_watts, scalars)
+    tells = (
+        factor * scalars.joules_per_flop >= HELD_FROM * flop and factor * scalars.joules_per_byte >= HELD_FROM * byte
+    )
+    return factor if tells else None
+
+
+def _by_the_roofline(hardware: Hardware, idle_watts: float, scalars: Scalars) -> tuple[float, float]:
+    """Joules of a FLOP and of a byte, idle power of their time included."""
+    return (
+        scalars.joules_per_flop + idle_watts / (hardware.peak_flops_per_second * FLOP_EFFICIENCY),
+        scalars.joules_per_byte + idle_watts / (hardware.peak_bytes_per_second * BYTE_EFFICIENCY),
     )
 
 

@@ -38,6 +38,11 @@ class Steps:
     decode_watts: Column
     told: Sequence[Sequence[ToldSteps]]
 
+    @property
+    def edges(self) -> Column:
+        """When what the counters say changes."""
+        return np.array([at for engine in self.told for each in engine for at in each[:2]], dtype=np.float64)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requests:

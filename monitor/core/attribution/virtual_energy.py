@@ -165,8 +165,9 @@ class _Timeline:
             *elsewhere,
             foreign.start,
             foreign.end,
+            *(() if requests.steps is None else (requests.steps.edges,)),
         )
-        _, _, self._start, self._first, self._end, begun, ended, _, _ = self._pieces.places
+        _, _, self._start, self._first, self._end, begun, ended, *_ = self._pieces.places
         self._count = self._pieces.running(np.ones(len(requests)), self._start, self._end)
         self.somewhere: Flags = np.zeros(len(self._count), dtype=np.bool_)
         if len(begun):
