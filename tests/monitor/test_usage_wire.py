@@ -11,16 +11,17 @@ from msgspec.structs import replace
 
 from collectors.errors import Rejected
 from collectors.readings import Device, EnergyReading, HostProfile
-from collectors.requests.event import Work
+from collectors.requests.event import RequestEvent, Work
 from monitor.core.book import Book
 from monitor.core.membership import Accounting
-from monitor.core.usage import Usage
+from monitor.core.usage import Usage, usage_of
 from monitor.core.usage_columns import columns_of
 from monitor.ledger.entering import Entering
-from monitor.log.codec import Decoder, ReadingBatch, readings_record, usage_record
+from monitor.log.codec import Decoder, ReadingBatch, batch_record, readings_record, usage_record
 from monitor.log.contract import wrong_usages
 from monitor.log.protocol import Append, DeadLetter, LogRecord
 from monitor.log.usage_wire import UsageBatch, batch_of, columns_of_batches
+from monitor.roles.usage_batches import Gathered
 
 TERMS = Accounting(horizon_seconds=60.0, mark_seconds=60.0)
 _names = st.sampled_from(["", "a", "b"])
@@ -176,6 +177,72 @@ def test_a_wrong_request_is_refused_alone(changes: dict[str, object], detail: st
         ("4.1", "bad_value", detail)
     ]
     assert list(book.usages("h1", 0).usages()) == good
+
+
+@given(st.lists(st.tuples(_usages(), st.sampled_from(["h1", "h2"]))))
+def test_what_is_gathered_stands_by_host_under_its_number(found: list[tuple[Usage, str]]) -> None:
+    """Each part once, in the record of its host, in the order in which it came."""
+    parts = [replace(usage, host=host) for usage, host in found]
+    gathered = Gathered()
+    gathered.extend(parts)
+    there: dict[int, Usage] = {}
+    for record, batch, numbers in gathered.records(7.0):
+        assert (record.key, record.stamp, list(numbers)) == (batch.host, 7.0, sorted(numbers))
+        assert batch.names() == [(usage.namespace, usage.request_id, usage.attempt) for usage in batch.usages()]
+        there |= dict(zip(numbers, batch.usages(), strict=True))
+    assert [there[number] for number in range(len(parts))] == parts
+    assert len(there) == len(parts) == len(gathered)
+
+
+def test_what_is_gathered_is_cut_at_500_parts_and_at_half_a_megabyte() -> None:
+    """Records of 500 and 1, the second without the routes of the first; three of 200 kB are halved until they fit."""
+    many = Gathered()
+    many.extend(_usage(f"r{number}", team="blue" if number < 500 else "red") for number in range(501))
+    first, second = (batch for _, batch, _ in many.records())
+    assert (len(first), len(second), [route.team for route in second.routes]) == (500, 1, ["red"])
+    large = Gathered()
+    large.extend(_usage(f"r{number}", labels={"a": str(number) * 200_000}) for number in range(3))
+    assert [list(numbers) for _, _, numbers in large.records()] == [[0], [1, 2]]
+
+
+def test_an_event_that_says_its_host_stands_as_its_usage_would() -> None:
+    """All of its figures; no other object is made of it."""
+    event = RequestEvent(
+        request_id="r1",
+        model="llama",
+        host="h1",
+        start=1.0,
+        end=3.0,
+        scheduled=1.5,
+        output_tokens=7,
+        work=Work(unit="image", amount=2.0),
+        labels={"b": "1", "a": "2"},
+        source="gateway",
+        trace_id="t",
+    )
+    assert batch_of("h1", [event]) == batch_of("h1", [usage_of(event, "h1")])
+    assert batch_of("h1", [event]).usages() == (usage_of(event, "h1"),)
+
+
+@given(st.lists(st.tuples(*[st.floats() | st.sampled_from([1.0, 2.0, 3.0])] * 9), min_size=1, max_size=4))
+def test_whatever_figures_stand_in_a_record_each_request_counts_or_is_refused(rows: list[tuple[float, ...]]) -> None:
+    """Any 64 bits are a figure: infinities, ends of the number range, NaN. Nothing else is raised, nobody is lost."""
+    columns = [struct.pack(f"<{len(rows)}d", *column) for column in zip(*rows, strict=True)]
+    names = ("start", "end", "scheduled", "first_token", "input_tokens", "cached_input_tokens", "output_tokens")
+    usages = [_usage(f"r{number}", work=Work(unit="image", amount=1.0)) for number in range(len(rows))]
+    changes = dict(zip((*names, "weight", "work_amount"), columns, strict=True))
+    batch = replace(batch_of("h1", usages), **changes)
+    letters: list[DeadLetter] = []
+    book = Book(TERMS, lambda _zone, _at: None)
+    entering = Entering(TERMS, book, letters.append)
+    list(entering.enter(_stood(batch_record(batch))))
+    touched = {window for touch in entering.requests() for window in touch.touched()}
+    counted = {usage.request_id for window in touched for usage in book.usages("h1", window).usages()}
+    assert {each.reason for each in letters} <= {"bad_value", "future", "too_long"}
+    assert {f"r{each.position.partition('.')[2]}" for each in letters} | counted == {
+        usage.request_id for usage in usages
+    }
+    assert len(letters) + len(counted) == len(rows)
 
 
 def test_an_amount_of_no_unit_is_not_told() -> None:
