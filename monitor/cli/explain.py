@@ -136,6 +136,11 @@ def _prices(parts: "Sequence[Part]") -> list[str]:
             f"{device} ({mine[0].hardware or 'type not told'}): own tokens are priced at {_joules(priced)} J by"
             f" {', then '.join(scalars)}; {100 * own / priced:.1f} % of it is charged, as far as was measured"
         )
+    waited = [part.estimated_start for part in parts if part.estimated_start is not None]
+    if waited:
+        lines.append(
+            f"no event says when it was scheduled; by the engine's queue about {rfc3339(min(waited))} (estimated)"
+        )
     most = max((part.requests for part in parts), default=0)
     return [*lines, f"at most {most} requests in one of its windows and devices, itself included"]
 

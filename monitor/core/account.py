@@ -20,7 +20,7 @@ from monitor.core.asked import work_asked
 from monitor.core.attribution.hardware import UNKNOWN_GPU, hardware_of
 from monitor.core.attribution.learning import FitSums
 from monitor.core.attribution.methods import DEFAULT_METHOD, METHODS, Method
-from monitor.core.attribution.pieces import Column
+from monitor.core.attribution.pieces import Column, Flags
 from monitor.core.attribution.priors import PRIOR, Scalars
 from monitor.core.attribution.requests import Requests
 from monitor.core.attribution.virtual_energy import Foreign, Quiet, Split, split
@@ -31,6 +31,7 @@ from monitor.core.family import Family, family_of
 from monitor.core.foreign import foreign_of
 from monitor.core.lessons import from_requests
 from monitor.core.points import Row
+from monitor.core.queueing import Seated, seated
 from monitor.core.readings import Nearby, Piece, Told, disjoint, meter_of, own_pieces
 from monitor.core.shares import Shares
 from monitor.core.teaching import cost_in, lesson_asked, lesson_in, tell_work
@@ -70,6 +71,7 @@ class Watched:
     """One device's split in an account, for whoever wants to see how it came about.
 
     `requests`, `shared` and `chosen` (places in `usages`) are of equal length; `pieces` is what was measured.
+    `estimated_start` tells of which requests it was estimated when an engine began (queueing.py).
     """
 
     device: Device
@@ -77,6 +79,7 @@ class Watched:
     usages: UsageColumns
     chosen: Index
     requests: Requests
+    estimated_start: Flags
     shared: Split
     idle_watts: float | None
     scalars: Scalars
@@ -189,8 +192,10 @@ class _Work:
         idle_watts, idle_source = idle_power(device)
         chosen = self.demand.on(device)
         scalars = self.scalars_at(device.hardware, terms.start)
+        since = self._seated(device, chosen, terms.start)
+        demand = since.demand
         requests = requests_on(
-            self.demand,
+            demand,
             chosen,
             device,
             self.family.profile,
@@ -218,13 +223,14 @@ class _Work:
                     usages=self.demand.usages,
                     chosen=chosen,
                     requests=requests,
+                    estimated_start=since.estimated[chosen],
                     shared=shared,
                     idle_watts=idle_watts,
                     scalars=scalars,
                 )
             )
         if device.kind == "gpu" and self.lessons is not None:
-            name, lesson = self._lesson(device, pieces, chosen, shared, terms.start)
+            name, lesson = self._lesson(device, pieces, demand, shared, terms.start)
             if lesson is not None:
                 self.lessons[name] = self.lessons.get(name, FitSums()).plus(lesson)
         if self.shares is not None:
@@ -242,8 +248,13 @@ class _Work:
         alone = sum(each.kind == "gpu" for each in self.family.devices.values()) == 1
         return [each for each in self.engines if device.id in each.devices or (alone and not each.devices)]
 
+    def _seated(self, device: Device, chosen: Index, start: UnixSeconds) -> Seated:
+        """What its requests ask, those that waited in an engine's queue from when they did not any more."""
+        engines, hardware = self._engines_on(device), hardware_of(device.hardware) or UNKNOWN_GPU
+        return seated(self.demand, chosen, engines, cost_in(self.family.profile), hardware, window_begin=start)
+
     def _lesson(
-        self, device: Device, pieces: Sequence[Piece], chosen: Index, shared: Split, start: UnixSeconds
+        self, device: Device, pieces: Sequence[Piece], demand: Demand, shared: Split, start: UnixSeconds
     ) -> tuple[str, FitSums | None]:
         """What the window teaches of the board's type, and under which name that is kept."""
         engines, profile, length = self._engines_on(device), self.family.profile, self.length_seconds
@@ -257,8 +268,8 @@ class _Work:
             pieces,
             self.activities,
             lambda: work_asked(
-                self.demand,
-                chosen,
+                demand,
+                demand.on(device),
                 cost_in(profile),
                 hardware_of(device.hardware) or UNKNOWN_GPU,
                 length_seconds=length,

@@ -22,6 +22,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 
     energy = own + equal. `priced_joules` is what its tokens of this window are priced at, before they were fitted to
     what was measured. measured = energy + others + idle + unattributed; `requests` were active in the window.
+    `estimated_start` is when an engine is taken to have begun, where no event says so and its server had a queue.
     """
 
     start: UnixSeconds
@@ -38,6 +39,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     unattributed_joules: float
     idle_watts: float | None
     scalars: Scalars
+    estimated_start: UnixSeconds | None = None
 
     @property
     def equal_joules(self) -> float:
@@ -85,6 +87,7 @@ def _part(watched: Watched, place: int, start: UnixSeconds, length_seconds: floa
         unattributed_joules=fsum(reason.energy for reason in reasons),
         idle_watts=watched.idle_watts,
         scalars=watched.scalars,
+        estimated_start=start + float(asked.start[place]) if watched.estimated_start[place] else None,
     )
 
 
