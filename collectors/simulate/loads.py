@@ -15,10 +15,11 @@ from collectors.simulate.parts import (
     one_gpu,
     tenant,
 )
-from collectors.simulate.scenario import Lengths, Scenario, Tenant
+from collectors.simulate.scenario import Lengths, Reporting, Scenario, Tenant
 
 HEAVY_LOAD = 2.1
 LIGHT_LOAD = 0.12
+_QUEUED_LOAD, _SMALL_BATCH = 1.4, 24
 _TEAMS_OF_A_KIND = 10
 _WHOLE_PROMPTS_TOKENS = 32_768  # two of the longest prompts, and no prompt is ever cut
 
@@ -94,6 +95,14 @@ def no_chunks(minutes: float = 20.0) -> Scenario:
     scenario = one_gpu("no-chunks", minutes, HEAVY_LOAD)
     (server,) = scenario.servers
     return replace(scenario, servers=(replace(server, chunk_tokens=_WHOLE_PROMPTS_TOKENS),))
+
+
+def queue(minutes: float = 20.0) -> Scenario:
+    """More comes than the engine takes at once: requests wait for seconds, and no event tells until when."""
+    scenario = one_gpu("queue", minutes, _QUEUED_LOAD)
+    (server,) = scenario.servers
+    servers = (replace(server, max_batch=_SMALL_BATCH),)
+    return replace(scenario, servers=servers, reporting=Reporting(scheduled=False))
 
 
 def _same_rate(name: str, minutes: float, rate: float, shapes: dict[str, Shape]) -> Scenario:

@@ -14,6 +14,7 @@ SCENARIOS: Mapping[str, str] = MappingProxyType(
         "long-outputs": "short prompts, long answers",
         "prefix-cache": "prompts that are cached by 30 to 95 %",
         "no-chunks": "heavy with whole prompts in one step",
+        "queue": "more requests than the engine takes at once, and nobody tells how long they wait",
         "moe": "a mixture of experts",
         "speculative": "speculative decoding, three drafts in each step",
         "capped": "a power limit of 330 W all the time",

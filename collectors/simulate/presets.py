@@ -57,6 +57,7 @@ PRESETS: Mapping[str, Callable[[float], Scenario]] = MappingProxyType(
         "long-outputs": loads.long_outputs,
         "prefix-cache": loads.prefix_cache,
         "no-chunks": loads.no_chunks,
+        "queue": loads.queue,
         "moe": bends.moe,
         "speculative": bends.speculative,
         "capped": bends.capped,

@@ -208,6 +208,11 @@ def _prices(parts: "Sequence[Part]") -> list[str]:
         f"{device}: split among its MIG instances by their activity first; nothing meters an instance"
         for device in dict.fromkeys(part.device for part in parts if part.by_instance)
     ]
+    waited = [part.estimated_start for part in parts if part.estimated_start is not None]
+    if waited:
+        lines.append(
+            f"no event says when it was scheduled; by the engine's queue about {rfc3339(min(waited))} (estimated)"
+        )
     most = max((part.requests for part in parts), default=0)
     return [*lines, f"at most {most} requests in one of its windows and devices, itself included"]
 

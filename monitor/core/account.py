@@ -20,7 +20,7 @@ from monitor.core.asked import work_asked
 from monitor.core.attribution.hardware import UNKNOWN_GPU, hardware_of
 from monitor.core.attribution.learning import FitSums
 from monitor.core.attribution.methods import DEFAULT_METHOD, METHODS, Method
-from monitor.core.attribution.pieces import Column
+from monitor.core.attribution.pieces import Column, Flags
 from monitor.core.attribution.priors import PRIOR, Scalars
 from monitor.core.attribution.requests import Requests
 from monitor.core.attribution.virtual_energy import Foreign, Meter, Quiet, Split, split
@@ -33,6 +33,7 @@ from monitor.core.held import held_watts, told_capped
 from monitor.core.instances import split_by_instance
 from monitor.core.lessons import from_requests
 from monitor.core.points import Row
+from monitor.core.queueing import Seated, seated
 from monitor.core.readings import Nearby, Piece, Told, disjoint, meter_of, own_pieces
 from monitor.core.shares import Shares
 from monitor.core.teaching import cost_in, lesson_asked, lesson_in, tell_work
@@ -72,6 +73,7 @@ class Watched:
     """One device's split in an account, for whoever wants to see how it came about.
 
     `requests`, `shared` and `chosen` (places in `usages`) are of equal length; `pieces` is what was measured.
+    `estimated_start` tells of which requests it was estimated when an engine began (queueing.py).
     """
 
     device: Device
@@ -79,6 +81,7 @@ class Watched:
     usages: UsageColumns
     chosen: Index
     requests: Requests
+    estimated_start: Flags
     shared: Split
     idle_watts: float | None
     scalars: Scalars
@@ -196,9 +199,11 @@ class _Work:
         scalars = self.scalars_at(device.hardware, terms.start)
         meter = meter_of(pieces, terms.start)
         engines = self._engines_on(device)
-        held = self._held_watts(device, meter, chosen, terms.start)
+        since = self._seated(device, chosen, terms.start)
+        demand = since.demand
+        held = self._held_watts(device, meter, demand, chosen, start=terms.start)
         requests = requests_on(
-            self.demand,
+            demand,
             chosen,
             device,
             self.family.profile,
@@ -233,6 +238,7 @@ class _Work:
                     usages=self.demand.usages,
                     chosen=chosen,
                     requests=requests,
+                    estimated_start=since.estimated[chosen],
                     shared=shared,
                     idle_watts=idle_watts,
                     scalars=scalars,
@@ -241,7 +247,7 @@ class _Work:
                 )
             )
         if device.kind == "gpu" and self.lessons is not None:
-            name, lesson = self._lesson(device, pieces, chosen, shared, terms.start)
+            name, lesson = self._lesson(device, pieces, demand, shared, terms.start)
             if lesson is not None:
                 self.lessons[name] = self.lessons.get(name, FitSums()).plus(lesson)
         if self.shares is not None:
@@ -293,8 +299,13 @@ class _Work:
         told = {engine.model for engine in self._engines_on(device)}
         return ",".join(sorted((configured | told | set(device.resident_models)) - {""}))
 
+    def _seated(self, device: Device, chosen: Index, start: UnixSeconds) -> Seated:
+        """What its requests ask, those that waited in an engine's queue from when they did not any more."""
+        engines, hardware = self._engines_on(device), hardware_of(device.hardware) or UNKNOWN_GPU
+        return seated(self.demand, chosen, engines, cost_in(self.family.profile), hardware, window_begin=start)
+
     def _lesson(
-        self, device: Device, pieces: Sequence[Piece], chosen: Index, shared: Split, start: UnixSeconds
+        self, device: Device, pieces: Sequence[Piece], demand: Demand, shared: Split, start: UnixSeconds
     ) -> tuple[str, FitSums | None]:
         """What the window teaches of the board's type, and under which name that is kept."""
         engines, profile, length = self._engines_on(device), self.family.profile, self.length_seconds
@@ -308,8 +319,8 @@ class _Work:
             pieces,
             self.activities,
             lambda: work_asked(
-                self.demand,
-                chosen,
+                demand,
+                demand.on(device),
                 cost_in(profile),
                 hardware_of(device.hardware) or UNKNOWN_GPU,
                 length_seconds=length,
@@ -320,12 +331,14 @@ class _Work:
         )
         return from_requests(device.hardware), lesson
 
-    def _held_watts(self, device: Device, meter: Meter, chosen: Index, start: UnixSeconds) -> float | None:
+    def _held_watts(
+        self, device: Device, meter: Meter, demand: Demand, chosen: Index, *, start: UnixSeconds
+    ) -> float | None:
         """The power at which a limit held a GPU while it was busy."""
         if device.kind != "gpu":
             return None
         told = told_capped(self.activities, device, start, start + self.length_seconds)
-        active, end = self.demand.active[chosen], self.demand.end[chosen]
+        active, end = demand.active[chosen], demand.end[chosen]
         return held_watts(meter, active, end, _limit_watts(device), told=told)
 
     def _foreign(self, device: Device, start: UnixSeconds) -> Foreign:

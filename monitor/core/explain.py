@@ -24,6 +24,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     energy = own + equal. `priced_joules` is what its tokens of this window are priced at, before they were fitted to
     what was measured. measured = energy + others + idle + unattributed; `requests` were active in the window. With
     `by_instance` the device's MIG instances were told apart by their activity, and the equal part is its instance's.
+    `estimated_start` is when an engine is taken to have begun, where no event says so and its server had a queue.
     """
 
     start: UnixSeconds
@@ -42,6 +43,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     scalars: Scalars
     held_watts: float | None
     by_instance: bool = False
+    estimated_start: UnixSeconds | None = None
 
     @property
     def equal_joules(self) -> float:
@@ -91,6 +93,7 @@ def _part(watched: Watched, place: int, start: UnixSeconds, length_seconds: floa
         scalars=watched.scalars,
         held_watts=_held_watts(watched),
         by_instance=watched.by_instance,
+        estimated_start=start + float(asked.start[place]) if watched.estimated_start[place] else None,
     )
 
 

@@ -79,6 +79,11 @@ class UsageColumns:
         return np.where(np.isnan(scheduled), self.start, scheduled)
 
     @property
+    def scheduled_told(self) -> Flags:
+        """Whether an event told when that was."""
+        return ~np.isnan(self._figure(_SCHEDULED))
+
+    @property
     def first_token(self) -> Column:
         """Unix seconds, NaN where it was not told."""
         return self._figure(_FIRST_TOKEN)
