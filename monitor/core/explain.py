@@ -5,8 +5,8 @@ part. Own tokens are what they are priced at, as far as the meter held as much. 
 request need not see theirs.
 """
 
-from collections.abc import Callable
-from math import fsum
+from collections.abc import Callable, Iterable
+from math import fsum, isnan, nan
 
 import msgspec
 import numpy as np
@@ -15,6 +15,7 @@ from collectors.units import UnixSeconds
 from monitor.core.account import Watch, Watched
 from monitor.core.attribution.pieces import Column
 from monitor.core.attribution.priors import Scalars
+from monitor.core.band import Band, Doubt, Gains, tier
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,6 +23,9 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 
     energy = own + equal. `priced_joules` is what its tokens of this window are priced at, before they were fitted to
     what was measured. measured = energy + others + idle + unattributed; `requests` were active in the window.
+
+    `tier` is what the energy rests on; `flop_moves_joules` and `byte_moves_joules` move it by a standard error of the
+    scalars, `split_variance` is of the rest of the split's error, None where it is not known (doubt.py).
     """
 
     start: UnixSeconds
@@ -38,6 +42,11 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     unattributed_joules: float
     idle_watts: float | None
     scalars: Scalars
+    tier: str
+    metered_joules: float
+    flop_moves_joules: float
+    byte_moves_joules: float
+    split_variance: float | None
 
     @property
     def equal_joules(self) -> float:
@@ -65,7 +74,8 @@ def watching(identity: Identity, start: UnixSeconds, length_seconds: float, take
 def _part(watched: Watched, place: int, start: UnixSeconds, length_seconds: float) -> Part:
     shared, asked = watched.shared, watched.requests
     reasons = (shared.gap, shared.unknown_device, shared.other_process, shared.unreported)
-    energy = float(shared.energy[place])
+    doubts = watched.doubts
+    energy, metered, exact = (float(each[place]) for each in (shared.energy, shared.metered, shared.exact))
     prefill, decode = (asked.start, asked.first), (asked.first, asked.end)
     priced = asked.prefill_joules * _within(*prefill, length_seconds)
     priced += asked.decode_joules * _within(*decode, length_seconds)
@@ -78,14 +88,30 @@ def _part(watched: Watched, place: int, start: UnixSeconds, length_seconds: floa
         energy_joules=energy,
         own_joules=float(shared.marginal[place]),
         priced_joules=float((asked.weight * priced)[place]),
-        exact_joules=float(shared.exact[place]),
+        exact_joules=exact,
         requests=len(asked),
         others_joules=float(shared.energy.sum()) - energy,
         idle_joules=shared.idle.energy,
         unattributed_joules=fsum(reason.energy for reason in reasons),
         idle_watts=watched.idle_watts,
         scalars=watched.scalars,
+        tier=tier(energy, metered, exact, float(doubts.learned[place]), float(doubts.steps[place])),
+        metered_joules=metered,
+        flop_moves_joules=float(doubts.flop[place]),
+        byte_moves_joules=float(doubts.byte[place]),
+        split_variance=None if isnan(doubts.variance[place]) else float(doubts.variance[place]),
     )
+
+
+def band_of(parts: Iterable[Part], host: str, gains: Gains) -> Band:
+    """Between what figures the sum of these parts truly lies."""
+    doubt = Doubt()
+    for part in parts:
+        moves, variance = (part.flop_moves_joules, part.byte_moves_joules), part.split_variance
+        doubt.add(
+            (host, part.device), part.energy_joules, part.metered_joules, moves, nan if variance is None else variance
+        )
+    return doubt.band(gains)
 
 
 def _within(begin: Column, end: Column, length_seconds: float, power: int = 1) -> Column:

@@ -6,7 +6,8 @@ store (its rows) -> windows, hosts, revisions -> log, read again -> accounts of 
 import msgspec
 
 from collectors.units import UnixSeconds
-from monitor.core.explain import Part, watching
+from monitor.core.band import Band, Gains
+from monitor.core.explain import Part, band_of, watching
 from monitor.core.membership import Accounting
 from monitor.core.points import REQUEST_ENERGY, Row
 from monitor.core.window import window_at
@@ -20,7 +21,9 @@ _FIELD = {name: place for place, name in enumerate(REQUEST_ENERGY.fields)}
 
 
 class Explained(msgspec.Struct, frozen=True, kw_only=True):
-    """One request on one host. `booked_joules` is what stands in the books of it, `parts` are computed again.
+    """One request on one host, and the `band` in which its joules truly lie.
+
+    `booked_joules` is what stands in the books of it, `parts` are computed again.
 
     Where the log no longer holds a window's records whole, its parts are missing and the sums differ.
     """
@@ -39,9 +42,12 @@ class Explained(msgspec.Struct, frozen=True, kw_only=True):
     booked_joules: float
     method: str
     parts: tuple[Part, ...]
+    band: Band
 
 
-def explain(log: Log, store: Store, request_id: str, start: UnixSeconds, end: UnixSeconds) -> list[Explained]:
+def explain(
+    log: Log, store: Store, request_id: str, start: UnixSeconds, end: UnixSeconds, *, gains: Gains | None = None
+) -> list[Explained]:
     """All requests of that id in the books of [start, end), one for each host, attempt and start, in their order.
 
     Raises LogUnavailable, StoreUnavailable, or TermsChanged for books of a method that this version does not know.
@@ -62,10 +68,13 @@ def explain(log: Log, store: Store, request_id: str, start: UnixSeconds, end: Un
     found: dict[tuple[object, ...], list[Row]] = {}
     for row in store.read(REQUEST_ENERGY, start, end, where={"request_id": {request_id}}):
         found.setdefault((row.tags, row.fields[_FIELD["start"]]), []).append(row)
-    return [_explained(source, sorted(rows, key=lambda row: row.time)) for _, rows in sorted(found.items(), key=str)]
+    held = gains or Gains()
+    return [
+        _explained(source, sorted(rows, key=lambda row: row.time), held) for _, rows in sorted(found.items(), key=str)
+    ]
 
 
-def _explained(source: Source, rows: list[Row]) -> Explained:
+def _explained(source: Source, rows: list[Row], gains: Gains) -> Explained:
     tags = dict(zip(REQUEST_ENERGY.tags, rows[0].tags, strict=True))
     fields = dict(zip(REQUEST_ENERGY.fields, rows[0].fields, strict=True))
     start, attempt = float(fields["start"] or 0.0), int(tags["attempt"])
@@ -97,4 +106,5 @@ def _explained(source: Source, rows: list[Row]) -> Explained:
         booked_joules=sum(float(row.fields[0] or 0.0) for row in rows),
         method=source.terms.method,
         parts=tuple(parts),
+        band=band_of(parts, tags["host"], gains),
     )
