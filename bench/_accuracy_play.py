@@ -9,26 +9,29 @@ import csv
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from bench._accuracy_score import Books
+from bench._accuracy_score import Books, Doubts
 from bench._house import replay_folder, requests_in
 from collectors.simulate.scenario import Scenario
 from collectors.simulate.simulate import DEFAULT_START, simulate
 from collectors.simulate.write import ENGINE_FILE, HOST_FILE, ORACLE_FILE, READINGS_FILE, REQUESTS_FILE
 from monitor.config.load import load_config
 from monitor.core.attribution.learning import Fit
+from monitor.core.points import REQUEST_ENERGY
 from monitor.core.request_sums import RequestLine
 from monitor.roles.control import FactsReader
-from monitor.roles.embedded import Embedded
+from monitor.roles.embedded import STORE_FILE, Embedded
+from monitor.store.sqlite import SqliteStore
 
 PERMUTATIONS = 12
 """They move a request's truth by 0.005 %, 0.2 % at the 99th percentile (docs/simulator.md)."""
 WITH_ENGINE, EVENTS_ONLY = "with engine counters", "events only"
+DOUBTS = ("flop_sensitivity_joules", "byte_sensitivity_joules", "split_variance")
 FIT_MINUTES = (30, 60, 90, 120)
 
 NAIVE: Mapping[str, Callable[[RequestLine], float]] = {
@@ -70,11 +73,12 @@ def play(scenario: Scenario, seed: int, recordings: Path) -> Run:
         data = Path(folder)
         lines, fits = _replayed(recording, data / "with", scenario)
         bare, _ = _replayed(_without_engine(recording, data / "recording"), data / "without", scenario)
+        doubts = {WITH_ENGINE: _doubts_in(data / "with", lines), EVENTS_ONLY: _doubts_in(data / "without", lines)}
     truth = _oracle(recording)
     return Run(
         scenario=scenario,
         seed=seed,
-        books=_books(lines, {line.request_id: line.energy_joules for line in bare}, truth),
+        books=_books(lines, {line.request_id: line.energy_joules for line in bare}, truth, doubts),
         fits=fits,
         untold=len(truth) - len(lines),
     )
@@ -115,7 +119,23 @@ def _oracle(recording: Path) -> dict[str, float]:
         return {row["request_id"]: float(row["energy_joules"]) for row in csv.DictReader(file)}
 
 
-def _books(lines: list[RequestLine], bare: Mapping[str, float], truth: Mapping[str, float]) -> Books:
+def _doubts_in(data: Path, lines: Sequence[RequestLine]) -> Doubts:
+    """What J/FLOP and J/byte move of each of these requests, and the variance of its share: three rows."""
+    places = {line.request_id: place for place, line in enumerate(lines)}
+    fields = [REQUEST_ENERGY.fields.index(name) for name in DOUBTS]
+    found = np.zeros((len(DOUBTS), len(lines)))
+    store = SqliteStore(data / STORE_FILE, read_only=True)
+    for row in store.read(REQUEST_ENERGY, float("-inf"), float("inf")):
+        found[:, places[row.tags[2]]] += [
+            np.nan if row.fields[place] is None else row.fields[place] for place in fields
+        ]
+    store.close()
+    return found
+
+
+def _books(
+    lines: list[RequestLine], bare: Mapping[str, float], truth: Mapping[str, float], doubts: Mapping[str, Doubts]
+) -> Books:
     teams = sorted({line.team for line in lines})
     places = {team: place for place, team in enumerate(teams)}
     return Books(
@@ -128,6 +148,7 @@ def _books(lines: list[RequestLine], bare: Mapping[str, float], truth: Mapping[s
             EVENTS_ONLY: _column(bare[line.request_id] for line in lines),
         },
         shares={name: _column(map(share, lines)) for name, share in NAIVE.items()},
+        doubts=doubts,
     )
 
 

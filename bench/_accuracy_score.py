@@ -6,13 +6,14 @@ against the truth itself.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import median
 
 import numpy as np
 
 from collectors.simulate.rates import Floats, Integers
 
+Doubts = np.ndarray[tuple[int, int], np.dtype[np.float64]]
 LEAST_REQUESTS = 5
 """A team of which fewer requests began in 10 minutes says nothing about these 10 minutes."""
 
@@ -22,7 +23,8 @@ class Books:
     """What each of n requests truly used, and what each method says of it. Columns have length n.
 
     `team` is a place in `teams`; `minute` is when the request began, from the start of the run. `charged` are the
-    methods that charge joules; `shares` those that divide the joules that the first of `charged` has.
+    methods that charge joules; `shares` those that divide the joules that the first of `charged` has. `doubts` are of
+    each method that charges three rows: what J/FLOP and J/byte move, and the variance.
     """
 
     teams: Sequence[str]
@@ -31,6 +33,7 @@ class Books:
     true_joules: Floats
     charged: Mapping[str, Floats]
     shares: Mapping[str, Floats]
+    doubts: Mapping[str, Doubts] = field(default_factory=dict)
 
     def between(self, first_minute: float, last_minute: float) -> "Books":
         """Those that began in [first_minute, last_minute)."""
@@ -42,6 +45,7 @@ class Books:
             true_joules=self.true_joules[chosen],
             charged={name: joules[chosen] for name, joules in self.charged.items()},
             shares={name: share[chosen] for name, share in self.shares.items()},
+            doubts={name: doubts[:, chosen] for name, doubts in self.doubts.items()},
         )
 
     def joules(self, method: str) -> Floats:

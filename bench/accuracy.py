@@ -16,6 +16,7 @@ from pathlib import Path
 
 import click
 
+from bench._accuracy_bands import band_table
 from bench._accuracy_play import EVENTS_ONLY, WITH_ENGINE, Run, play
 from bench._accuracy_tables import (
     change_table,
@@ -91,6 +92,7 @@ def figures(runs: Sequence[Run], minutes: float, first_minute: float) -> Iterato
             yield from ("", f"### The product, {method}", *product_table(counted, method))
         yield from ("", "### Shares in use elsewhere: worst team / median request / 9 of 10 requests / worst, absolute")
         yield from naive_table(counted)
+        yield from ("", "### Within the 90 % band", *band_table(counted, (WITH_ENGINE, EVENTS_ONLY)))
         scored = [each for name in counted for each in named[name]]
         yield from ("", "### Learned, relative to the simulated board", *learned_table(scored))
     if cold := [each for name in CONVERGENCE for each in named[name]]:

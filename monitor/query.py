@@ -16,6 +16,7 @@ import msgspec
 from collectors.units import UnixSeconds
 from monitor.core.allocation import Allocator, window_sums
 from monitor.core.allocation_lines import AllocationLine, AllocationRules, ShareIdle, is_dimension
+from monitor.core.band import Gains
 from monitor.core.points import (
     HOLE,
     MEASUREMENTS,
@@ -58,7 +59,7 @@ _T = TypeVar("_T")
 
 class Query:
     """Answers from one store. `rejected` counts dead letters by reason, None where nobody knows; `owners` maps (host,
-    device) to a team. Not every store `keeps_requests`.
+    device) to a team. Not every store `keeps_requests`. `gains` are what meters may be off.
 
     Raises Denied, BadQuery, and the store's StoreUnavailable.
     """
@@ -70,12 +71,14 @@ class Query:
         rejected: Callable[[], Mapping[str, int] | None],
         owners: Mapping[tuple[str, str], str] | None = None,
         keeps_requests: bool = True,
+        gains: Gains | None = None,
     ) -> None:
         self._store = store
         self._reader = BooksReader(store)
         self._rejected = rejected
         self._keeps_requests = keeps_requests
         self._owners = owners or {}
+        self._gains = gains or Gains()
 
     def allocation(self, principal: Principal, query: AllocationQuery) -> AllocationPage:
         """Lines by model, team, label.. with the totals of the whole interval on each page."""
@@ -88,6 +91,7 @@ class Query:
             share_idle=query.share_idle,
             owners=self._owners,
             filters={name: wanted for name, wanted in filters.items() if name != "host"},
+            gains=self._gains,
         )
         whole, steps = Allocator(rules), dict[int, Allocator]()
         for row in self._reader.books(query):
@@ -153,7 +157,7 @@ class Query:
         after = None if last is None else Row(REQUEST_ENERGY.name, last[0], tuple(last[1]), ())
         if after is not None and len(after.tags) != len(REQUEST_ENERGY.tags):
             raise BadQuery("after", "is not the `next` of a page of requests")
-        found = list(islice(self._reader.requests(query.start, query.end, where, after), query.limit + 1))
+        found = list(islice(self._reader.requests(query.start, query.end, where, after, self._gains), query.limit + 1))
         page = found[: query.limit]
         following = _make_token((page[-1][0].time, page[-1][0].tags)) if len(found) > query.limit else None
         return RequestsPage(requests=tuple(line for _, line in page), next=following)

@@ -1,5 +1,6 @@
 """The accuracy bench: its scoring worked by hand, its tables, and minutes of a saturated engine through the house."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,8 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench._accuracy_play import EVENTS_ONLY, NAIVE, WITH_ENGINE, play, recorded
+from bench._accuracy_bands import Held, held_requests, held_teams
+from bench._accuracy_play import EVENTS_ONLY, NAIVE, WITH_ENGINE, Run, play, recorded
 from bench._accuracy_score import Books, Within, errors_of, within, worst_lately
 from bench._accuracy_tables import BEGIN, END, placed, product_table
 from bench.accuracy import around_change, main, scenario_of
@@ -140,9 +142,15 @@ def test_a_recording_is_made_once(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [made]
 
 
-def test_the_product_beats_shares_by_tokens_and_by_time_from_its_first_minute(tmp_path: Path) -> None:
-    """Four minutes of a saturated engine: priors alone, as nothing is in force yet, with engine counters or without."""
-    run = play(heavy(4.0), 2, tmp_path)
+@pytest.fixture(scope="module")
+def saturated(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Four minutes of a saturated engine: priors alone, as nothing is in force yet."""
+    return play(heavy(4.0), 2, tmp_path_factory.mktemp("heavy"))
+
+
+def test_the_product_beats_shares_by_tokens_and_by_time_from_its_first_minute(saturated: Run) -> None:
+    """With engine counters or without."""
+    run = saturated
     ours = errors_of(run.books, WITH_ENGINE)
     assert run.untold == 0
     assert run.fits[4].verdict == "few"
@@ -157,6 +165,40 @@ def test_the_product_beats_shares_by_tokens_and_by_time_from_its_first_minute(tm
         assert naive.median_request > 4.0 * ours.median_request
 
 
+def test_bands_by_priors_hold_the_truth_nine_times_in_ten(saturated: Run) -> None:
+    """Of 85 to 95 % of the requests, and of four teams of five at least."""
+    requests, teams = (held(saturated.books, WITH_ENGINE) for held in (held_requests, held_teams))
+    assert 0.85 <= requests.split / requests.of <= 0.95
+    assert requests.whole >= requests.split
+    assert (teams.of, teams.split >= 4, teams.whole >= 4) == (5, True, True)
+
+
+def test_bands_by_learned_scalars_hold_the_truth_nine_times_in_ten(tmp_path: Path) -> None:
+    """Ten minutes of light load behind the first lesson; a band much wider would hold all of them."""
+    books = play(light(40.0), 3, tmp_path).books.between(30.0, 40.0)
+    requests, teams = (held(books, WITH_ENGINE) for held in (held_requests, held_teams))
+    assert 0.85 <= requests.split / requests.of <= 0.95
+    assert (teams.of, teams.split >= 4) == (5, True)
+
+
+def test_what_lies_within_is_counted_for_the_split_and_for_the_whole() -> None:
+    """Charged 100 and 100 J for 96 and 94 J, moves of 1 and -1 J: the split is right to 1.645 J, and is off by 1.05 J.
+
+    Moves of half a joule hold neither; with the gain 100 / 1.05 - 0.82 = 94.4 J still hold the first. What nobody knows
+    holds nothing.
+    """
+    two = replace(
+        books([0, 1], [1.0, 1.0], [96.0, 94.0], [100.0, 100.0]),
+        doubts={WITH_ENGINE: np.array([[1.0, -1.0], [0.0, 0.0], [0.0, 0.0]])},
+    )
+    assert held_requests(two, WITH_ENGINE) == Held(split=2, whole=2, of=2)
+    assert held_teams(two, WITH_ENGINE) == Held(split=2, whole=2, of=2)
+    narrow = replace(two, doubts={WITH_ENGINE: np.array([[0.5, -0.5], [0.0, 0.0], [0.0, 0.0]])})
+    assert held_requests(narrow, WITH_ENGINE) == Held(split=0, whole=1, of=2)
+    unknown = replace(two, doubts={WITH_ENGINE: np.array([[1.0, 1.0], [0.0, 0.0], [np.nan, 9.0]])})
+    assert held_requests(unknown, WITH_ENGINE) == Held(split=1, whole=1, of=2)
+
+
 def test_the_command_writes_its_tables_into_a_page(tmp_path: Path) -> None:
     """Of the scenario that was chosen, and no others; the prose stays, and the recording is kept where told."""
     page = tmp_path / "page.md"
@@ -167,7 +209,9 @@ def test_the_command_writes_its_tables_into_a_page(tmp_path: Path) -> None:
     lines = page.read_text().splitlines()
     assert lines[0] == "prose"
     assert lines[2].startswith("Seed 2; 3 minutes, requests from minute 0 on; ")
-    assert sum(line.startswith("| light |") for line in lines) == 5  # two of the product, shares, learned, cold start
+    assert (
+        sum(line.startswith("| light |") for line in lines) == 7
+    )  # two of the product, shares, bands, learned, cold start
     assert "| light | 2 | never | never | **NOT MET** |" in page.read_text()  # 3 minutes have no last 10
     assert not any(line.startswith("| heavy |") for line in lines)
     assert [path.name for path in (tmp_path / "kept").iterdir()] == ["light-2-3"]

@@ -59,7 +59,7 @@ def explain(
     from monitor.cli.logging import configure
     from monitor.config.load import load_config
     from monitor.log.sqlite import SqliteLog
-    from monitor.roles.embedded import LOG_FILE, STORE_FILE
+    from monitor.roles.embedded import LOG_FILE, STORE_FILE, gains_of
     from monitor.roles.explaining import explain as explained_from
     from monitor.store.open import open_store
 
@@ -81,7 +81,7 @@ def explain(
         try:
             store = open_store(config, folder / STORE_FILE, read_only=True)
             try:
-                found = explained_from(log, store, request_id, begin, finish)
+                found = explained_from(log, store, request_id, begin, finish, gains=gains_of(config))
             finally:
                 store.close()
         finally:
@@ -153,6 +153,7 @@ def _lines(each: "Explained") -> list[str]:
         *columns(COLUMNS, [*rows, ("sum", "", *map(_joules, total))], left=2),
         "",
         *_prices(parts),
+        *_doubts(each),
         *_books(each, total[1]),
     ]
 
@@ -215,6 +216,22 @@ def _prices(parts: "Sequence[Part]") -> list[str]:
         )
     most = max((part.requests for part in parts), default=0)
     return [*lines, f"at most {most} requests in one of its windows and devices, itself included"]
+
+
+def _doubts(each: "Explained") -> list[str]:
+    """What the joules rest on, and between what figures they truly lie."""
+    tiers: dict[str, float] = {}
+    for part in each.parts:
+        tiers[part.tier] = tiers.get(part.tier, 0.0) + part.energy_joules
+    resting = ", ".join(f"{name.replace('_', ' ')} {_joules(joules)} J" for name, joules in sorted(tiers.items()))
+    band = each.band
+    if band.low_joules is None or band.high_joules is None or band.split_joules is None:
+        return [f"rests on: {resting}; how far the split may be off is not known"]
+    return [
+        f"rests on: {resting}",
+        f"nine times in ten it is truly {_joules(band.low_joules)} to {_joules(band.high_joules)} J:"
+        f" {_joules(band.split_joules)} J by the split, the rest by what the meter may be off",
+    ]
 
 
 def _as_json(each: "Explained") -> Mapping[str, object]:

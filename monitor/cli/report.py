@@ -106,34 +106,33 @@ def _ask(asked: "AllocationQuery", config: Path | None, data: Path | None) -> tu
     """The page, and what to tell of it beside its figures."""
     from monitor.query import Query, whole_allocation
     from monitor.reports.hints import hints
-    from monitor.roles.embedded import LOCAL_ADMIN, STORE_FILE
+    from monitor.roles.embedded import LOCAL_ADMIN, STORE_FILE, gains_of, owners_of
     from monitor.store.open import open_store
 
-    loaded, directory, owners = _place(config, data)
+    loaded, directory = _place(config, data)
     store = open_store(loaded, directory / STORE_FILE, read_only=True)
     try:
-        query = Query(store, rejected=dict, owners=owners)
+        query = Query(store, rejected=dict, owners=owners_of(loaded), gains=gains_of(loaded))
         page = whole_allocation(query, LOCAL_ADMIN, asked)
         return page, hints(page, query.status(LOCAL_ADMIN, since=math.inf))
     finally:
         store.close()
 
 
-def _place(config: Path | None, data: Path | None) -> tuple["Config", Path, dict[tuple[str, str], str]]:
-    """The configuration, the data directory, and who owns which (host, device)."""
+def _place(config: Path | None, data: Path | None) -> tuple["Config", Path]:
+    """The configuration and the data directory."""
     from monitor.config.load import load_config
     from monitor.config.problems import ConfigError
     from monitor.config.sections import Config
-    from monitor.roles.embedded import owners_of
 
     if data is not None and config is None:
-        return Config(), data, {}
+        return Config(), data
     try:
         loaded = load_config(config, environ=os.environ)
     except ConfigError as error:
         click.echo(str(error), err=True)
         sys.exit(EXIT_USAGE)
-    return loaded, data or loaded.data.directory, owners_of(loaded)
+    return loaded, data or loaded.data.directory
 
 
 def _option(field: str) -> str:

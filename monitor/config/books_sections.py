@@ -1,4 +1,7 @@
-"""[accounting], [log], [store], [idle] and [carbon]: how the books are kept. Read by aggregate, control and queries."""
+"""[accounting], [log], [store], [idle], [accuracy], [carbon]: how the books are kept.
+
+Read by aggregate, control and queries.
+"""
 
 from collections.abc import Iterator
 from typing import Annotated, Literal
@@ -65,6 +68,16 @@ class Idle(Section, frozen=True, kw_only=True):
     """Who owns a host's or a device's idle energy when a reader asks for shareIdle=owner: {"HOST/DEVICE": team}."""
 
     owners: dict[Name, Name] = msgspec.field(default_factory=dict)
+
+
+Gain = Annotated[float, Meta(ge=0, lt=1)]
+
+
+class Accuracy(Section, frozen=True, kw_only=True):
+    """How far meters may be off, for the bands of reports: 0.05 is +-5 %. `gains` by {"HOST/DEVICE": ..} or host."""
+
+    gain: Gain = 0.05
+    gains: dict[Name, Gain] = msgspec.field(default_factory=dict)
 
 
 class Carbon(Section, frozen=True, kw_only=True):

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from monitor.config.books_sections import DAY_SECONDS, Accounting, Carbon, Idle, Log, Store
+from monitor.config.books_sections import DAY_SECONDS, Accounting, Accuracy, Carbon, Idle, Log, Store
 from monitor.config.host_sections import Collect, Data, Host, Logging
 from monitor.config.input_sections import Deployment, Model, Requests, Source
 from monitor.config.output_sections import Alert, InfluxDb, Kafka, Metrics, Web
@@ -31,6 +31,7 @@ class Config(Section, frozen=True, kw_only=True):
     deployments: tuple[Deployment, ...] = ()
     models: tuple[Model, ...] = ()
     idle: Idle = Idle()
+    accuracy: Accuracy = Accuracy()
     carbon: Carbon = Carbon()
     web: Web = Web()
     metrics: Metrics = Metrics()

@@ -7,7 +7,7 @@ Pure: the same records give the same bits, whoever computes. Sums run in a fixed
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import fsum
+from math import fsum, isnan
 from typing import Literal
 
 import msgspec
@@ -17,6 +17,8 @@ from collectors.readings import ActivityReading, Device, EngineReading, HostProf
 from collectors.units import Energy, UnixSeconds
 from monitor.core import points
 from monitor.core.asked import work_asked
+from monitor.core.attribution.certainty import PRIOR_CERTAINTY
+from monitor.core.attribution.doubt import Doubts, doubts_of
 from monitor.core.attribution.hardware import UNKNOWN_GPU, hardware_of
 from monitor.core.attribution.learning import FitSums
 from monitor.core.attribution.methods import DEFAULT_METHOD, METHODS, Method
@@ -35,7 +37,7 @@ from monitor.core.lessons import from_requests
 from monitor.core.points import Row
 from monitor.core.queueing import Seated, seated
 from monitor.core.readings import Nearby, Piece, Told, disjoint, meter_of, own_pieces
-from monitor.core.shares import Shares
+from monitor.core.shares import COLUMNS, VARIANCE, Shares
 from monitor.core.teaching import cost_in, lesson_asked, lesson_in, tell_work
 from monitor.core.usage_columns import Index, Key, UsageColumns, all_known, all_known_counts
 from monitor.core.usage_order import in_order
@@ -85,6 +87,7 @@ class Watched:
     shared: Split
     idle_watts: float | None
     scalars: Scalars
+    doubts: Doubts
     held_watts: float | None
     by_instance: bool = False
     """Whether the device was split by the activity of its MIG instances first."""
@@ -230,6 +233,7 @@ class _Work:
         )
         if by_instance is not None:
             shared = by_instance
+        doubts = self._doubts(device, demand, chosen, requests, shared=shared, scalars=scalars)
         if self.watch is not None:
             self.watch(
                 Watched(
@@ -244,6 +248,7 @@ class _Work:
                     scalars=scalars,
                     held_watts=held,
                     by_instance=by_instance is not None,
+                    doubts=doubts,
                 )
             )
         if device.kind == "gpu" and self.lessons is not None:
@@ -251,9 +256,9 @@ class _Work:
             if lesson is not None:
                 self.lessons[name] = self.lessons.get(name, FitSums()).plus(lesson)
         if self.shares is not None:
-            self.shares.add(chosen, shared, terms, measured=bool(pieces))
+            self.shares.add(chosen, shared, doubts, terms, measured=bool(pieces))
         return [
-            *_attributed_rows(terms, device, self.owners, chosen, shared),
+            *_attributed_rows(terms, device, self.owners, chosen, _columns(shared, doubts)),
             _idle_row(terms, device, shared.idle, idle_source, self._resident(device)),
             _unattributed_row(terms, device, shared),
         ]
@@ -284,6 +289,21 @@ class _Work:
             elsewhere=self.demand.elsewhere(),
             limit_watts=_limit_watts(device),
             rest_equally=self.method.rest_equally,
+        )
+
+    def _doubts(
+        self, device: Device, demand: Demand, chosen: Index, requests: Requests, *, shared: Split, scalars: Scalars
+    ) -> Doubts:
+        """How far the shares may be off; by methods that price nothing or all, nobody knows."""
+        return doubts_of(
+            shared,
+            requests,
+            context_tokens=demand.context_tokens[chosen],
+            output_tokens=demand.output_tokens[chosen],
+            certainty=scalars.certainty if self.method is METHODS[DEFAULT_METHOD] else PRIOR_CERTAINTY,
+            prices=device.kind == "gpu",
+            tested=self.method.rest_equally,
+            by_steps=bool(self._engines_on(device)),
         )
 
     def _engines_on(self, device: Device) -> list[EngineReading]:
@@ -412,26 +432,36 @@ class _Owners:
         return cls(keys, np.array([places[key] for key in of_routes], dtype=np.intp)[usages.route])
 
 
-def _attributed_rows(terms: _Terms, device: Device, owners: _Owners, chosen: Index, shared: Split) -> list[Row]:
-    """One row for each model, team, deployment and labels with a request active on the device."""
+def _attributed_rows(
+    terms: _Terms, device: Device, owners: _Owners, chosen: Index, told: tuple[Column, ...]
+) -> list[Row]:
+    """One row for each model, team, deployment and labels with a request active on the device; `told` by `_columns`."""
     owner = owners.owner[chosen]
     active = np.flatnonzero(np.bincount(owner, minlength=len(owners.keys))).tolist()
-    columns = [
-        np.bincount(owner, values, len(owners.keys)).tolist()
-        for values in (shared.energy, shared.marginal, shared.metered, shared.recovered, shared.exact)
-    ]
+    columns = [np.bincount(owner, values, len(owners.keys)).tolist() for values in told]
     rows = []
     for place in active:
-        energy, marginal, metered, recovered, exact = (column[place] for column in columns)
-        sums = (energy, marginal, metered, recovered, exact, terms.grams(energy), 0.0, 0.0, 0.0, 0.0)
+        *joules, variance = (column[place] for column in columns)
+        sums = (*joules, None if isnan(variance) else variance, terms.grams(joules[0]), 0.0, 0.0, 0.0, 0.0)
         facts = ("", "", terms.label, terms.revision)
         tags = (*terms.tags(device), points.ATTRIBUTED, *owners.keys[place])
         rows.append(Row(points.ENERGY.name, terms.start, tags, sums + facts))
     return rows
 
 
+def _columns(shared: Split, doubts: Doubts) -> tuple[Column, ...]:
+    """What a split says of each request, in the order of the rows and of `Shares.joules`."""
+    told = (shared.energy, shared.marginal, shared.metered, shared.recovered, shared.exact)
+    return (*told, *doubts.columns())
+
+
+_NO_DOUBT = (0.0, 0.0, 0.0, 0.0, 0.0)
+"""What nobody shares is measured: only the meter can be wrong."""
+
+
 def _idle_row(terms: _Terms, device: Device, idle: Quiet, idle_source: str, resident: str) -> Row:
-    sums = (idle.energy, 0.0, idle.metered, idle.recovered, 0.0, terms.grams(idle.energy), 0.0, 0.0, 0.0, 0.0)
+    joules = (idle.energy, 0.0, idle.metered, idle.recovered, 0.0)
+    sums = (*joules, *_NO_DOUBT, terms.grams(idle.energy), 0.0, 0.0, 0.0, 0.0)
     facts = (idle_source, resident, terms.label, terms.revision)
     return Row(points.ENERGY.name, terms.start, (*terms.tags(device), points.IDLE, "", "", "", ""), sums + facts)
 
@@ -446,7 +476,7 @@ def _unattributed_row(terms: _Terms, device: Device, shared: Split) -> Row:
     energy = fsum(reason.energy for reason in reasons)
     metered, recovered = fsum(reason.metered for reason in reasons), fsum(reason.recovered for reason in reasons)
     each = (reason.energy for reason in reasons)
-    sums = (energy, 0.0, metered, recovered, 0.0, terms.grams(energy), *each)
+    sums = (energy, 0.0, metered, recovered, 0.0, *_NO_DOUBT, terms.grams(energy), *each)
     return Row(
         points.ENERGY.name,
         terms.start,
@@ -496,21 +526,19 @@ class _RequestShares:
 
     def __init__(self, usages: UsageColumns) -> None:
         self._usages = usages
-        self._joules = np.zeros((5, len(usages)))
+        self._joules = np.zeros((COLUMNS, len(usages)))
         self._grams: Column | None = np.zeros(len(usages))
         self._label = ""
         self._labelled = np.zeros(len(usages), dtype=np.bool_)
         self._measured = np.zeros(len(usages), dtype=np.bool_)
 
-    def add(self, chosen: Index, shared: Split, terms: _Terms, *, measured: bool) -> None:
+    def add(self, chosen: Index, shared: Split, doubts: Doubts, terms: _Terms, *, measured: bool) -> None:
         """Adds one device's split; `measured` tells whether a meter of it was read in this window.
 
         All devices of an account are on the same terms.
         """
         self._measured[chosen] |= measured
-        for total, values in zip(
-            self._joules, (shared.energy, shared.marginal, shared.metered, shared.recovered, shared.exact), strict=True
-        ):
+        for total, values in zip(self._joules, _columns(shared, doubts), strict=True):
             total[chosen] += values
         more, self._label = terms.grams(shared.energy), terms.label
         if more is None or self._grams is None:
@@ -533,7 +561,8 @@ def _request_rows(host: str, start: UnixSeconds, shares: Shares, revision: int) 
     columns = zip(
         usages.route.tolist(),
         usages.request_id.tolist(),
-        *shares.joules.tolist(),
+        *shares.joules[:VARIANCE].tolist(),
+        all_known(shares.joules[VARIANCE]),
         all_known(shares.grams),
         usages.start.tolist(),
         all_known(usages.first_token),

@@ -8,6 +8,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from itertools import chain
+from math import nan
 from typing import Final
 
 import msgspec
@@ -25,6 +26,7 @@ from monitor.core.allocation_lines import (
     IdleDevice,
     label_value,
 )
+from monitor.core.band import Doubt, tier
 from monitor.core.exact import ExactSum
 from monitor.core.points import ATTRIBUTED, ENERGY, IDLE, METER, UNATTRIBUTED, USAGE, Account, Row
 from monitor.core.rollup import MIXED_SOME_MISSING
@@ -32,7 +34,10 @@ from monitor.core.rollup import MIXED_SOME_MISSING
 _ACCOUNT_ORDER: Final = {ATTRIBUTED: 0, IDLE: 1, UNATTRIBUTED: 2}
 _MARKERS: Final = {ATTRIBUTED: "", IDLE: IDLE_KEY, UNATTRIBUTED: UNATTRIBUTED_KEY}
 _PLACES: Final = ("host", "device", "kind")
-_JOULES: Final = ("energy_joules", "marginal_joules", "metered_joules", "recovered_joules", "exact_joules")
+_JOULES: Final = (
+    *("energy_joules", "marginal_joules", "metered_joules", "recovered_joules"),
+    *("exact_joules", "steps_joules", "learned_joules"),
+)
 _USED: Final = ("requests", "input_tokens", "output_tokens", "cached_input_tokens", "untold_requests")
 _E: Final = {name: place for place, name in enumerate(ENERGY.fields)}
 _U: Final = {name: place for place, name in enumerate(USAGE.fields)}
@@ -50,13 +55,14 @@ def allocate(rows: Iterable[Row], rules: AllocationRules) -> Allocation:
 class _Sums:
     """The sums of one line in the making; a share of idle uses the first three alone."""
 
-    __slots__ = ("factorless", "grams", "joules", "provisional")
+    __slots__ = ("doubt", "factorless", "grams", "joules", "provisional")
 
     def __init__(self) -> None:
         self.joules = {name: ExactSum() for name in _JOULES}
         self.grams = ExactSum()
         self.factorless = ExactSum()
         self.provisional = ExactSum()
+        self.doubt = Doubt()
 
     def add(self, row: Row, *, provisional: bool) -> None:
         fields = row.fields
@@ -68,6 +74,7 @@ class _Sums:
             _add(self.factorless, energy)
         if provisional:
             _add(self.provisional, energy)
+        self.doubt.add((row.tags[0], row.tags[1]), *_doubt_in(row))
 
     def merge(self, other: "_Sums") -> None:
         for name, total in self.joules.items():
@@ -75,6 +82,7 @@ class _Sums:
         self.grams.merge(other.grams)
         self.factorless.merge(other.factorless)
         self.provisional.merge(other.provisional)
+        self.doubt.merge(other.doubt)
 
     def add_share(self, pool: "_Sums", ratio: float) -> None:
         """Takes this part of an idle pool."""
@@ -108,6 +116,8 @@ class Allocator:
 
     def __init__(self, rules: AllocationRules) -> None:
         self._rules = rules
+        self._whole = Doubt()
+        self._meters = Doubt()
         self._own: defaultdict[tuple[str, _Key | None], _Sums] = defaultdict(_Sums)
         self._idle: defaultdict[tuple[str, _Place], _Sums] = defaultdict(_Sums)
         self._idle_devices: dict[_Key, tuple[ExactSum, set[str]]] = {}
@@ -130,12 +140,15 @@ class Allocator:
 
     def result(self) -> Allocation:
         """The lines and totals of what has come so far."""
+        self._whole = Doubt()
+        for sums in self._own.values():  # also of lines that the filters leave out
+            self._whole.merge(sums.doubt)
         shares, left = self._share_idle()
         lines = self._attributed_lines(shares)
         if self._rules.include_idle or self._rules.share_idle != "false":
-            lines += _plain_lines(left, IDLE)
+            lines += self._plain_lines(left, IDLE)
         if self._rules.include_unattributed:
-            lines += _plain_lines(self._unattributed, UNATTRIBUTED)
+            lines += self._plain_lines(self._unattributed, UNATTRIBUTED)
         lines.sort(key=lambda line: (_ACCOUNT_ORDER[line.account], line.key))
         return Allocation(
             lines=tuple(lines),
@@ -184,6 +197,9 @@ class Allocator:
             return  # the meter that contains it has counted it
         for name in ("energy_joules", "metered_joules", "recovered_joules", "covered_seconds"):
             _add(self._meter[name], row.fields[_M[name]])
+        energy, metered = (row.fields[_M[name]] for name in ("energy_joules", "metered_joules"))
+        if isinstance(energy, int | float) and isinstance(metered, int | float):
+            self._meters.add((row.tags[0], row.tags[1]), energy, metered, (0.0, 0.0), 0.0)
         if row.measurement != METER.name:
             _add(self._meter_provisional, row.fields[_M["energy_joules"]])
 
@@ -262,10 +278,48 @@ class Allocator:
         keys = own.keys() | shares.keys() | self._used.keys()
         none_ended = {name: _zero() for name in _USED} if self._usage_has_keys() else None
         return [
-            _line(key, ATTRIBUTED, own.get(key) or _Sums(), shares.get(key), self._used.get(key, none_ended))
+            self._line(key, ATTRIBUTED, own.get(key) or _Sums(), shares.get(key), self._used.get(key, none_ended))
             for key in keys
             if key is not None
         ]
+
+    def _plain_lines(self, sums: Mapping[_Key | None, _Sums], account: Account) -> list[AllocationLine]:
+        return [self._line(key, account, each, None, None) for key, each in sums.items() if key is not None]
+
+    def _line(
+        self,
+        key: _Key,
+        account: Account,
+        own: _Sums,
+        share: _Sums | None,
+        used: Mapping[str, ExactSum] | None,
+    ) -> AllocationLine:
+        joules = {name: total.value() for name, total in own.joules.items()}
+        counts = {name: None if used is None else used[name].known() for name in _USED}
+        factorless = ExactSum()
+        for each in (own, share):
+            if each is not None:
+                factorless.merge(each.factorless)
+        band = own.doubt.band(self._rules.gains, self._whole.variance_at)
+        return AllocationLine(
+            key=key,
+            account=account,
+            **joules,
+            low_joules=band.low_joules,
+            high_joules=band.high_joules,
+            tier=_tier(account, joules),
+            idle_share_joules=0.0 if share is None else share.energy,
+            emissions_grams=own.grams.known(),
+            idle_share_grams=0.0 if share is None else share.grams.known(),
+            factorless_joules=factorless.value(),
+            requests=counts["requests"],
+            input_tokens=counts["input_tokens"],
+            output_tokens=counts["output_tokens"],
+            cached_input_tokens=counts["cached_input_tokens"],
+            untold_requests=counts["untold_requests"],
+            provisional_joules=own.provisional.value(),
+            measured_ratio=_ratio(joules["metered_joules"], joules["energy_joules"]),
+        )
 
     def _totals(self) -> AllocationTotals:
         accounts = {
@@ -278,8 +332,11 @@ class Allocator:
         rest.merge(self._meter["energy_joules"])
         rest.merge(self._meter["meter_disagreement_joules"])
         rest.subtract(every.joules["energy_joules"])
+        band = self._meters.band(self._rules.gains)
         return AllocationTotals(
             measured_joules=measured,
+            measured_low_joules=band.low_joules,
+            measured_high_joules=band.high_joules,
             covered_device_seconds=self._meter["covered_seconds"].value(),
             attributed_joules=accounts[ATTRIBUTED].energy,
             idle_joules=accounts[IDLE].energy,
@@ -326,6 +383,26 @@ def _add(total: ExactSum, value: object) -> None:
         total.add(value)
 
 
+def _tier(account: Account, joules: Mapping[str, float]) -> str:
+    """Of what nobody shares it is measured or modelled: no other tier has joules there."""
+    metered = joules["metered_joules"]
+    exact = joules["exact_joules"] if account == ATTRIBUTED else metered
+    return tier(joules["energy_joules"], metered, exact, joules["learned_joules"], joules["steps_joules"])
+
+
+_DOUBTS: Final = tuple(
+    _E[name] for name in ("metered_joules", "flop_sensitivity_joules", "byte_sensitivity_joules", "split_variance")
+)
+
+
+def _doubt_in(row: Row) -> tuple[float, float, tuple[float, float], float]:
+    """What a row adds to its line's doubt: its energy, metered, moves, variance; what is not known is NaN."""
+    energy = row.fields[_E["energy_joules"]]
+    known = [nan if (value := row.fields[place]) is None else float(value) for place in _DOUBTS]
+    metered, flop, byte, variance = known
+    return float(energy or 0.0), metered, (flop, byte), variance
+
+
 def _zero() -> ExactSum:
     total = ExactSum()
     total.add(0.0)
@@ -341,34 +418,3 @@ def _merged(sums: Iterable[_Sums]) -> _Sums:
     for each in sums:
         total.merge(each)
     return total
-
-
-def _plain_lines(sums: Mapping[_Key | None, _Sums], account: Account) -> list[AllocationLine]:
-    return [_line(key, account, each, None, None) for key, each in sums.items() if key is not None]
-
-
-def _line(
-    key: _Key, account: Account, own: _Sums, share: _Sums | None, used: Mapping[str, ExactSum] | None
-) -> AllocationLine:
-    joules = {name: total.value() for name, total in own.joules.items()}
-    counts = {name: None if used is None else used[name].known() for name in _USED}
-    factorless = ExactSum()
-    for each in (own, share):
-        if each is not None:
-            factorless.merge(each.factorless)
-    return AllocationLine(
-        key=key,
-        account=account,
-        **joules,
-        idle_share_joules=0.0 if share is None else share.energy,
-        emissions_grams=own.grams.known(),
-        idle_share_grams=0.0 if share is None else share.grams.known(),
-        factorless_joules=factorless.value(),
-        requests=counts["requests"],
-        input_tokens=counts["input_tokens"],
-        output_tokens=counts["output_tokens"],
-        cached_input_tokens=counts["cached_input_tokens"],
-        untold_requests=counts["untold_requests"],
-        provisional_joules=own.provisional.value(),
-        measured_ratio=_ratio(joules["metered_joules"], joules["energy_joules"]),
-    )

@@ -12,6 +12,7 @@ from typing import Final, Literal
 import msgspec
 
 from collectors.units import UnixSeconds
+from monitor.core.band import Gains
 from monitor.core.points import Account
 
 ShareIdle = Literal["false", "host", "fleet", "owner"]
@@ -27,7 +28,7 @@ class AllocationRules(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked. `by` and the keys of `filters` are of DIMENSIONS, or "label:KEY".
 
     `filters` choose among the finished lines' rows and change no share. `owners` maps (host, device) to a team,
-    (host, "") for the devices that are not named.
+    (host, "") for the devices that are not named. `gains` are what meters may be off.
     """
 
     by: tuple[str, ...]
@@ -36,6 +37,7 @@ class AllocationRules(msgspec.Struct, frozen=True, kw_only=True):
     share_idle: ShareIdle = "false"
     owners: Mapping[tuple[str, str], str] = {}
     filters: Mapping[str, frozenset[str]] = {}
+    gains: Gains = Gains()
 
 
 class AllocationLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,13 +45,17 @@ class AllocationLine(msgspec.Struct, frozen=True, kw_only=True):
 
     `energy_joules` is what it used itself and `idle_share_joules` what idle was added. Grams are of the energy with a
     known factor, None where there is none; `factorless_joules` is the energy without (of a roll-up in which a factor
-    was known for a part only: all of it), shared idle included. The other joules, and `measured_ratio`, are parts of
-    `energy_joules`. What usage cannot say (a device's requests) is None, as are tokens nobody told.
+    was known for a part only: all of it), shared idle included. `low_joules` to `high_joules` is the band of
+    `energy_joules` (band.py), None where it is not known, `tier` is what most of it rests on. The other joules, and
+    `measured_ratio`, are parts of it. What usage cannot say (a device's requests) is None, as are tokens nobody told.
     """
 
     key: tuple[str, ...]
     account: Account
     energy_joules: float
+    low_joules: float | None
+    high_joules: float | None
+    tier: str
     idle_share_joules: float
     emissions_grams: float | None
     idle_share_grams: float | None
@@ -61,6 +67,8 @@ class AllocationLine(msgspec.Struct, frozen=True, kw_only=True):
     untold_requests: float | None
     marginal_joules: float
     exact_joules: float
+    steps_joules: float
+    learned_joules: float
     metered_joules: float
     recovered_joules: float
     provisional_joules: float
@@ -70,12 +78,15 @@ class AllocationLine(msgspec.Struct, frozen=True, kw_only=True):
 class AllocationTotals(msgspec.Struct, frozen=True, kw_only=True):
     """The books of all rows given, whatever the lines show: measured = attributed + idle + unattributed.
 
-    `measured_joules` is of the meters that no other contains, `covered_device_seconds` how long those were read, added
+    `measured_joules` is of the meters that no other contains; as sensors are off it may truly be from
+    `measured_low_joules` to `measured_high_joules`. `covered_device_seconds` is how long those meters were read, added
     up over them: 0 joules in 0 seconds is not known, in 3 600 it is nothing. `imbalance_joules` is what is left of the
     equation.
     """
 
     measured_joules: float
+    measured_low_joules: float | None
+    measured_high_joules: float | None
     covered_device_seconds: float
     attributed_joules: float
     idle_joules: float

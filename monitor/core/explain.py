@@ -5,8 +5,8 @@ part. Own tokens are what they are priced at, as far as the meter held as much. 
 request need not see theirs.
 """
 
-from collections.abc import Callable
-from math import fsum
+from collections.abc import Callable, Iterable
+from math import fsum, isnan, nan
 
 import msgspec
 import numpy as np
@@ -16,6 +16,7 @@ from monitor.core.account import Watch, Watched
 from monitor.core.attribution.hardware import UNKNOWN_GPU, hardware_of
 from monitor.core.attribution.pieces import Column
 from monitor.core.attribution.priors import Scalars, held_factor
+from monitor.core.band import Band, Doubt, Gains, tier
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,6 +26,9 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     what was measured. measured = energy + others + idle + unattributed; `requests` were active in the window. With
     `by_instance` the device's MIG instances were told apart by their activity, and the equal part is its instance's.
     `estimated_start` is when an engine is taken to have begun, where no event says so and its server had a queue.
+
+    `tier` is what the energy rests on; `flop_moves_joules` and `byte_moves_joules` move it by a standard error of the
+    scalars, `split_variance` is of the rest of the split's error, None where it is not known (doubt.py).
     """
 
     start: UnixSeconds
@@ -41,6 +45,11 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     unattributed_joules: float
     idle_watts: float | None
     scalars: Scalars
+    tier: str
+    metered_joules: float
+    flop_moves_joules: float
+    byte_moves_joules: float
+    split_variance: float | None
     held_watts: float | None
     by_instance: bool = False
     estimated_start: UnixSeconds | None = None
@@ -71,7 +80,8 @@ def watching(identity: Identity, start: UnixSeconds, length_seconds: float, take
 def _part(watched: Watched, place: int, start: UnixSeconds, length_seconds: float) -> Part:
     shared, asked = watched.shared, watched.requests
     reasons = (shared.gap, shared.unknown_device, shared.other_process, shared.unreported)
-    energy = float(shared.energy[place])
+    doubts = watched.doubts
+    energy, metered, exact = (float(each[place]) for each in (shared.energy, shared.metered, shared.exact))
     prefill, decode = (asked.start, asked.first), (asked.first, asked.end)
     priced = asked.prefill_joules * _within(*prefill, length_seconds)
     priced += asked.decode_joules * _within(*decode, length_seconds)
@@ -84,7 +94,7 @@ def _part(watched: Watched, place: int, start: UnixSeconds, length_seconds: floa
         energy_joules=energy,
         own_joules=float(shared.marginal[place]),
         priced_joules=float((asked.weight * priced)[place]),
-        exact_joules=float(shared.exact[place]),
+        exact_joules=exact,
         requests=len(asked),
         others_joules=float(shared.energy.sum()) - energy,
         idle_joules=shared.idle.energy,
@@ -94,6 +104,11 @@ def _part(watched: Watched, place: int, start: UnixSeconds, length_seconds: floa
         held_watts=_held_watts(watched),
         by_instance=watched.by_instance,
         estimated_start=start + float(asked.start[place]) if watched.estimated_start[place] else None,
+        tier=tier(energy, metered, exact, float(doubts.learned[place]), float(doubts.steps[place])),
+        metered_joules=metered,
+        flop_moves_joules=float(doubts.flop[place]),
+        byte_moves_joules=float(doubts.byte[place]),
+        split_variance=None if isnan(doubts.variance[place]) else float(doubts.variance[place]),
     )
 
 
@@ -103,6 +118,17 @@ def _held_watts(watched: Watched) -> float | None:
     idle = hardware.idle_watts if watched.idle_watts is None else watched.idle_watts
     held = watched.held_watts
     return None if held_factor(hardware, idle, watched.scalars, held) is None else held
+
+
+def band_of(parts: Iterable[Part], host: str, gains: Gains) -> Band:
+    """Between what figures the sum of these parts truly lies."""
+    doubt = Doubt()
+    for part in parts:
+        moves, variance = (part.flop_moves_joules, part.byte_moves_joules), part.split_variance
+        doubt.add(
+            (host, part.device), part.energy_joules, part.metered_joules, moves, nan if variance is None else variance
+        )
+    return doubt.band(gains)
 
 
 def _within(begin: Column, end: Column, length_seconds: float, power: int = 1) -> Column:

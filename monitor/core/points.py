@@ -41,6 +41,8 @@ FACT_TYPES: Final[Mapping[str, type[float] | type[int] | type[str]]] = {
     "restated_windows": str,
 }
 """A name has one type in every measurement and for ever: InfluxDB refuses a field that comes with another."""
+WHOLE_OR_NOT: Final = frozenset({"split_variance"})
+"""Sums that are not known where one of their parts is not: a band that leaves out a doubt is none."""
 
 
 class Measurement(msgspec.Struct, frozen=True):
@@ -80,6 +82,11 @@ ENERGY = Measurement(
         "metered_joules",  # not modelled
         "recovered_joules",  # from a counter, across a hole
         "exact_joules",  # one request alone on the device
+        "steps_joules",  # not exact, placed by an engine's own counters
+        "learned_joules",  # not exact, priced by learned scalars
+        "flop_sensitivity_joules",  # what a standard error of J/FLOP moves, with its sign
+        "byte_sensitivity_joules",
+        "split_variance",  # of the rest of the split's error, in J^2
         "location_grams",  # CO2e, location-based, PUE included
         "unknown_device_joules",  # the reasons of the unattributed row, all above idle
         "other_process_joules",
@@ -110,7 +117,19 @@ USAGE = Measurement(
 REQUEST_ENERGY = Measurement(
     "request_energy",
     ("host", "namespace", "request_id", "attempt", "model", "team", "deployment", "labels"),
-    ("energy_joules", "marginal_joules", "metered_joules", "recovered_joules", "exact_joules", "location_grams"),
+    (
+        "energy_joules",
+        "marginal_joules",
+        "metered_joules",
+        "recovered_joules",
+        "exact_joules",
+        "steps_joules",
+        "learned_joules",
+        "flop_sensitivity_joules",
+        "byte_sensitivity_joules",
+        "split_variance",
+        "location_grams",
+    ),
     (
         "start",
         "first_token",

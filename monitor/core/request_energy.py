@@ -11,7 +11,7 @@ from collectors.requests.event import Work
 from collectors.units import UnixSeconds
 from monitor.core.attribution.pieces import Column
 from monitor.core.points import REQUEST_ENERGY, Row
-from monitor.core.shares import ENERGY, EXACT, METERED, Shares
+from monitor.core.shares import COLUMNS, ENERGY, EXACT, METERED, Shares
 from monitor.core.usage import canonical_labels
 from monitor.core.usage_columns import Index, all_known, all_known_counts
 
@@ -47,6 +47,11 @@ class RequestEnergy(msgspec.Struct, frozen=True, gc=False):
     metered_joules: float | None
     recovered_joules: float | None
     exact_joules: float | None
+    steps_joules: float | None
+    learned_joules: float | None
+    flop_sensitivity_joules: float | None
+    byte_sensitivity_joules: float | None
+    split_variance: float | None
     location_grams: float | None
     measured_ratio: float | None
     exact_ratio: float | None
@@ -121,7 +126,7 @@ class _Summed:
 
     def __init__(self, last: Shares, earlier: Sequence[Part]) -> None:
         every = np.arange(len(last), dtype=np.intp)
-        self.joules, self.grams = np.zeros((5, len(last))), np.zeros(len(last))
+        self.joules, self.grams = np.zeros((COLUMNS, len(last))), np.zeros(len(last))
         self.measured_windows = np.zeros(len(last), dtype=np.int64)
         self.factor = np.full(len(last), "", dtype=np.object_)
         measured = [_measured(*part) for part in (*earlier, Part(last, every))]
@@ -174,6 +179,11 @@ def request_row(entry: RequestEnergy) -> Row:
             entry.metered_joules,
             entry.recovered_joules,
             entry.exact_joules,
+            entry.steps_joules,
+            entry.learned_joules,
+            entry.flop_sensitivity_joules,
+            entry.byte_sensitivity_joules,
+            entry.split_variance,
             entry.location_grams,
             entry.start,
             entry.first_token,

@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from math import nan
 from typing import Final
 
 import msgspec
 
 from collectors.units import UnixSeconds
+from monitor.core.band import Band, Doubt, Gains, tier
 from monitor.core.points import REQUEST_ENERGY, FieldValue, Row
 
 RequestKey = tuple[str, str, str, FieldValue]
@@ -20,7 +22,8 @@ _KEY: Final = (_T["namespace"], _T["request_id"], _T["attempt"])
 class RequestLine(msgspec.Struct, frozen=True, kw_only=True):
     """What one request used in the interval asked for. Tokens and work are the whole request's, None where not told.
 
-    `hosts` are those it ran on. `whole` tells whether it lies in the interval from start to end.
+    `hosts` are those it ran on, `low_joules` to `high_joules` is the band of its energy (band.py), None where it is not
+    known. `whole` tells whether it lies in the interval from start to end.
     """
 
     namespace: str
@@ -36,6 +39,11 @@ class RequestLine(msgspec.Struct, frozen=True, kw_only=True):
     metered_joules: float
     recovered_joules: float
     exact_joules: float
+    steps_joules: float
+    learned_joules: float
+    low_joules: float | None
+    high_joules: float | None
+    tier: str
     emissions_grams: float | None
     measured_ratio: float | None
     start: UnixSeconds | None
@@ -63,19 +71,23 @@ def request_end(row: Row) -> UnixSeconds:
     return float(end) if isinstance(end, int | float) else row.time
 
 
-def sum_request(rows: Sequence[Row], start: UnixSeconds, end: UnixSeconds) -> RequestLine:
+def sum_request(rows: Sequence[Row], start: UnixSeconds, end: UnixSeconds, gains: Gains) -> RequestLine:
     """One request's rows within [start, end), at least one: 3 J in one window and 4 J in the next are 7 J."""
     last = max(rows, key=lambda row: (row.time, row.tags))
     joules = {name: _sum(rows, name) or 0.0 for name in REQUEST_ENERGY.sums if name.endswith("_joules")}
     facts = {name: last.fields[_F[name]] for name in REQUEST_ENERGY.facts}
     tags = {name: last.tags[place] for name, place in _T.items()}
     energy_joules = joules["energy_joules"]
+    band = _band(rows, gains)
     known = {name: facts[name] for name in _FACTS}
     return msgspec.convert(
         {
             **{name: tags[name] for name in _TAGS},
             **joules,
             **known,
+            "low_joules": band.low_joules,
+            "high_joules": band.high_joules,
+            "tier": tier(*(joules[f"{name}_joules"] for name in ("energy", "metered", "exact", "learned", "steps"))),
             "hosts": tuple(sorted({row.tags[_T["host"]] for row in rows})),
             "emissions_grams": _sum(rows, "location_grams"),
             "measured_ratio": joules["metered_joules"] / energy_joules if energy_joules else None,
@@ -83,6 +95,20 @@ def sum_request(rows: Sequence[Row], start: UnixSeconds, end: UnixSeconds) -> Re
         },
         RequestLine,
     )
+
+
+_DOUBTS: Final = ("metered_joules", "flop_sensitivity_joules", "byte_sensitivity_joules", "split_variance")
+
+
+def _band(rows: Sequence[Row], gains: Gains) -> Band:
+    """Rows of requests name no device: a host's meters are taken as one. Others' variance is far more than its own."""
+    doubt = Doubt()
+    for row in rows:
+        known = (row.fields[_F[name]] for name in _DOUBTS)
+        metered, flop, byte, variance = (float(value) if isinstance(value, int | float) else nan for value in known)
+        energy = row.fields[_F["energy_joules"]]
+        doubt.add((row.tags[_T["host"]], ""), float(energy or 0.0), metered, (flop, byte), variance)
+    return doubt.band(gains)
 
 
 _TAGS: Final = ("namespace", "request_id", "attempt", "model", "team", "deployment", "labels")

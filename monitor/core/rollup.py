@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from collectors.units import UnixSeconds
-from monitor.core.points import METER, FieldValue, Measurement, Row
+from monitor.core.points import METER, WHOLE_OR_NOT, FieldValue, Measurement, Row
 
 MIXED = "mixed"
 """A fact that was not the same in all rows."""
@@ -19,8 +19,8 @@ MIXED_SOME_MISSING = "mixed, some missing"
 def roll_up(measurement: Measurement, rows: Iterable[Row], start: UnixSeconds) -> list[Row]:
     """One row at `start` for each set of tags, in the order of the tags.
 
-    A sum leaves out what is None and is None only where all are; of a number among the facts (`revision`) the greatest
-    counts; a string that differs becomes MIXED or MIXED_SOME_MISSING.
+    A sum leaves out what is None and is None only where all are, one of WHOLE_OR_NOT where any is; of a number among
+    the facts (`revision`) the greatest counts; a string that differs becomes MIXED or MIXED_SOME_MISSING.
     """
     series: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
@@ -40,7 +40,11 @@ def parent_changes(meter_rows: Iterable[Row]) -> bool:
 def _fields(measurement: Measurement, rows: Sequence[Row]) -> tuple[FieldValue, ...]:
     columns = list(zip(*(row.fields for row in rows), strict=True))
     width = len(measurement.sums)
-    return (*(_sum(column) for column in columns[:width]), *(_fact(column) for column in columns[width:]))
+    sums = (
+        None if name in WHOLE_OR_NOT and None in column else _sum(column)
+        for name, column in zip(measurement.sums, columns[:width], strict=True)
+    )
+    return (*sums, *(_fact(column) for column in columns[width:]))
 
 
 def _sum(values: Sequence[FieldValue]) -> float | None:

@@ -8,13 +8,14 @@ from numpy.typing import NDArray
 from monitor.core.attribution.pieces import Column, Flags
 from monitor.core.usage_columns import Index, Objects, UsageColumns, places_in
 
-ENERGY, MARGINAL, METERED, RECOVERED, EXACT = range(5)
-"""The rows of `joules`."""
+ENERGY, MARGINAL, METERED, RECOVERED, EXACT, STEPS, LEARNED, FLOP, BYTE, VARIANCE = range(10)
+"""The rows of `joules`; those from STEPS on are doubt.py's, the last one in J^2 and NaN where it is not known."""
+COLUMNS = 10
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Shares:
-    """A share for each of n requests: `joules` has five rows of length n, all else length n.
+    """A share for each of n requests: `joules` has COLUMNS rows of length n, all else length n.
 
     Where no meter of its devices told anything a request is not `measured`: the joules are not known, and stand at 0.
     `grams` are NaN where they are not known; `factor` names what made them.
@@ -57,7 +58,7 @@ class Shares:
         """Whether both say the same of the same requests."""
         return (
             len(self) == len(other)
-            and np.array_equal(self.joules, other.joules)
+            and np.array_equal(self.joules, other.joules, equal_nan=True)
             and np.array_equal(self.grams, other.grams, equal_nan=True)
             and np.array_equal(self.measured, other.measured)
             and np.array_equal(self.factor, other.factor)

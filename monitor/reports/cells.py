@@ -10,6 +10,8 @@ Cell = str | float | None
 
 MEASURES: Final = (
     "energy_joules",
+    "low_joules",
+    "high_joules",
     "idle_share_joules",
     "emissions_grams",
     "idle_share_grams",
@@ -21,6 +23,9 @@ MEASURES: Final = (
     "untold_requests",
     "marginal_joules",
     "exact_joules",
+    "steps_joules",
+    "learned_joules",
+    "tier",
     "metered_joules",
     "recovered_joules",
     "provisional_joules",

@@ -45,7 +45,10 @@ REQUEST_COLUMNS: Final = (
 
 
 class StatementLine(msgspec.Struct, frozen=True, kw_only=True):
-    """What one team used of one model. Unknown is None; `factorless_joules` is energy that is in no gram."""
+    """What one team used of one model: truly `low_joules` to `high_joules`; `tier` is what most of it rests on.
+
+    Unknown is None; `factorless_joules` is energy that is in no gram.
+    """
 
     model: str
     team: str
@@ -59,6 +62,9 @@ class StatementLine(msgspec.Struct, frozen=True, kw_only=True):
     untold_requests: float | None
     factorless_joules: float
     exact_joules: float
+    low_joules: float | None
+    high_joules: float | None
+    tier: str
 
 
 class Provisional(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,6 +107,8 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
     too_late: tuple[TooLate, ...]
     holes: tuple[Missing, ...]
     unmetered_requests: int
+    measured_low_joules: float | None
+    measured_high_joules: float | None
 
 
 class _Checked(msgspec.Struct):
@@ -150,6 +158,8 @@ def statement(query: Query, principal: Principal, start: UnixSeconds, end: UnixS
         too_late=tuple(each for each in status.too_late or () if (each.first_window or start) < end),
         holes=tuple(each for each in status.holes if each.start < end and start < each.end),
         unmetered_requests=_unmetered(query, principal, start, end),
+        measured_low_joules=totals.measured_low_joules,
+        measured_high_joules=totals.measured_high_joules,
     )
 
 
@@ -211,4 +221,7 @@ def _statement_line(line: AllocationLine) -> StatementLine:
         untold_requests=line.untold_requests,
         factorless_joules=line.factorless_joules,
         exact_joules=line.exact_joules,
+        low_joules=line.low_joules,
+        high_joules=line.high_joules,
+        tier=line.tier,
     )

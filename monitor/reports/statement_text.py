@@ -39,6 +39,11 @@ def watt_hours(joules: float) -> str:
     return f"{joules / JOULES_PER_WATT_HOUR:.3f} Wh"
 
 
+def off_by(joules: float, low: float | None, high: float | None) -> float | None:
+    """The wider half of a band, relative: of 100 J that are truly 90 to 115 J 0.15; None where it is not known."""
+    return max(joules - low, high - joules) / joules if joules and low is not None and high is not None else None
+
+
 def emissions(grams: float | None) -> str:
     """Of CO2e: "12.000 g CO2e"; "unknown" where no factor is known."""
     return "unknown" if grams is None else f"{_grams(grams)} CO2e"
@@ -56,7 +61,9 @@ def _books(statement: Statement) -> list[str]:
         row("idle", statement.idle_joules),
         row("unattributed", statement.unattributed_joules),
     ]
-    metered = f"{_percent(statement.measured_ratio)} metered, rest modelled"
+    metered = f"{_percent(statement.measured_ratio)} metered"
+    gain = off_by(measured, statement.measured_low_joules, statement.measured_high_joules)
+    metered = metered if gain is None else f"+-{_percent(gain)}, {metered}"
     notes = (metered, "", _idle_note(statement), _reasons(statement))
     lines = columns(("", "energy", "share"), rows, left=1)[2:]
     closing = (
@@ -83,17 +90,17 @@ def _wrapped(note: str) -> list[str]:
 
 
 def _lines(statement: Statement) -> list[str]:
-    header = ("model", "team", "energy", "CO2e", "reqs", "tok in", "tok out", "metered")
+    header = ("model", "team", "energy", "+-", "CO2e", "reqs", "tok in", "tok out")
     rows = [
         (
             line.model,
             line.team or "(no team)",
             watt_hours(line.energy_joules),
+            _whole_percent(off_by(line.energy_joules, line.low_joules, line.high_joules)),
             "unknown" if line.emissions_grams is None else _grams(line.emissions_grams),
             _count(line.requests),
             _count(line.input_tokens),
             _count(line.output_tokens),
-            _percent(line.measured_ratio),
         )
         for line in sorted(statement.by, key=lambda line: -line.energy_joules)
     ]
@@ -101,7 +108,8 @@ def _lines(statement: Statement) -> list[str]:
 
 
 def _notes(statement: Statement) -> list[str]:
-    notes = [f"emissions: {emissions(statement.emissions_grams)}, idle and unattributed included"]
+    notes = ["+-: what energy may be off, nine times in ten, the meters' gain included"] if statement.by else []
+    notes.append(f"emissions: {emissions(statement.emissions_grams)}, idle and unattributed included")
     notes += [f"  factor: {printable(factor)}" for factor in statement.factors]
     if statement.factorless_joules:
         notes.append(f"  without a factor, in no gram above: {energy(statement.factorless_joules)}")
@@ -114,6 +122,11 @@ def _notes(statement: Statement) -> list[str]:
         number = statement.unmetered_requests
         ran, their = ("request", "its") if number == 1 else ("requests", "their")
         notes.append(f"{_count(number)} {ran} ran where nothing was metered: {their} energy is missing, not zero")
+    notes += [
+        f"{printable(line.model)}, {printable(line.team) or '(no team)'}: {_percent(line.measured_ratio)} metered"
+        for line in statement.by
+        if line.measured_ratio is not None and line.measured_ratio < 1.0
+    ]
     untold = sum(line.untold_requests or 0.0 for line in statement.by)
     if untold:
         notes.append(f"requests whose tokens nobody told: {_count(untold)}")
@@ -160,6 +173,10 @@ def _grams(grams: float) -> str:
 
 def _percent(ratio: float | None) -> str:
     return "-" if ratio is None else f"{100 * ratio:.1f} %"
+
+
+def _whole_percent(ratio: float | None) -> str:
+    return "-" if ratio is None else f"{100 * ratio:.0f}%"
 
 
 def _count(number: float | None) -> str:

@@ -8,6 +8,8 @@ from monitor.reports.layout import columns
 
 _SHOWN: Final = (
     "energy_joules",
+    "low_joules",
+    "high_joules",
     "idle_share_joules",
     "emissions_grams",
     "idle_share_grams",

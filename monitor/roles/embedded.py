@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from monitor.config.sections import Config
+from monitor.core.band import Gains
 from monitor.core.questions import Principal
 from monitor.log.sqlite import SqliteLog
 from monitor.query import Query
@@ -45,7 +46,7 @@ class Embedded:
 
     def query(self) -> Query:
         """The gate to what is stored."""
-        return Query(self.store, rejected=self.log.rejected, owners=owners_of(self.config))
+        return Query(self.store, rejected=self.log.rejected, owners=owners_of(self.config), gains=gains_of(self.config))
 
 
 def owners_of(config: Config) -> dict[tuple[str, str], str]:
@@ -64,3 +65,12 @@ def owners_of(config: Config) -> dict[tuple[str, str], str]:
         host, _, device = place.partition("/")
         owners[host, device] = team
     return owners
+
+
+def gains_of(config: Config) -> Gains:
+    """How far meters may be off, by [accuracy]."""
+    of = {}
+    for place, gain in config.accuracy.gains.items():
+        host, _, device = place.partition("/")
+        of[host, device] = gain
+    return Gains(ratio=config.accuracy.gain, of=of)

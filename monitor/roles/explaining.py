@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from collectors.units import UnixSeconds
-from monitor.core.explain import Part, watching
+from monitor.core.band import Band, Gains
+from monitor.core.explain import Part, band_of, watching
 from monitor.core.facts import Facts
 from monitor.core.membership import Accounting
 from monitor.core.points import REQUEST_ENERGY, Row
@@ -40,7 +41,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Explained(Asked, frozen=True, kw_only=True):
-    """One request on one host: what stands in the books of it, and `parts` that are computed again.
+    """One request on one host: what stands in the books of it, `parts` that are computed again, and the `band` in
+    which its joules truly lie.
 
     Where the log no longer holds a window's records whole, its parts are missing and the sums differ. In a fleet
     `unbooked` are the windows of which the books have no rows (not final yet, or beyond their retention), and
@@ -49,11 +51,14 @@ class Explained(Asked, frozen=True, kw_only=True):
 
     method: str
     parts: tuple[Part, ...]
+    band: Band
     unbooked: tuple[UnixSeconds, ...] = ()
     differing: tuple[UnixSeconds, ...] = ()
 
 
-def explain(log: Log, store: Store, request_id: str, start: UnixSeconds, end: UnixSeconds) -> list[Explained]:
+def explain(
+    log: Log, store: Store, request_id: str, start: UnixSeconds, end: UnixSeconds, *, gains: Gains | None = None
+) -> list[Explained]:
     """All requests of that id in the books of [start, end), one for each host, attempt and start, in their order.
 
     Raises LogUnavailable, StoreUnavailable, or TermsChanged for books of a method that this version does not know.
@@ -67,7 +72,7 @@ def explain(log: Log, store: Store, request_id: str, start: UnixSeconds, end: Un
         length = source.terms.window_seconds
         windows = {window_at(row.time, length): int(row.fields[_FIELD["revision"]] or 0) for row in rows}
         parts, _ = computed_again(source, asked := asked_of(rows), windows)
-        explained.append(explained_of(asked, source.terms, parts))
+        explained.append(explained_of(asked, source.terms, parts, gains or Gains()))
     return explained
 
 
@@ -109,9 +114,10 @@ def computed_again(
     return tuple(parts), rows
 
 
-def explained_of(asked: Asked, terms: Accounting, parts: tuple[Part, ...]) -> Explained:
-    """What was asked of, with its parts."""
-    return Explained(**msgspec.structs.asdict(asked), method=terms.method, parts=parts)
+def explained_of(asked: Asked, terms: Accounting, parts: tuple[Part, ...], gains: Gains) -> Explained:
+    """What was asked of, with its parts; `gains` are how far meters may be off."""
+    band = band_of(parts, asked.host, gains)
+    return Explained(**msgspec.structs.asdict(asked), method=terms.method, parts=parts, band=band)
 
 
 def asked_of(rows: Sequence[Row]) -> Asked:

@@ -19,6 +19,7 @@ from collectors.clock import SystemClock
 from collectors.units import UnixSeconds
 from monitor.config.output_sections import Kafka
 from monitor.config.sections import Config
+from monitor.core.band import Gains
 from monitor.core.facts import Facts
 from monitor.core.points import ENERGY, REQUEST_ENERGY, Row
 from monitor.core.window import window_start, windows_of
@@ -30,6 +31,7 @@ from monitor.log.protocol import DeadLetter, LogUnavailable
 from monitor.roles.aggregate_group import partition_of
 from monitor.roles.asked_in_kafka import Found, in_request_energy, in_usage_stream
 from monitor.roles.control import FactsReader
+from monitor.roles.embedded import gains_of
 from monitor.roles.explaining import Explained, asked_of, computed_again, explained_of, source_of, terms_of
 from monitor.roles.request_energy import keeps_requests
 from monitor.store.protocol import Store
@@ -75,7 +77,7 @@ def explain_in_fleet(
     explained = []
     for each in found:
         with _partition(config.kafka, each.asked.host) as log:
-            explained.append(_explained(source_of(log, facts, host=each.asked.host), store, each))
+            explained.append(_explained(source_of(log, facts, host=each.asked.host), store, each, gains_of(config)))
     return explained
 
 
@@ -99,7 +101,7 @@ def _by_rows(store: Store, request_id: str, between: tuple[UnixSeconds, UnixSeco
     ]
 
 
-def _explained(source: Source, store: Store, found: Found) -> Explained:
+def _explained(source: Source, store: Store, found: Found, gains: Gains) -> Explained:
     """A figure that was booked before its windows were restated says nothing of the books as they are now."""
     asked, length = found.asked, source.terms.window_seconds
     touched = windows_of(asked.start, asked.end, length)
@@ -116,7 +118,7 @@ def _explained(source: Source, store: Store, found: Found) -> Explained:
         asked = replace(asked, booked_joules=None)
     parts, computed = computed_again(source, asked, revisions)
     return replace(
-        explained_of(asked, source.terms, parts),
+        explained_of(asked, source.terms, parts, gains),
         unbooked=tuple(at for at in starts.values() if at not in stored),
         differing=tuple(
             at for window, at in starts.items() if at in stored and not _same(stored[at], computed[window])

@@ -13,7 +13,7 @@ from collectors.clock import Clock
 from collectors.http_server import HttpServer
 from monitor.config.sections import Config
 from monitor.query import Query
-from monitor.roles.embedded import owners_of
+from monitor.roles.embedded import gains_of, owners_of
 from monitor.roles.request_energy import keeps_requests
 from monitor.selfmetrics import DaemonSnapshot
 from monitor.store.open import open_store
@@ -33,7 +33,13 @@ class WebRole:
         clock: Clock,
     ) -> None:
         self._store = open_store(config, store_path, read_only=True)
-        query = Query(self._store, rejected=rejected, owners=owners_of(config), keeps_requests=keeps_requests(config))
+        query = Query(
+            self._store,
+            rejected=rejected,
+            owners=owners_of(config),
+            keeps_requests=keeps_requests(config),
+            gains=gains_of(config),
+        )
         app: ASGIApp = build_app(query, clock=clock, daemon=snapshot)
         if is_loopback(config.web.listen):  # a web page must not reach it by a name of its own that leads here
             app = TrustedHostMiddleware(app, allowed_hosts=["localhost", "127.0.0.1", "[::1]"], www_redirect=False)

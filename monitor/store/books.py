@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 from collectors.clock import rfc3339
 from collectors.units import SECONDS_PER_HOUR, UnixSeconds
+from monitor.core.band import Gains
 from monitor.core.points import (
     BOOKS,
     ENERGY,
@@ -222,7 +223,7 @@ class BooksReader:
             after = page[-1]
 
     def requests(
-        self, start: UnixSeconds, end: UnixSeconds, where: _Where, after: Row | None
+        self, start: UnixSeconds, end: UnixSeconds, where: _Where, after: Row | None, gains: Gains
     ) -> Iterator[tuple[Row, RequestLine]]:
         """Each request with its first row. Memory grows with the requests in flight at once, not with the interval."""
         met: dict[RequestKey, UnixSeconds] = {}
@@ -235,7 +236,7 @@ class BooksReader:
             for key, first in firsts.items():
                 met[key] = request_end(first)
                 if rows[key][0].tags == first.tags and rows[key][0].time == first.time:  # else on an earlier page
-                    yield first, sum_request(rows[key], start, end)
+                    yield first, sum_request(rows[key], start, end, gains)
             met = {key: ends for key, ends in met.items() if ends >= page[-1].time}
 
     def _rows_of(

@@ -24,9 +24,11 @@ class Span(Answer, frozen=True, kw_only=True):
 class Line(Answer, frozen=True, kw_only=True):
     """A line of [start, end). `properties` are the dimensions asked for; `__idle__` and such are keys, not names.
 
-    `energy_joules` is what it used itself, `idle_share_joules` what idle it was charged with. Grams are of the energy
-    with a known factor, `factorless_joules` the energy without. `measured_ratio` is the part of the energy that a meter
-    told, 0 to 1; the rest is modelled. Marginal, exact, metered, recovered and provisional joules are parts of it.
+    `energy_joules` is what it used itself, `idle_share_joules` what idle it was charged with. `low_joules` to
+    `high_joules` is the band that holds what it truly used nine times in ten, null where nobody knows, and `tier` is
+    what most of it rests on. Grams are of the energy with a known factor, `factorless_joules` the energy without.
+    `measured_ratio` is the part of the energy that a meter told, 0 to 1; the rest is modelled. Marginal, exact, steps,
+    learned, metered, recovered and provisional joules are parts of it.
     """
 
     start: str
@@ -34,6 +36,9 @@ class Line(Answer, frozen=True, kw_only=True):
     properties: dict[str, str]
     account: Account
     energy_joules: float
+    low_joules: float | None
+    high_joules: float | None
+    tier: str
     idle_share_joules: float
     emissions_grams: float | None
     idle_share_grams: float | None
@@ -45,6 +50,8 @@ class Line(Answer, frozen=True, kw_only=True):
     untold_requests: float | None
     marginal_joules: float
     exact_joules: float
+    steps_joules: float
+    learned_joules: float
     metered_joules: float
     recovered_joules: float
     provisional_joules: float
@@ -94,7 +101,8 @@ class WindowsAnswer(Answer, frozen=True, kw_only=True):
 class Request(Answer, frozen=True, kw_only=True):
     """What one request used in the window; `whole` tells whether all of it lies in there.
 
-    Tokens and work are the whole request's. `labels` are those it came with.
+    Tokens and work are the whole request's, `labels` those it came with. `low_joules`, `high_joules` and `tier` are as
+    those of a line.
     """
 
     namespace: str
@@ -110,6 +118,11 @@ class Request(Answer, frozen=True, kw_only=True):
     metered_joules: float
     recovered_joules: float
     exact_joules: float
+    steps_joules: float
+    learned_joules: float
+    low_joules: float | None
+    high_joules: float | None
+    tier: str
     emissions_grams: float | None
     measured_ratio: float | None
     start: str | None

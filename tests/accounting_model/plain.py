@@ -17,7 +17,7 @@ from monitor.core import book
 from monitor.core.account import Account, RequestsAs
 from monitor.core.points import ENERGY, METER, REQUEST_ENERGY, USAGE, Row
 from monitor.core.readings import Nearby, Told, disjoint, energy_within
-from monitor.core.shares import Shares
+from monitor.core.shares import COLUMNS, Shares
 from monitor.core.usage import Usage
 from monitor.core.usage_columns import UsageColumns
 from monitor.core.usage_order import in_order
@@ -65,7 +65,7 @@ def plain_account(
         found = profile.device(device)
         tags = host, device, found.kind if found else "gpu"
         rows.append(Row(METER.name, start, tags, (energy, rest, 0.0, 0.0, float(len(kept)), "", revision)))
-        zeros = (0.0,) * 8
+        zeros = (0.0,) * (len(ENERGY.sums) - 2)
         for (model, team), weight in sorted(weights.items()):
             part = rest * weight / total
             energy_tags = (*tags, "attributed", model, team, "", "")
@@ -85,7 +85,7 @@ def plain_account(
 
 def _shares(usages: UsageColumns, whole: float, total: float, *, measured: bool) -> Shares:
     count = len(usages)
-    joules = np.zeros((5, count))
+    joules = np.zeros((COLUMNS, count))
     joules[0] = whole * usages.weight / total if count else 0.0
     joules[1] = usages.weight
     return Shares(

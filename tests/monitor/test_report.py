@@ -310,7 +310,14 @@ def test_a_statement_fits_a_terminal_of_80_columns(query: Query) -> None:
     found = statement(query, ADMIN, NOON, NOON + 3_600)
     lines = tuple(
         msgspec.structs.replace(
-            line, model="llama-3.1-8b", team="research", energy_joules=1e8, emissions_grams=1e4, input_tokens=1.2e6
+            line,
+            model="llama-3.1-8b",
+            team="research",
+            energy_joules=1e8,
+            emissions_grams=1e4,
+            input_tokens=1.2e6,
+            low_joules=8.5e7,
+            high_joules=1.12e8,
         )
         for line in found.by
     )

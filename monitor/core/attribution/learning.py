@@ -14,6 +14,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from monitor.core.attribution.certainty import certainty_of_fit
 from monitor.core.attribution.priors import PRIOR, Scalars
 from monitor.core.attribution.work import Work
 
@@ -113,8 +114,10 @@ def fitted(sums: FitSums, prior: Scalars = PRIOR, *, byte_at_least: float = 1.0 
     aa, ab, bb = sums.flops_flops * flop * flop, sums.flops_bytes * flop * byte, sums.bytes_bytes * byte * byte
     ay, by = sums.flops_joules * flop, sums.bytes_joules * byte
     z1, z2 = _not_negative((aa + ridge, ab, bb + ridge), (ay + ridge, by + ridge))
-    found = Scalars(joules_per_flop=z1 * flop, joules_per_byte=z2 * byte)
     squared_error = sums.joules_joules - 2.0 * (z1 * ay + z2 * by) + z1 * z1 * aa + 2.0 * z1 * z2 * ab + z2 * z2 * bb
+    variance = max(squared_error, 0.0) / max(sums.windows - 2, 1)
+    certainty = certainty_of_fit((aa, ab, bb), ridge, variance, (z1, z2), prior.certainty)
+    found = Scalars(joules_per_flop=z1 * flop, joules_per_byte=z2 * byte, certainty=certainty)
     condition = _condition(aa, ab, bb)
     verdict: Verdict = "learned"
     if sums.windows < LEAST_WINDOWS:

@@ -1,0 +1,81 @@
+"""How well J/FLOP and J/byte of a GPU type are known: of the priors, and of a fit. Pure.
+
+A fit's scalars are off by three things: what its windows do not tell (the normal equations' inverse times the residual
+variance), what the ridge still pulls towards priors that are themselves off, and what no fit sees because its form is
+not quite the board's (tested against simulated boards, docs/accuracy.md).
+"""
+
+from collections.abc import Sequence
+from math import sqrt
+from typing import Final
+
+import msgspec
+
+from monitor.core.attribution.pieces import Column
+
+_Matrix = tuple[float, float, float]
+"""A symmetric 2 x 2 matrix: flop-flop, flop-byte, byte-byte."""
+
+
+class Certainty(msgspec.Struct, frozen=True, kw_only=True):
+    """Relative standard errors of J/FLOP and J/byte, 0.1 is 10 %, and how they go together (-1 to 1).
+
+    `learned` tells whether windows taught them.
+    """
+
+    flop_error_ratio: float
+    byte_error_ratio: float
+    correlation: float = 0.0
+    learned: bool = False
+
+    def columns(self, flop_joules: Column, byte_joules: Column) -> tuple[Column, Column]:
+        """What moves by these joules if J/FLOP and J/byte double, as joules for a standard error of two causes that
+        know nothing of each other: 100 J and 50 J at 10 % and 20 %, uncorrelated, are 10 J and 10 J.
+        """
+        flop, byte = self.flop_error_ratio, self.byte_error_ratio
+        apart = sqrt(max(1.0 - self.correlation * self.correlation, 0.0))
+        return flop * flop_joules + self.correlation * byte * byte_joules, apart * byte * byte_joules
+
+
+PRIOR_CERTAINTY: Final = Certainty(flop_error_ratio=0.10, byte_error_ratio=0.085)
+"""The published bands of the priors (priors.py), 1.0-1.4e-12 and 0.15-0.2e-9, taken as nine tenths of all boards."""
+TESTED_ERROR_RATIO: Final = 0.012
+"""Of either scalar, as learned: how far those of simulated boards are off that their windows tell well."""
+
+
+def certainty_of_fit(
+    normal: _Matrix, ridge: float, residual_variance: float, found: Sequence[float], prior: Certainty = PRIOR_CERTAINTY
+) -> Certainty:
+    """That of scalars `found` (relative to the priors), by normal equations in units of the priors.
+
+    Worked: normal 300, 0, 3; ridge 1; residual variance 0.03; found (1, 1). Of J/FLOP (0.03 x 300 / 301^2)^0.5 = 1.0 %
+    are noise, 10 % / 301 = 0.03 % the prior's, 1.2 % tested: 1.6 %. Of J/byte 7.5, 8.5 / 4 = 2.1 and 1.2 %: 7.9 %.
+    """
+    aa, ab, bb = normal
+    determinant = (aa + ridge) * (bb + ridge) - ab * ab
+    if determinant <= 0.0 or min(found) <= 0.0:
+        return prior
+    inverse = ((bb + ridge) / determinant, -ab / determinant, (aa + ridge) / determinant)
+    noise = _around(inverse, (residual_variance * aa, residual_variance * ab, residual_variance * bb))
+    of_prior = (ridge * prior.flop_error_ratio) ** 2, 0.0, (ridge * prior.byte_error_ratio) ** 2
+    pulled = _around(inverse, of_prior)
+    flop, byte = found
+    flops = (noise[0] + pulled[0]) / (flop * flop) + TESTED_ERROR_RATIO**2
+    both = (noise[1] + pulled[1]) / (flop * byte)
+    reads = (noise[2] + pulled[2]) / (byte * byte) + TESTED_ERROR_RATIO**2
+    return Certainty(
+        flop_error_ratio=sqrt(flops),
+        byte_error_ratio=sqrt(reads),
+        correlation=max(-1.0, min(both / sqrt(flops * reads), 1.0)),
+        learned=True,
+    )
+
+
+def _around(outer: _Matrix, inner: _Matrix) -> _Matrix:
+    """outer x inner x outer, of symmetric matrices."""
+    (p, q, r), (a, b, c) = outer, inner
+    return (
+        p * p * a + 2.0 * p * q * b + q * q * c,
+        p * q * a + (p * r + q * q) * b + q * r * c,
+        q * q * a + 2.0 * q * r * b + r * r * c,
+    )

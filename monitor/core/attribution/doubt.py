@@ -1,0 +1,112 @@
+"""How far each request's share of a device may be off, as sums that add up over windows, requests and devices. Pure.
+
+    share = own tokens + equal part of what own tokens leave
+
+If J/FLOP is 1 % more, a request's own tokens cost more and its equal part is less; over all requests of a device that
+is 0, because the meter's joules stay. Such an error is the same in each window of a fit, so it adds up with its sign.
+Where tokens were within a window is another error: it is each request's own, so its variance adds up.
+
+In: a split and what it was made from. Out: columns.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from monitor.core.attribution.certainty import Certainty
+from monitor.core.attribution.pieces import Column
+from monitor.core.attribution.requests import Requests
+from monitor.core.attribution.virtual_energy import Split
+
+PLACING_ERROR_RATIO: Final = 0.065
+"""Standard error of what a request pays for its own tokens in a window, and of what it is spared for the others'."""
+LEAST_ERROR_RATIO: Final = 0.004
+"""And of its joules, also where it was alone: a reading is cut where it began and ended."""
+_BEND: Final = 0.1
+"""Own tokens dearer by a tenth are paid out of the equal parts, as far as these go; else they are scaled down."""
+_NOTHING: Final = 1e-9
+"""Joules that are no joules."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doubts:
+    """Of n requests' joules of a device. Columns of length n.
+
+    `steps` were placed by an engine's own counters and `learned` priced by learned scalars; neither holds what a
+    request used alone. `flop` and `byte` are the joules by which the share moves for a standard error of the scalars,
+    with their sign. `variance` (J^2) is that of the rest of the split's error, NaN where it is not known.
+    """
+
+    steps: Column
+    learned: Column
+    flop: Column
+    byte: Column
+    variance: Column
+
+    def columns(self) -> tuple[Column, Column, Column, Column, Column]:
+        """In the order in which they stand in the books."""
+        return self.steps, self.learned, self.flop, self.byte, self.variance
+
+
+def doubts_of(
+    shared: Split,
+    requests: Requests,
+    *,
+    context_tokens: Column,
+    output_tokens: Column,
+    certainty: Certainty,
+    prices: bool,
+    tested: bool,
+    by_steps: bool,
+) -> Doubts:
+    """The doubts about one device's window.
+
+    `prices`: own tokens have a price there (a GPU); elsewhere equal parts are the rule, and nothing is off. `tested`:
+    by a method whose error is known. `context_tokens` and `output_tokens` tell which part of a request's own joules
+    are reads of its context: growing joules g were placed for m^2 / 2 tokens read, so c m + m^2 / 2 reads are
+    g (1 + 2 c / m).
+
+    Where requests without a price shared with others (a model of which nothing is known), nobody knows what is off.
+    """
+    alone = np.clip(np.divide(shared.exact, shared.energy, out=np.ones(len(requests)), where=shared.energy > 0.0), 0, 1)
+    together = (1.0 - alone) * shared.energy
+    nothing = np.zeros(len(requests))
+    least = (LEAST_ERROR_RATIO * shared.energy) ** 2
+    if not prices:
+        return Doubts(steps=nothing, learned=nothing, flop=nothing, byte=nothing, variance=least)
+    priced = requests.prefill_joules + requests.decode_joules + requests.growing_joules
+    reads = requests.growing_joules * (1.0 + 2.0 * context_tokens / np.maximum(output_tokens, 1.0))
+    of_reads = np.clip(np.divide(reads, priced, out=np.zeros_like(reads), where=priced > 0.0), 0.0, 1.0)
+    own = (1.0 - alone) * shared.marginal
+    equal = together - own
+    flops, bytes_ = own * (1.0 - of_reads), own * of_reads
+    spared_flops, spared_bytes = _spared(flops, own, equal), _spared(bytes_, own, equal)
+    flop, byte = certainty.columns(flops - spared_flops, bytes_ - spared_bytes)
+    placed = flops**2 + spared_flops**2 + bytes_**2 + spared_bytes**2
+    known = tested and not ((priced <= 0.0) & (together > _NOTHING)).any()
+    unknown = np.where(together > _NOTHING, np.nan, 0.0)
+    return Doubts(
+        steps=together if by_steps else nothing,
+        learned=together if certainty.learned else nothing,
+        flop=flop if known else nothing,
+        byte=byte if known else nothing,
+        variance=least + (PLACING_ERROR_RATIO**2 * placed if known else unknown),
+    )
+
+
+def _spared(part: Column, own: Column, equal: Column) -> Column:
+    """Who pays less if that part of everybody's own joules doubles, and how much: in sum the same as the part.
+
+    Own 30 J and 10 J, equal parts 20 J and 20 J: 20 J each. Without equal parts it comes off own joules: 30 J and 10 J.
+    """
+    whole, left, paid = part.sum(), equal.sum(), own.sum()
+    if whole <= _NOTHING:
+        return np.zeros_like(part)
+    from_equal = min(1.0, left / (_BEND * whole)) if left > _NOTHING else 0.0
+    spared = np.zeros_like(part)
+    if from_equal > 0.0:
+        spared = spared + from_equal * whole * equal / left
+    if from_equal < 1.0:
+        spared = spared + (1.0 - from_equal) * whole * own / paid
+    return spared
