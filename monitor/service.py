@@ -57,7 +57,7 @@ def replay_into(
     wanted = msgspec.structs.replace(accounting_of(house.config), method=method)
     told = [with_model_facts(recording, house.config) for recording in recordings]
     role = ReplayRole(house.log, told, wanted, trust_team=house.config.requests.trust_team)
-    terms = agree_on_terms(house.log, house.log, wanted, role.before_start)
+    terms = agree_on_terms(FactsReader(house.log), house.log, wanted, role.before_start)
     zones = [recording.profile.zone for recording in recordings]
     unknown = state_intensities(house.log, zones, role.before_start)
     role.refuse_bad_input()
@@ -95,7 +95,7 @@ def restate_now(house: Embedded, now: UnixSeconds) -> UnixSeconds | None:
     if log_time is None:
         return None
     terms = FactsReader(house.log)().accounting() or agree_on_terms(
-        house.log, house.log, accounting_of(house.config), log_time
+        FactsReader(house.log), house.log, accounting_of(house.config), log_time
     )
     refuse_unknown_method(terms)
     carry_out_orders(house.folder, house.log, log_time)

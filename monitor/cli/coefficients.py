@@ -53,7 +53,7 @@ def coefficients(*, when: str, as_json: bool, config_file: Path | None, data: Pa
         raise click.BadParameter(str(error), param_hint="--at") from error
     config = load_config(config_file, environ=os.environ)
     configure(config.logging.level, config.logging.format)
-    facts = _facts_of(config, config.data.directory if data is None else data, in_fleet=data is None)
+    facts = _facts_of(config, config.data.directory if data is None else data, at, in_fleet=data is None)
     fits = {gpu: facts.learned.fit(gpu, at) for gpu in facts.learned.gpus}
     click.echo(json.dumps(_as_json(fits), indent=2) if as_json else "\n".join(_lines(fits)))
     terms = facts.accounting()
@@ -61,7 +61,7 @@ def coefficients(*, when: str, as_json: bool, config_file: Path | None, data: Pa
         click.echo(f"coefficients: the books are kept by {terms.method}, which does not go by these", err=True)
 
 
-def _facts_of(config: "Config", folder: Path, *, in_fleet: bool) -> "Facts":
+def _facts_of(config: "Config", folder: Path, at: float, *, in_fleet: bool) -> "Facts":
     from monitor.roles.control import FactsReader
 
     if in_fleet and config.kafka.bootstrap_servers:
@@ -69,7 +69,7 @@ def _facts_of(config: "Config", folder: Path, *, in_fleet: bool) -> "Facts":
 
         topic = KafkaFacts(config.kafka)
         try:
-            return FactsReader(topic)()
+            return FactsReader(topic, lambda: topic.snapshot(at))()
         finally:
             topic.close()
     from monitor.log.sqlite import SqliteLog

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from collectors.clock import rfc3339
+from collectors.clock import SystemClock, rfc3339
 from collectors.errors import Rejected
 
 if TYPE_CHECKING:
@@ -68,11 +68,11 @@ def _placer(config: "Config") -> "Placer":
     from monitor.log.kafka_facts import KafkaFacts
     from monitor.log.protocol import LogUnavailable
     from monitor.roles.control import FactsReader
-    from monitor.roles.placement import Placer, place_by_config
+    from monitor.roles.placement import FACTS_BEFORE_SECONDS, Placer, place_by_config
 
     facts = KafkaFacts(config.kafka)
     try:
-        return Placer(FactsReader(facts)())
+        return Placer(FactsReader(facts, lambda: facts.snapshot(SystemClock().now() - FACTS_BEFORE_SECONDS))())
     except LogUnavailable as error:
         click.echo(f"placed by [[deployments]] alone, as there are no facts: {error}", err=True)
         return place_by_config(config, "")

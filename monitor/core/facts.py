@@ -6,14 +6,14 @@ computes it, and a fresh start has no minute without one.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from collectors.units import UnixSeconds
 from monitor.core.attribution.priors import Scalars
 from monitor.core.emissions.factors import Intensity
 from monitor.core.lessons import IN_FORCE_AFTER_SECONDS, Learned, Lesson
 from monitor.core.membership import Accounting
-from monitor.core.serving import Deployment, HostServers, Serving
+from monitor.core.serving import Deployment, HostServers, Place, Serving
 
 Fact = Intensity | Accounting | Deployment | HostServers | Lesson
 
@@ -50,6 +50,10 @@ class Facts:
     def scalars(self, gpu: str, at: UnixSeconds) -> Scalars:
         """What the work of a GPU type costs, as far as it was known at a moment; the priors where it was not."""
         return self.learned.fit(gpu, at).scalars
+
+    def places(self, model: str, deployment: str, at: UnixSeconds) -> Sequence[Place]:
+        """Where a request ran that began at that moment, as Serving has it."""
+        return self.serving.places(model, deployment, at)
 
     def accounting(self) -> Accounting | None:
         """The terms of the books, None in a log without.

@@ -20,7 +20,7 @@ from kafka.partitioner.default import murmur2
 
 from collectors.clock import Clock, monotonic
 from collectors.replay import TICK_SECONDS
-from collectors.units import UnixSeconds
+from collectors.units import SECONDS_PER_DAY, UnixSeconds
 from monitor.config.sections import Config
 from monitor.core.membership import Accounting
 from monitor.core.questions import Missing
@@ -45,6 +45,8 @@ from monitor.store.patient import NotOurs, PatientStore
 from monitor.store.protocol import Store
 
 FILL_SECONDS: Final = 0.2
+FACTS_BEFORE_SECONDS: Final = 2 * SECONDS_PER_DAY
+"""Before what may still be restated: rows are read back and mended for a day, and a day is to spare."""
 IDLE_SECONDS: Final = 0.5
 RETRY_SECONDS: Final = 5.0
 SHOWN_PARTITIONS: Final = 8
@@ -71,7 +73,9 @@ class GroupAggregate:
         self._feed, self._spare = KafkaFeed(config.kafka), KafkaFeed(config.kafka)
         self._writer = KafkaWriter(config.kafka)
         self._facts_log = KafkaFacts(config.kafka)
-        self._facts = FreshFacts(FactsReader(self._facts_log))
+        back_seconds = config.log.restate_within_seconds + FACTS_BEFORE_SECONDS
+        self._reader = FactsReader(self._facts_log, lambda: self._facts_log.snapshot(self._now() - back_seconds))
+        self._facts = FreshFacts(self._reader)
         self._waiting = waiting
         self._stop = threading.Event()
         self._terms: Accounting | None = None
@@ -177,7 +181,7 @@ class GroupAggregate:
                 raise LogUnavailable(f"the topics cannot hold the books: {'; '.join(differences)}")
             wanted = accounting_of(self._config)
             try:
-                terms = agree_on_terms(self._facts_log, self._writer, wanted, self._now())
+                terms = agree_on_terms(self._reader, self._writer, wanted, self._now())
             except TermsChanged as error:
                 raise LogUnavailable(str(error)) from error
             # Not before: whoever may not account, or cannot store what it does, must hold no partition.

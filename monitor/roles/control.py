@@ -3,7 +3,8 @@
 config, carbon/mixes --> facts stream of the log
 """
 
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import structlog
@@ -15,10 +16,12 @@ from monitor.carbon.mixes import mix_of_zone
 from monitor.config.sections import Config
 from monitor.core.attribution.methods import METHODS
 from monitor.core.facts import Fact, Facts
+from monitor.core.facts_since import FactsSince
 from monitor.core.lessons import Learned, Lesson
 from monitor.core.membership import Accounting
 from monitor.log.codec import Decoder, accounting_record, intensity_record
 from monitor.log.protocol import FactsLog, Log, LogRecord, LogUnavailable, LogWriter
+from monitor.log.snapshots import Snapshot, is_snapshot
 
 FACTS_SECONDS: Final = 2.0
 """Facts are in force a minute after they stand in the log, so reading them this often misses none."""
@@ -26,29 +29,68 @@ logger = structlog.get_logger()
 
 
 class FactsReader:
-    """The facts of a log; each call reads what came since the last."""
+    """The facts of a log; each call reads what came since the last.
 
-    def __init__(self, log: FactsLog) -> None:
-        self._log = log
+    `start` gives the snapshot to begin at, None for the beginning of the log. It is for those who will ask about
+    recent moments: an earlier one is answered too, when all facts have been read for it. Any thread's.
+    """
+
+    def __init__(self, log: FactsLog, start: Callable[[], Snapshot | None] = lambda: None) -> None:
+        self._log, self._start = log, start
+        self._begun = False
+        self._in_use = threading.Lock()
         self._decoder = Decoder()
+        self._forget()
+
+    def _forget(self) -> None:
         self._known: list[tuple[UnixSeconds, Fact]] = []
         self._learned = Learned()
         self._terms: Accounting | None = None
         self._log_time = float("-inf")
         self._after = 0
+        self._since = float("-inf")
         self._facts = Facts((), self._learned)
 
     def __call__(self) -> Facts:
         """What is in force."""
-        records = self._log.facts(self._after)
+        with self._in_use:
+            if self._begun:
+                self._take_all(self._log.facts(self._after))
+            else:
+                self._begin(self._start())
+            return self._facts
+
+    def everything(self) -> Facts:
+        """The same, whole for all time: begun at a snapshot, all facts are read now."""
+        with self._in_use:
+            if self._since > float("-inf"):
+                self._begin(None)
+            return self._facts
+
+    def _begin(self, snapshot: Snapshot | None) -> None:
+        records = self._log.facts(0 if snapshot is None else snapshot.through)
+        self._forget()
+        self._begun = True
+        if snapshot is not None:
+            self._since = snapshot.taken_at
+            records = [*snapshot.records, *records]
+        self._take_all(records)
+        self._facts = self._made()
+
+    def _take_all(self, records: Sequence[LogRecord]) -> None:
         if records:
             self._after = records[-1].offset
             before = len(self._known)
             for record in records:
-                self._take(record)
+                if not is_snapshot(record):
+                    self._take(record)
             if len(self._known) > before:
-                self._facts = Facts(self._known, self._learned)
-        return self._facts
+                self._facts = self._made()
+
+    def _made(self) -> Facts:
+        if self._since == float("-inf"):
+            return Facts(self._known, self._learned)
+        return FactsSince(self._known, self._learned, since=self._since, earlier=self.everything)
 
     def _take(self, record: LogRecord) -> None:
         self._log_time = max(self._log_time, record.stamp)
@@ -107,12 +149,11 @@ def accounting_of(config: Config) -> Accounting:
     )
 
 
-def agree_on_terms(facts: FactsLog, writer: LogWriter, terms: Accounting, now: UnixSeconds) -> Accounting:
+def agree_on_terms(read: FactsReader, writer: LogWriter, terms: Accounting, now: UnixSeconds) -> Accounting:
     """The terms in force; states them in a new log. Raises TermsChanged where the grid of the books would change.
 
     Of several who state them at once the first is believed, so they are read again.
     """
-    read = FactsReader(facts)
     if read().accounting() is None:
         writer.append([accounting_record(terms)], now)
     known = read().accounting()

@@ -25,7 +25,7 @@ from monitor.roles.embedded import LOG_FILE, STORE_FILE
 from monitor.roles.ingest_kafka import KafkaIngest, source_topics
 from monitor.roles.leader import Leader
 from monitor.roles.loop import Loop
-from monitor.roles.placement import PlacerByFacts
+from monitor.roles.placement import FACTS_BEFORE_SECONDS, PlacerByFacts
 from monitor.roles.running import STOP_SECONDS, ClosedAtStop, RunningRoles
 from monitor.roles.shipper import Shipper
 from monitor.roles.sourced import Sourced
@@ -183,13 +183,14 @@ class FleetRoles(RunningRoles):
     def _add_ingest(self) -> None:
         this_host = self.host if self._has("collect") else ""
         config, writer, facts = self.config, self._writer(), KafkaFacts(self.config.kafka)
+        read = FactsReader(facts, lambda: facts.snapshot(self._clock.now() - FACTS_BEFORE_SECONDS))
         self._parts.append(ClosedAtStop(facts.close))
         sourced = Sourced(
             config,
             folder=self._house.folder,
             log=writer,
             posts_log=self._writer(),
-            placer=PlacerByFacts(FreshFacts(FactsReader(facts)), this_host),
+            placer=PlacerByFacts(FreshFacts(read), this_host),
             clock=self._clock,
         )
         topics = KafkaIngest(config, writer, clock=self._clock, this_host=this_host) if source_topics(config) else None

@@ -1,6 +1,7 @@
-"""Role control in a fleet: its leader states what the configuration says of deployments.
+"""Role control in a fleet: its leader states what the configuration says of deployments, and sums up the facts daily.
 
 [[deployments]] --> FleetControl --> facts topic
+                      Snapshots <--->
 """
 
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from monitor.log.protocol import LogUnavailable
 from monitor.roles.control import FactsReader
 from monitor.roles.deployments import state_deployments
 from monitor.roles.leader import Leader
+from monitor.roles.snapshots import Snapshots
 
 PAUSE_SECONDS: Final = 15.0
 logger = structlog.get_logger()
@@ -37,7 +39,8 @@ class FleetControl:
         self._check, self._stands = check, False
         self._config, self._writer, self._leader, self._clock = config, writer, leader, clock
         self._facts_log = KafkaFacts(config.kafka)
-        self._facts = FactsReader(self._facts_log)
+        self._facts = FactsReader(self._facts_log, lambda: self._facts_log.snapshot(clock.now()))
+        self._snapshots = Snapshots(config.kafka, writer) if config.kafka.clock == "broker" else None
 
     def close(self) -> None:
         """Lets go of the connections that the facts are read through; the writer is its maker's."""
@@ -56,4 +59,6 @@ class FleetControl:
         changed = state_deployments(self._facts(), self._writer, self._config.deployments, self._clock.now())
         if changed:
             logger.info("deployments stated", names=changed)
+        if self._snapshots is not None:  # a replay's facts may be of any year, and are few
+            self._snapshots.step(self._clock.now())
         return PAUSE_SECONDS

@@ -16,7 +16,7 @@ from collectors.requests.event import RequestEvent
 from monitor.config.input_sections import Source
 from monitor.config.sections import Config
 from monitor.core.usage import Placed
-from monitor.log.protocol import DeadLetter, LogWriter
+from monitor.log.protocol import DeadLetter, LogUnavailable, LogWriter
 from monitor.roles.ingest_counts import IngestCounts
 from monitor.roles.ingest_group import GroupedAppends
 from monitor.roles.placement import Placing
@@ -158,4 +158,7 @@ class _SourceSink:
             raise RetryLater(f"where it ran has just changed: {rejected.detail}; send it again") from rejected
 
     def _placed(self, event: RequestEvent) -> Sequence[Placed]:
-        return self._placer.place(event, trust_team=self._trust_team)
+        try:
+            return self._placer.place(event, trust_team=self._trust_team)
+        except LogUnavailable as error:
+            raise RetryLater(f"where it ran cannot be found out now: {error}") from error

@@ -26,7 +26,7 @@ from monitor.log.usage_wire import UsageBatch
 from monitor.roles.control import FactsReader
 from monitor.roles.ingest_counts import IngestCounts
 from monitor.roles.join_kafka import KafkaJoin
-from monitor.roles.placement import Placer
+from monitor.roles.placement import FACTS_BEFORE_SECONDS, Placer
 from monitor.roles.topic_events import AsTheyAre, Refusals, SourceTopic
 from monitor.roles.topic_reader import PartitionLag, TopicReader
 from monitor.roles.usage_batches import Gathered
@@ -62,7 +62,7 @@ class KafkaIngest:
         self._writer, self._clock, self._this_host = writer, clock, this_host
         self._by_records = config.kafka.clock == "records"
         self._facts_log = KafkaFacts(config.kafka)
-        self._facts = FactsReader(self._facts_log)
+        self._facts = FactsReader(self._facts_log, lambda: self._facts_log.snapshot(clock.now() - FACTS_BEFORE_SECONDS))
         self._reader = TopicReader(config.kafka, self._topics, config.kafka.group + GROUP_SUFFIX)
         joins = any(topic.part is not None for topic in self._topics.values())
         self._join = KafkaJoin(config, writer, clock=clock) if joins else None

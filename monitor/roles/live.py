@@ -71,11 +71,11 @@ class LiveRoles(RunningRoles):
 
     def _add_accounting(self) -> None:
         from monitor.roles.aggregate import AggregateRole
-        from monitor.roles.control import accounting_of, agree_on_terms
+        from monitor.roles.control import FactsReader, accounting_of, agree_on_terms
         from monitor.roles.jobs import Jobs
 
         house, config = self._house, self.config
-        terms = agree_on_terms(house.log, house.log, accounting_of(config), self._clock.now())
+        terms = agree_on_terms(FactsReader(house.log), house.log, accounting_of(config), self._clock.now())
         self._parts.append(Jobs(house.log, house.store, config, host=self.host, clock=self._clock))
         if self._has("aggregate"):
             aggregate = AggregateRole(house.log, house.store, terms, show_provisional=True)

@@ -9,6 +9,7 @@ import msgspec
 from collectors.clock import monotonic
 from collectors.errors import Rejected, RetryLater
 from collectors.requests.event import UNKNOWN_TEAM, RequestEvent
+from collectors.units import SECONDS_PER_DAY
 from monitor.config.input_sections import Deployment as ConfiguredDeployment
 from monitor.config.sections import Config
 from monitor.core.facts import Facts
@@ -18,6 +19,8 @@ from monitor.core.usage import Placed, Usage, usage_of
 
 OLD_SECONDS: Final = IN_FORCE_AFTER_SECONDS / 2
 """Facts that were read so long ago may lack one that is in force now; half, as clocks differ."""
+FACTS_BEFORE_SECONDS: Final = SECONDS_PER_DAY
+"""So far back facts are read at a start: requests come within minutes. For an older one all of them are read."""
 _NOWHERE: Final[Sequence[Place]] = ()
 
 
@@ -33,7 +36,10 @@ class Placing(Protocol):
         ...
 
     def place(self, event: RequestEvent, *, trust_team: bool) -> Sequence[Placed]:
-        """The event's part on each host. Raises Rejected as "unplaced"."""
+        """The event's part on each host. Raises Rejected as "unplaced".
+
+        LogUnavailable where it is so old that all facts have to be read, and they cannot be.
+        """
         ...
 
 
@@ -60,7 +66,7 @@ class Placer:
             event = with_unknown_team(event)
         if event.host is not None:
             return (event,)
-        places = self._facts.serving.places(event.model, event.deployment, event.start) or self._here
+        places = self._facts.places(event.model, event.deployment, event.start) or self._here
         if not places:
             raise Rejected(
                 "unplaced",
