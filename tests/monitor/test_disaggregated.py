@@ -74,7 +74,8 @@ def part_of(usage: Usage, watts: Sequence[float]) -> tuple[Part, dict[str, float
 
 
 def test_each_phase_pays_on_its_own_meter() -> None:
-    """Prefill: 0.4 s at 600 W on one host; decode: 6 s at 300 W on the other: 240 J and 1 800 J.
+    """Prefill: 0.4 s at 600 W on one host; decode: 6 s at 285 and 315 W (no level that a power limit
+    would hold) on the other: 240 J and 1 800 J.
 
     Priced at the priors (attribution/priors.py), 70 W idle included: a token's FLOPs are 0.0217 J, so the prompt is
     217.2 J. The answer is 300 x 0.0217 J, and reads 300 x 10 000 + 300^2 / 2 tokens of context, 1e5 bytes each, at
@@ -83,7 +84,7 @@ def test_each_phase_pays_on_its_own_meter() -> None:
     prefill, counted = part_of(PREFILL, [70.0] * 5 + [600.0] * 2 + [70.0] * 43)
     assert prefill.energy_joules == pytest.approx(240.0)
     assert (counted["requests"], counted["input_tokens"], counted["output_tokens"]) == (1.0, 10_000.0, 0.0)
-    decode, counted = part_of(DECODE, [70.0] * 7 + [300.0] * 30 + [70.0] * 13)
+    decode, counted = part_of(DECODE, [70.0] * 7 + [285.0, 315.0] * 15 + [70.0] * 13)
     assert decode.energy_joules == pytest.approx(1_800.0)
     assert (counted["input_tokens"], counted["cached_input_tokens"], counted["output_tokens"]) == (
         10_000.0,
