@@ -21,9 +21,9 @@ from monitor.core.usage_columns import Index, UsageColumns
 from monitor.core.usage_windows import FAR_WINDOW, windows_of_each, windows_touched
 from monitor.core.window import windows_of
 from monitor.log.codec import Decoder, ReadingBatch, Restate
-from monitor.log.contract import wrong_usages
 from monitor.log.protocol import DeadLetter, LogRecord
-from monitor.log.usage_wire import UsageBatch, columns_of_batches
+from monitor.log.usage_reading import columns_of_batches, wrong_usages
+from monitor.log.usage_wire import UsageBatch
 
 Entered = EnergyReading | ActivityReading | EngineReading | Restate
 

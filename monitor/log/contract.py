@@ -1,24 +1,20 @@
 """What a decoded record has to keep to. In: a record of the right types. Out: nothing, or Rejected as `bad_value`.
 
-Of requests each is judged for itself (`wrong_usages`), so that a bad one does not lose those beside it.
+Of requests each is judged for itself (usage_reading.py), so that a bad one does not lose those beside it.
 
 Comparisons are written so that NaN fails them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from math import inf, isfinite
-
-import numpy as np
 
 from collectors.errors import Rejected
 from collectors.readings import ActivityReading, CounterMark, EnergyReading, EngineReading, HostProfile
 from collectors.units import UnixSeconds
-from monitor.core.attribution.pieces import Column, Flags
 from monitor.core.emissions.factors import Intensity
 from monitor.core.lessons import Lesson, period_of
 from monitor.core.membership import Accounting
 from monitor.core.serving import Deployment, HostServers
-from monitor.core.usage_columns import UsageColumns
 
 MOST_JOULES = 1e15
 """Of one reading: a gigawatt for eleven days. Far below where sums overflow."""
@@ -82,43 +78,6 @@ def check_profile(profile: HostProfile) -> None:
 def check_host(host: str, key: str) -> None:
     """The host of requests is the record's key."""
     _check(host == key, "usage.host", "is not the record's key")
-
-
-def wrong_usages(usages: UsageColumns) -> dict[int, str]:
-    """The places of those that say what cannot be, and the first thing wrong with each.
-
-    Right are start <= scheduled <= first_token <= end where known, weight in (0, 1], and counts that are sane.
-    """
-    wrong: dict[int, str] = {}
-    for right, broken in _rules_of_usage(usages):
-        for place in () if right.all() else np.flatnonzero(~right).tolist():
-            wrong.setdefault(place, broken)
-    return wrong
-
-
-def _rules_of_usage(usages: UsageColumns) -> Iterator[tuple[Flags, str]]:
-    """All requests of a rule at once: nearly every one keeps to all of them."""
-    start, end, scheduled, first_token = usages.start, usages.end, usages.active_start, usages.first_token
-    began = np.where(np.isnan(first_token), scheduled, first_token)
-    in_order = (-inf < start) & (start <= scheduled) & (scheduled <= began) & (began <= end) & (end < inf)
-    yield in_order, "usage times are not finite and in the order start, scheduled, first_token, end"
-    weighs = (usages.weight >= LEAST_WEIGHT) & (usages.weight <= 1.0)
-    yield weighs, f"usage.weight is not in [{LEAST_WEIGHT:g}, 1]"
-    if any(route.attempt < 0 for route in usages.routes):
-        yield usages.where(lambda route: route.attempt >= 0), "usage.attempt is negative"
-    yield _is_count(usages.input_tokens), "usage.input_tokens is not a whole number in [0, 2^53]"
-    yield _is_count(usages.cached_input_tokens), "usage.cached_input_tokens is not a whole number in [0, 2^53]"
-    yield _is_count(usages.output_tokens), "usage.output_tokens is not a whole number in [0, 2^53]"
-    if any(route.work_unit is not None for route in usages.routes):
-        has_none = usages.where(lambda route: route.work_unit is None)
-        amount = usages.work_amount
-        yield has_none | ((amount >= 0.0) & (amount < inf)), "usage.work.amount is not finite and >= 0"
-
-
-def _is_count(told: Column) -> Flags:
-    """NaN is no count, but one that was not told."""
-    counted: Flags = np.isnan(told) | ((told >= 0.0) & (told <= MOST_TOKENS) & (np.floor(told) == told))
-    return counted
 
 
 def check_span(name: str, host: str, key: str, start: UnixSeconds, end: UnixSeconds) -> None:

@@ -1,26 +1,22 @@
-"""Requests of one host as they stand in a record, schema usage.v2: columns of bytes. In: Usage. Out: UsageColumns.
+"""Requests of one host as they stand in a record, schema usage.v2: columns of bytes. In: Usage. Out: UsageBatch.
 
-Nothing is done here for one request after the other: a figure is copied from the record into the columns of the
-accounting as it stands.
+They are read into the columns of the accounting by usage_reading.py; numpy stays there, for hosts that only collect
+have this module in memory, too.
 """
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from collections.abc import Iterable, Sequence
+from math import isnan
 from operator import attrgetter
 from sys import byteorder
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
-from collectors.units import UnixSeconds
-from monitor.core.attribution.pieces import Column
+from collectors.requests.event import Work
 from monitor.core.usage import Placed, Usage
-from monitor.core.usage_columns import NO_USAGES, Route, UsageColumns
 
-_FIGURES: Final = (
+FIGURES: Final = (
     "start",
     "end",
     "scheduled",
@@ -33,11 +29,8 @@ _FIGURES: Final = (
 )
 """In the order of the rows of `UsageColumns.figures`."""
 _NAN: Final = float("nan")
-_FIGURE: Final = np.dtype("<f8")
-_PLACE: Final = np.dtype("<u4")
-_UNTOLD: Final = {"weight": 1.0}
+UNTOLD: Final = {"weight": 1.0}
 """What a figure is that no request of a record told; others are NaN."""
-_WORK: Final = _FIGURES.index("work_amount")
 
 
 class WireRoute(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
@@ -80,25 +73,55 @@ class UsageBatch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def names(self) -> list[tuple[str, str, int]]:
         """(namespace, request_id, attempt) of each, in order."""
-        routes = [self.routes[place] for place in np.frombuffer(self.route, _PLACE).tolist()]
+        routes = [self.routes[place] for place in _numbers("I", self.route)]
         told = zip(routes, self.request_ids, strict=True)
         return [(route.namespace, request_id, route.attempt) for route, request_id in told]
 
     def usages(self) -> tuple[Usage, ...]:
         """Each request as a record of its own, in order."""
-        return tuple(columns_of_batches([self]).usages())
+        figures = (self._figure(name) for name in FIGURES)
+        return tuple(map(self._usage, self.request_ids, _numbers("I", self.route), *figures))
+
+    def _figure(self, name: str) -> Sequence[float]:
+        told: bytes = getattr(self, name)
+        return _numbers("d", told) if told else [UNTOLD.get(name, _NAN)] * len(self)
+
+    def _usage(self, request_id: str, place: int, *figures: float) -> Usage:
+        start, end, scheduled, first, told, cached, made, weight, amount = figures
+        route = self.routes[place]
+        return Usage(
+            request_id=request_id,
+            model=route.model,
+            start=start,
+            end=end,
+            namespace=route.namespace,
+            team=route.team,
+            host=self.host,
+            devices=route.devices,
+            deployment=route.deployment,
+            attempt=route.attempt,
+            scheduled=None if isnan(scheduled) else scheduled,
+            first_token=None if isnan(first) else first,
+            input_tokens=None if isnan(told) else int(told),
+            cached_input_tokens=None if isnan(cached) else int(cached),
+            output_tokens=None if isnan(made) else int(made),
+            work=None if route.work_unit is None else Work(unit=route.work_unit, amount=amount),
+            labels=dict(sorted(route.labels.items())),
+            status=route.status,
+            weight=weight,
+        )
 
 
 def check_whole(batch: UsageBatch) -> None:
     """Every column is as long as the requests are many. Raises msgspec.ValidationError: then nothing in it is told."""
     count = len(batch.request_ids)
-    for name in _FIGURES:
+    for name in FIGURES:
         size = len(getattr(batch, name))
         if size != 8 * count and (size or name in ("start", "end")):
             raise msgspec.ValidationError(f"{name} has {size} bytes, {count} requests have {8 * count}")
     if len(batch.route) != 4 * count:
         raise msgspec.ValidationError(f"route has {len(batch.route)} bytes, {count} requests have {4 * count}")
-    if count and (most := int(np.frombuffer(batch.route, _PLACE).max())) >= len(batch.routes):
+    if count and (most := max(_numbers("I", batch.route))) >= len(batch.routes):
         raise msgspec.ValidationError(f"a request is of route {most}, there are {len(batch.routes)}")
 
 
@@ -195,59 +218,9 @@ def _little(values: "array[float] | array[int]") -> bytes:
     return values.tobytes()
 
 
-def columns_of_batches(
-    batches: Sequence[UsageBatch], first_number: int = 0, log_times: Sequence[UnixSeconds] | None = None
-) -> UsageColumns:
-    """All requests of these, one after the other, numbered from there on; a batch has one log time, 0 if none is told.
-
-    The batches are whole (`check_whole`). Labels in another order are the same labels.
-    """
-    counts = [len(batch.request_ids) for batch in batches]
-    if not (total := sum(counts)):
-        return NO_USAGES
-    figures = np.empty((len(_FIGURES), total))
-    for row, name in enumerate(_FIGURES):
-        figures[row] = _figure([getattr(batch, name) for batch in batches], counts, _UNTOLD.get(name, _NAN))
-    places: dict[Route, int] = {}
-    global_places = np.array([places.setdefault(route, len(places)) for route in _routes(batches)], dtype=np.intp)
-    begins = np.cumsum([0, *(len(batch.routes) for batch in batches[:-1])])
-    route = np.frombuffer(b"".join([batch.route for batch in batches]), _PLACE) + np.repeat(begins, counts)
-    ids = list(chain.from_iterable([batch.request_ids for batch in batches]))
-    columns = UsageColumns(
-        np.arange(first_number, first_number + total, dtype=np.intp),
-        np.zeros(total) if log_times is None else np.repeat(np.array(log_times, dtype=np.float64), counts),
-        np.array(ids, dtype=np.object_),
-        global_places[route],
-        list(places),
-        figures,
-    )
-    if any(batch.work_amount for batch in batches):
-        figures[_WORK, columns.where(lambda each: each.work_unit is None)] = np.nan  # an amount of nothing
-    return columns
-
-
-def _figure(said: Sequence[bytes], counts: Sequence[int], untold: float) -> Column | float:
-    if not any(said):
-        return untold
-    if not all(said):
-        said = [each or np.full(count, untold, _FIGURE).tobytes() for each, count in zip(said, counts, strict=True)]
-    told: NDArray[np.float64] = np.frombuffer(b"".join(said), _FIGURE)
-    return told
-
-
-def _routes(batches: Sequence[UsageBatch]) -> Iterator[Route]:
-    for batch in batches:
-        for each in batch.routes:
-            labels = tuple(sorted(each.labels.items()) if len(each.labels) > 1 else each.labels.items())
-            yield Route(
-                batch.host,
-                each.namespace,
-                each.attempt,
-                each.model,
-                each.team,
-                each.deployment,
-                each.devices,
-                labels,
-                each.status,
-                each.work_unit,
-            )
+def _numbers(kind: Literal["I", "d"], told: bytes) -> Any:
+    """Little-endian uint32 or float64 as numbers."""
+    values = array(kind, told)
+    if byteorder == "big":
+        values.byteswap()
+    return values

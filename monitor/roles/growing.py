@@ -33,7 +33,8 @@ from monitor.log.kafka_facts import KafkaFacts
 from monitor.log.kafka_feed import KafkaFeed
 from monitor.log.kafka_writer import KafkaWriter
 from monitor.log.protocol import Append, LogRecord, LogUnavailable, Moved, Stream
-from monitor.log.usage_wire import UsageBatch, columns_of_batches
+from monitor.log.usage_reading import columns_of_batches
+from monitor.log.usage_wire import UsageBatch
 from monitor.roles.aggregate_group import partition_of
 from monitor.roles.control import FactsReader
 from monitor.roles.ingest_kafka import GROUP_SUFFIX as INGEST

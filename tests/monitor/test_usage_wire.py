@@ -18,9 +18,9 @@ from monitor.core.usage import Usage, usage_of
 from monitor.core.usage_columns import columns_of
 from monitor.ledger.entering import Entering
 from monitor.log.codec import Decoder, ReadingBatch, batch_record, readings_record, usage_record
-from monitor.log.contract import wrong_usages
 from monitor.log.protocol import Append, DeadLetter, LogRecord
-from monitor.log.usage_wire import UsageBatch, batch_of, columns_of_batches
+from monitor.log.usage_reading import columns_of_batches, wrong_usages
+from monitor.log.usage_wire import UsageBatch, batch_of
 from monitor.roles.usage_batches import Gathered
 
 TERMS = Accounting(horizon_seconds=60.0, mark_seconds=60.0)

@@ -7,11 +7,12 @@ not quite the board's (tested against simulated boards, docs/accuracy.md).
 
 from collections.abc import Sequence
 from math import sqrt
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from monitor.core.attribution.pieces import Column
+if TYPE_CHECKING:
+    from monitor.core.attribution.pieces import Column  # numpy, which a host that only collects does without
 
 _Matrix = tuple[float, float, float]
 """A symmetric 2 x 2 matrix: flop-flop, flop-byte, byte-byte."""
@@ -28,7 +29,7 @@ class Certainty(msgspec.Struct, frozen=True, kw_only=True):
     correlation: float = 0.0
     learned: bool = False
 
-    def columns(self, flop_joules: Column, byte_joules: Column) -> tuple[Column, Column]:
+    def columns(self, flop_joules: "Column", byte_joules: "Column") -> "tuple[Column, Column]":
         """What moves by these joules if J/FLOP and J/byte double, as joules for a standard error of two causes that
         know nothing of each other: 100 J and 50 J at 10 % and 20 %, uncorrelated, are 10 J and 10 J.
         """
