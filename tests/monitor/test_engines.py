@@ -97,6 +97,13 @@ def test_told_steps_were_done_while_the_engine_had_requests() -> None:
     assert found == pytest.approx([11.25, 33.75])
 
 
+def test_all_tokens_in_an_instant_leave_the_others_digits_alone() -> None:
+    """Times told too coarsely: steps of 1e15 W for a billionth of a second, then 100 W to 200 W."""
+    jobs = [Job(0, 0, 1e-9), Job(0, 0, 2), Job(0, 0, 2)]
+    found = paid(TWO_SECONDS, jobs, steps([0, 0, 1], [1e15, 100, 200]))
+    assert found == pytest.approx([0, 30, 60], abs=1e-6)
+
+
 def both(case: Case, which: Steps | None) -> list[float]:
     """Each request's joules of a case."""
     found: list[float] = split_of(

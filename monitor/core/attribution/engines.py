@@ -10,11 +10,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from monitor.core.attribution.pieces import Column, Flags, Pieces, Places
-from monitor.core.attribution.requests import Requests, Steps, ToldSteps
+from monitor.core.attribution.requests import TOP_WATTS, Requests, Steps, ToldSteps
 
 Members = slice | Places
-_LEAST_WATTS = 1e-6
-"""Below it is rounding."""
+_LEAST = 1e-6
+"""Watts, or weight of requests: below it is rounding of cumulative sums."""
 
 
 def shared_out(left: Column, pays: Flags, requests: Requests, pieces: Pieces) -> Sequence[tuple[Members, Column]]:
@@ -45,12 +45,12 @@ def _engine(number: int, requests: Requests, steps: Steps, pieces: Pieces) -> tu
     members = np.flatnonzero(steps.engine == number)
     start, first, end, weight = starts[members], firsts[members], ends[members], requests.weight[members]
     active = pieces.running(np.ones(len(members)), start, end) > 0  # whole numbers: exact
-    prefill, decode = steps.prefill_watts[members], steps.decode_watts[members]
+    prefill, decode = (np.minimum(each[members], TOP_WATTS) for each in (steps.prefill_watts, steps.decode_watts))
     watts = pieces.running(weight * prefill, start, first) + pieces.running(weight * decode, first, end)
     telling = pieces.running(weight * (prefill > 0.0), start, first) + pieces.running(
         weight * (decode > 0.0), first, end
     )
-    tells = active & (watts > _LEAST_WATTS)
+    tells = active & (watts > _LEAST) & (telling > _LEAST)
     mean = np.divide(watts, telling, out=np.zeros_like(watts), where=tells)
     mean = _by_counters(mean, active, steps.told[number], pieces)
     return members, mean, np.where(active, pieces.running(weight, start, end), 0.0)
