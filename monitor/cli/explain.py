@@ -220,6 +220,8 @@ def _prices(parts: "Sequence[Part]") -> list[str]:
 
 def _doubts(each: "Explained") -> list[str]:
     """What the joules rest on, and between what figures they truly lie."""
+    if not each.parts:
+        return []
     tiers: dict[str, float] = {}
     for part in each.parts:
         tiers[part.tier] = tiers.get(part.tier, 0.0) + part.energy_joules

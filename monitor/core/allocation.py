@@ -390,17 +390,20 @@ def _tier(account: Account, joules: Mapping[str, float]) -> str:
     return tier(joules["energy_joules"], metered, exact, joules["learned_joules"], joules["steps_joules"])
 
 
-_DOUBTS: Final = tuple(
+_METERED, _FLOP, _BYTE, _VARIANCE = (
     _E[name] for name in ("metered_joules", "flop_sensitivity_joules", "byte_sensitivity_joules", "split_variance")
 )
 
 
 def _doubt_in(row: Row) -> tuple[float, float, tuple[float, float], float]:
     """What a row adds to its line's doubt: its energy, metered, moves, variance; what is not known is NaN."""
-    energy = row.fields[_E["energy_joules"]]
-    known = [nan if (value := row.fields[place]) is None else float(value) for place in _DOUBTS]
-    metered, flop, byte, variance = known
-    return float(energy or 0.0), metered, (flop, byte), variance
+    fields = row.fields
+    moves = _number(fields[_FLOP]), _number(fields[_BYTE])
+    return _number(fields[0]), _number(fields[_METERED]), moves, _number(fields[_VARIANCE])
+
+
+def _number(value: object) -> float:
+    return value if isinstance(value, float) else float(value) if isinstance(value, int) else nan
 
 
 def _zero() -> ExactSum:

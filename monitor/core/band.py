@@ -64,7 +64,9 @@ class Doubt:
 
     def add(self, place: Place, energy: float, metered: float, moves: tuple[float, float], variance: float) -> None:
         """Takes a row: its joules, those not modelled, what J/FLOP and J/byte move, its variance; NaN is not known."""
-        mine = self._devices.setdefault(place, [0.0, 0.0, 0.0])
+        mine = self._devices.get(place)
+        if mine is None:
+            mine = self._devices[place] = [0.0, 0.0, 0.0]
         mine[0] += energy
         mine[1] += metered
         mine[2] += variance
@@ -99,7 +101,7 @@ class Doubt:
             whole = 0.0 if whole_at is None else whole_at(place)
             variance += own * max(1.0 - own / whole, 0.0) if whole > 0.0 else own
         split = NINE_IN_TEN * sqrt(self._flop**2 + self._byte**2 + variance)
-        if isnan(split):  # of a part of it nobody knows
+        if isnan(energy + low + high + split):  # of a part of it nobody knows
             return Band(None, None, None)
         return Band(_rounded(max(energy - low - split, 0.0)), _rounded(energy + high + split), _rounded(split))
 

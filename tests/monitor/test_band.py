@@ -74,6 +74,8 @@ def test_what_nobody_knows_is_no_band() -> None:
     """A part whose error is not known makes the sum's not known."""
     band = doubt((HERE, 1.0, 1.0, (0.0, 0.0), nan), (HERE, 1.0, 1.0, (0.0, 0.0), 1.0)).band(Gains())
     assert (band.low_joules, band.high_joules, band.split_joules) == (None, None, None)
+    unmetered = doubt((HERE, 1.0, nan, (0.0, 0.0), 0.0)).band(Gains())
+    assert (unmetered.low_joules, unmetered.high_joules) == (None, None)
 
 
 @pytest.mark.parametrize(

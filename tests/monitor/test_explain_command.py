@@ -63,6 +63,7 @@ def test_the_example_that_a_person_can_check(example: Path) -> None:
             "1,000.000",
         ]
     )
+    assert shown[-2] == "rests on: measured 900.000 J; how far the split may be off is not known"
     assert shown[-1] == "in the books: 900.000 J"
 
 
@@ -77,11 +78,22 @@ def test_each_requests_figures_add_up_to_what_stands_in_the_books(simulated: Pat
         assert told["agrees"] is True
         assert told["booked_joules"] == pytest.approx(line.energy_joules, rel=1e-9)
         assert sum(part["own_joules"] for part in told["parts"]) == pytest.approx(line.marginal_joules, rel=1e-9)
+        band = (told["band"]["low_joules"], told["band"]["high_joules"])
+        assert band == pytest.approx((line.low_joules, line.high_joules), rel=1e-4)
+        assert band[0] < line.energy_joules / 1.05 < line.energy_joules / 0.95 < band[1]
         for part in told["parts"]:
             assert part["own_joules"] + part["equal_joules"] == pytest.approx(part["energy_joules"], rel=1e-9)
             whole = part["energy_joules"] + part["others_joules"] + part["idle_joules"] + part["unattributed_joules"]
             assert whole == pytest.approx(part["measured_joules"], rel=1e-9)
             assert 0.0 <= part["own_joules"] <= part["priced_joules"] * (1 + 1e-9)
+
+
+def test_a_request_says_between_what_its_joules_lie(simulated: Path) -> None:
+    """The band in words, and what the joules rest on: in the first minutes nothing is learned."""
+    shown = run(simulated, "demo-3-000000").stdout
+    assert "rests on: " in shown
+    assert "learned" not in shown
+    assert "nine times in ten it is truly " in shown
 
 
 def test_own_tokens_are_priced_as_the_model_says(simulated: Path) -> None:
