@@ -11,19 +11,22 @@ from typing import Any
 
 import httpx2
 import pytest
+from msgspec.structs import replace
 
 from collectors.errors import Broken
 from collectors.requests.event import Work
 from monitor.config.input_sections import Deployment, Requests, Source
 from monitor.config.sections import Config
 from monitor.core.usage import Usage
-from monitor.log.codec import Decoder
-from monitor.log.protocol import Append, LogUnavailable
+from monitor.log.codec import Decoder, deployment_record
+from monitor.log.protocol import Append, LogRecord, LogUnavailable
 from monitor.log.sqlite import SqliteLog
 from monitor.log.usage_wire import UsageBatch
+from monitor.roles.control import FactsReader
 from monitor.roles.ingest import FileIngest
 from monitor.roles.ingest_http import HttpIngest
-from monitor.roles.placement import place_by_config
+from monitor.roles.placement import Placer, deployment_of, place_by_config
+from monitor.roles.snapshots import snapshot_of
 
 T = 1_712_043_380.0
 
@@ -176,6 +179,45 @@ def test_an_event_of_no_host_is_named(log: CountingLog) -> None:
     finally:
         role.stop()
     assert [each["reason"] for each in told["rejected"]] == ["unplaced"]
+
+
+class FactsAway:
+    """A log of facts that cannot be read from its beginning while it is away; its snapshot was read before."""
+
+    def __init__(self, records: Sequence[LogRecord]) -> None:
+        self.records, self.away = records, False
+
+    def facts(self, after: int = 0) -> list[LogRecord]:
+        if self.away and not after:
+            raise LogUnavailable("Kafka at kafka-1:9092: no broker answers")
+        return [record for record in self.records if record.offset > after]
+
+
+def test_an_event_from_before_the_facts_that_were_read_waits_for_all_of_them(log: CountingLog) -> None:
+    """The sender is told to send it again while they cannot be read; then it is placed as it was then."""
+    stated = [deployment_record(deployment_of(replace(CONFIG.deployments[0], hosts=(host,)))) for host in ("h1", "h2")]
+    facts = FactsAway(
+        [
+            LogRecord(stream="facts", offset=place, stamp=stamp, key=each.key, schema=each.schema, body=each.body)
+            for place, stamp, each in ((1, T - 9_000.0, stated[0]), (2, T - 100.0, stated[1]), (3, T - 10.0, stated[1]))
+        ]
+    )
+    snapshot = snapshot_of(facts.records)
+    placer = Placer(FactsReader(facts, lambda: snapshot)())
+    role = HttpIngest(log, CONFIG, [source("open")], placer, Fixed())
+    role.start()
+    try:
+        facts.away = True
+        old = line(event("old", model="spread", start=T - 5_000.0))
+        refused = post(role, old)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+        assert "no broker answers" in refused.json()["detail"]
+        assert post(role, line(event("new", model="spread"))).status_code == 202
+        facts.away = False
+        assert post(role, old).status_code == 202
+    finally:
+        role.stop()
+    assert [(each.request_id, each.host) for each in usages(log)] == [("new", "h2"), ("old", "h1")]
 
 
 def test_stopping_lets_no_sender_hang(log: CountingLog, ingest: HttpIngest) -> None:
