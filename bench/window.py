@@ -54,7 +54,7 @@ def _splits(profile: HostProfile, readings: list[Told], usages: list[Usage]) -> 
         chosen = demand.on(device)
         split(
             meter_of(own_pieces(mine, [], lambda _device, _start, _end: [], START, START + LENGTH_SECONDS), START),
-            requests_on(demand, chosen, device, profile, 110.0),
+            requests_on(demand, chosen, device, profile, idle_watts=110.0),
             length_seconds=LENGTH_SECONDS,
             idle_watts=110.0,
             shares_idle=True,
