@@ -130,10 +130,13 @@ def _prices(parts: "Sequence[Part]") -> list[str]:
             continue
         scalars = dict.fromkeys(
             f"{part.scalars.joules_per_flop * 1e12:.3f} pJ/FLOP and {part.scalars.joules_per_byte * 1e9:.4f} nJ/byte"
+            if part.joules_per_unit is None
+            else f"{part.joules_per_unit:.6g} J per {part.unit}"
             for part in mine
         )
+        own_what = "tokens" if mine[0].unit is None else "work"
         lines.append(
-            f"{device} ({mine[0].hardware or 'type not told'}): own tokens are priced at {_joules(priced)} J by"
+            f"{device} ({mine[0].hardware or 'type not told'}): own {own_what} are priced at {_joules(priced)} J by"
             f" {', then '.join(scalars)}; {100 * own / priced:.1f} % of it is charged, as far as was measured"
         )
     most = max((part.requests for part in parts), default=0)

@@ -22,16 +22,19 @@ from monitor.core.attribution.methods import DEFAULT_METHOD, METHODS, Method
 from monitor.core.attribution.pieces import Column
 from monitor.core.attribution.priors import PRIOR, Scalars
 from monitor.core.attribution.requests import Requests
+from monitor.core.attribution.units import UnitSums
 from monitor.core.attribution.virtual_energy import Foreign, Quiet, Split, split
 from monitor.core.attribution.work import tokens_per_step
 from monitor.core.demand import Demand, demand_of, requests_on
 from monitor.core.emissions.factors import Intensity, factor_label, location_grams
 from monitor.core.family import Family, family_of
 from monitor.core.foreign import foreign_of
+from monitor.core.lessons import GpuUnit
 from monitor.core.points import Row
 from monitor.core.readings import Nearby, Piece, Told, disjoint, meter_of, own_pieces
 from monitor.core.shares import Shares
-from monitor.core.teaching import lesson_in
+from monitor.core.teaching import joules_above_idle, lesson_in
+from monitor.core.unit_teaching import tells_units, unit_lesson_in
 from monitor.core.usage_columns import Index, Key, UsageColumns, all_known, all_known_counts
 from monitor.core.usage_order import in_order
 
@@ -46,13 +49,14 @@ class Account(msgspec.Struct, frozen=True, eq=False):
     """The rows of a host's window, and readings that overlap others and were left out.
 
     `shares` in the order (start, end, identity), where they were asked for. `lessons` are what the window teaches of
-    each GPU type.
+    each GPU type, `unit_lessons` what it teaches of work that makes no tokens.
     """
 
     rows: list[Row]
     overlaps: list[Told]
     shares: Shares | None = None
     lessons: Mapping[str, FitSums] = {}
+    unit_lessons: Mapping[GpuUnit, UnitSums] = {}
 
     def equals(self, other: "Account") -> bool:
         """Whether both say the same, also of each request."""
@@ -135,6 +139,7 @@ def account(
     rows: list[Row] = []
     overlaps: list[Told] = []
     lessons: dict[str, FitSums] = {}
+    unit_lessons: dict[GpuUnit, UnitSums] = {}
     if by_device:
         family = family_of(by_device)
         readings_of = {device_id: disjoint(by_device.get(device_id, ())) for device_id in family.devices}
@@ -147,7 +152,18 @@ def account(
         active = sorted(activities, key=lambda each: (each.start, each.end, each.device, each.consumer))
         served = tuple(sorted(engines, key=lambda each: (each.start, each.end, each.server, each.model)))
         work = _Work(
-            demand, owners, end - start, family, gathered, active, served, scalars_at, lessons, METHODS[method], watch
+            demand,
+            owners,
+            end - start,
+            family,
+            gathered,
+            active,
+            served,
+            scalars_at,
+            lessons,
+            unit_lessons,
+            METHODS[method],
+            watch,
         )
         for device in family.devices.values():
             rows.append(_meter_row(terms, device, _meter_of(device.id, family, own)))
@@ -157,7 +173,7 @@ def account(
     if requests == "rows" and shares is not None:
         rows += _request_rows(host, start, shares, revision)
         shares = None
-    return Account(rows, overlaps, shares, lessons)
+    return Account(rows, overlaps, shares, lessons, unit_lessons)
 
 
 def _terms(host: str, start: UnixSeconds, revision: int, profile: HostProfile, intensity: Intensity | None) -> _Terms:
@@ -178,6 +194,7 @@ class _Work:
     engines: tuple[EngineReading, ...]
     scalars_at: ScalarsAt
     lessons: dict[str, FitSums]
+    unit_lessons: dict[GpuUnit, UnitSums]
     method: Method
     watch: Watch | None
 
@@ -186,6 +203,8 @@ class _Work:
         idle_watts, idle_source = idle_power(device)
         chosen = self.demand.on(device)
         scalars = self.scalars_at(device.hardware, terms.start)
+        if scalars.units and not (self.method.prices_units and device.kind == "gpu"):
+            scalars = msgspec.structs.replace(scalars, units=())
         requests = requests_on(
             self.demand,
             chosen,
@@ -222,6 +241,8 @@ class _Work:
             )
         if device.kind == "gpu" and self.engines:
             self._learn(device, pieces, (terms.start, terms.start + self.length_seconds))
+        if device.kind == "gpu" and tells_units(self.demand):
+            self._learn_unit(device, pieces, chosen, (terms.start, terms.start + self.length_seconds))
         if self.shares is not None:
             self.shares.add(chosen, shared, terms, measured=bool(pieces))
         return [
@@ -243,6 +264,19 @@ class _Work:
         lesson = lesson_in(device, pieces, engines, self.activities, profile=self.family.profile, interval=interval)
         if lesson is not None:
             self.lessons[device.hardware] = self.lessons.get(device.hardware, FitSums()).plus(lesson)
+
+    def _learn_unit(
+        self, device: Device, pieces: Sequence[Piece], chosen: Index, interval: tuple[UnixSeconds, UnixSeconds]
+    ) -> None:
+        """What the window teaches of a unit of work, added to what the type's other boards taught."""
+        joules = joules_above_idle(device, pieces, self.activities, interval)
+        engines = self._engines_on(device)
+        length = interval[1] - interval[0]
+        found = unit_lesson_in(self.demand, chosen, device, engines, joules=joules, length_seconds=length)
+        if found is not None:
+            (model, unit), sums = found
+            of = GpuUnit(device.hardware, model, unit)
+            self.unit_lessons[of] = self.unit_lessons.get(of, UnitSums()).plus(sums)
 
     def _foreign(self, device: Device, start: UnixSeconds) -> Foreign:
         cpus = frozenset(each.id for each in self.family.known.values() if each.kind == "cpu")

@@ -13,6 +13,7 @@ import numpy as np
 
 from collectors.units import UnixSeconds
 from monitor.core.account import Watch, Watched
+from monitor.core.attribution.hardware import UNKNOWN_GPU
 from monitor.core.attribution.pieces import Column
 from monitor.core.attribution.priors import Scalars
 
@@ -38,6 +39,9 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     unattributed_joules: float
     idle_watts: float | None
     scalars: Scalars
+    unit: str | None = None
+    """What its work is counted in, where it is priced by that and not by tokens, `joules_per_unit` each."""
+    joules_per_unit: float | None = None
 
     @property
     def equal_joules(self) -> float:
@@ -66,6 +70,10 @@ def _part(watched: Watched, place: int, start: UnixSeconds, length_seconds: floa
     shared, asked = watched.shared, watched.requests
     reasons = (shared.gap, shared.unknown_device, shared.other_process, shared.unreported)
     energy = float(shared.energy[place])
+    route = watched.usages.routes[watched.usages.route[watched.chosen[place]]]
+    prices = (each for each in watched.scalars.units if (each.model, each.unit) == (route.model, route.work_unit))
+    price = next(prices, None)
+    watts = UNKNOWN_GPU.idle_watts if watched.idle_watts is None else watched.idle_watts
     prefill, decode = (asked.start, asked.first), (asked.first, asked.end)
     priced = asked.prefill_joules * _within(*prefill, length_seconds)
     priced += asked.decode_joules * _within(*decode, length_seconds)
@@ -85,6 +93,8 @@ def _part(watched: Watched, place: int, start: UnixSeconds, length_seconds: floa
         unattributed_joules=fsum(reason.energy for reason in reasons),
         idle_watts=watched.idle_watts,
         scalars=watched.scalars,
+        unit=None if price is None else price.unit,
+        joules_per_unit=None if price is None else price.joules(watts),
     )
 
 

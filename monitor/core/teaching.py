@@ -1,4 +1,7 @@
-"""What one window teaches of a board's type: its joules above idle, and the work that its servers told. Pure."""
+"""What one window teaches of a board's type: its joules above idle, and the work that its servers told. Pure.
+
+Work that is no token is learned from the requests themselves: unit_teaching.py.
+"""
 
 from collections.abc import Iterable, Sequence
 from math import fsum
@@ -36,9 +39,33 @@ def lesson_in(
 ) -> FitSums | None:
     """What the window says of a board, None where it says nothing or something is doubtful.
 
+    Doubtful: its joules; servers that do not tell their work, or none, or more than any such board can do: one such
+    window would outweigh a day.
+    """
+    start, end = interval
+    joules = joules_above_idle(device, pieces, activities, interval)
+    if joules is None:
+        return None
+    facts = {model.name: model for model in profile.models}
+    work = work_told(engines, lambda model: token_cost(model, facts.get(model)), start, end)
+    if work is None or work.bytes <= 0.0:
+        return None
+    most, length = hardware_of(device.hardware) or _ANY, end - start
+    if not (work.flops <= most.peak_flops_per_second * length and work.bytes <= most.peak_bytes_per_second * length):
+        return None
+    return sums_of(work, joules)
+
+
+def joules_above_idle(
+    device: Device,
+    pieces: Sequence[Piece],
+    activities: Iterable[ActivityReading],
+    interval: tuple[UnixSeconds, UnixSeconds],
+) -> float | None:
+    """What the board used in the window above idle power, None where that is not above 0, or doubtful.
+
     Doubtful: a board whose idle power was neither observed nor configured, that was not metered all the time, or was
-    held back (power cap, heat) or used by other processes; servers that do not tell their work, or none, or more than
-    any such board can do: one such window would outweigh a day.
+    held back (power cap, heat) or used by other processes; more than it can draw.
     """
     start, end = interval
     if device.idle_watts is None or device.idle_source == "table" or not device.hardware:
@@ -48,19 +75,9 @@ def lesson_in(
         return None
     if any(each.device == device.id and _doubtful(each) for each in activities):
         return None
-    facts = {model.name: model for model in profile.models}
-    work = work_told(engines, lambda model: token_cost(model, facts.get(model)), start, end)
     joules = fsum(piece.energy_joules for piece in pieces) - device.idle_watts * covered
-    if work is None or work.bytes <= 0.0 or joules <= 0.0:
-        return None
-    most, length = hardware_of(device.hardware) or _ANY, end - start
-    if not (
-        work.flops <= most.peak_flops_per_second * length
-        and work.bytes <= most.peak_bytes_per_second * length
-        and joules <= most.power_limit_watts * length
-    ):
-        return None
-    return sums_of(work, joules)
+    most = hardware_of(device.hardware) or _ANY
+    return joules if 0.0 < joules <= most.power_limit_watts * (end - start) else None
 
 
 def _doubtful(activity: ActivityReading) -> bool:

@@ -24,6 +24,11 @@ class Method(Protocol):
         """Whether what own tokens leave is shared equally by those active, or in proportion to own tokens as well."""
         ...
 
+    @property
+    def prices_units(self) -> bool:
+        """Whether requests that make no tokens pay what their work was learned to cost."""
+        ...
+
     def price(self, cost: TokenCost, hardware: Hardware, idle_watts: float, learned: Scalars) -> Marginals:
         """What a token of a model costs on a device; `learned` are the scalars in force for its type."""
         ...
@@ -35,7 +40,7 @@ class VirtualEnergy:
     rest_equally = True
 
     def __init__(self, *, learns: bool) -> None:
-        self._learns = learns
+        self._learns = self.prices_units = learns
 
     def price(self, cost: TokenCost, hardware: Hardware, idle_watts: float, learned: Scalars) -> Marginals:
         """From FLOPs and bytes of a token (priors.py has the worked number)."""
@@ -45,7 +50,7 @@ class VirtualEnergy:
 class TokenShare:
     """Everything in proportion to tokens, prompt and answer alike, whatever the model."""
 
-    rest_equally = False
+    rest_equally = prices_units = False
 
     def price(self, cost: TokenCost, hardware: Hardware, idle_watts: float, learned: Scalars) -> Marginals:
         """The same for each token; only the proportions count."""
@@ -56,6 +61,7 @@ class TimeShare:
     """Everything in equal parts while active: no token costs anything of its own."""
 
     rest_equally = True
+    prices_units = False
 
     def price(self, cost: TokenCost, hardware: Hardware, idle_watts: float, learned: Scalars) -> Marginals:
         """Nothing."""
