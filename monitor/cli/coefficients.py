@@ -52,7 +52,7 @@ def coefficients(*, when: str, as_json: bool, config_file: Path | None, data: Pa
     """
     from monitor.cli.logging import configure
     from monitor.config.load import load_config
-    from monitor.core.attribution.methods import DEFAULT_METHOD
+    from monitor.core.attribution.methods import DEFAULT_METHOD, METHODS
 
     now = SystemClock().now()
     try:
@@ -62,6 +62,7 @@ def coefficients(*, when: str, as_json: bool, config_file: Path | None, data: Pa
     config = load_config(config_file, environ=os.environ)
     configure(config.logging.level, config.logging.format)
     facts = _facts_of(config, config.data.directory if data is None else data, in_fleet=data is None)
+    at = facts.learned_as_of(at)
     fits = {gpu: facts.learned.fit(gpu, at) for gpu in facts.learned.gpus}
     units = {gpu: found for gpu in facts.learned.gpus if (found := facts.learned.unit_fits(gpu, at))}
     if as_json:
@@ -69,7 +70,7 @@ def coefficients(*, when: str, as_json: bool, config_file: Path | None, data: Pa
     else:
         click.echo("\n".join([*_lines(fits), *_unit_lines(units)]))
     terms = facts.accounting()
-    if terms is not None and terms.method != DEFAULT_METHOD:
+    if terms is not None and not METHODS[terms.method].fits_whole and terms.method != DEFAULT_METHOD:
         click.echo(f"coefficients: the books are kept by {terms.method}, which does not go by these", err=True)
 
 

@@ -7,7 +7,8 @@ whoever computes a window, whenever, finds the same coefficients.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from math import ceil, floor
+from math import ceil, floor, inf
+from sys import float_info
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -15,6 +16,7 @@ import msgspec
 
 from collectors.units import SECONDS_PER_DAY, UnixSeconds
 from monitor.core.attribution.learning import Fit, FitSums, fitted, total
+from monitor.core.attribution.methods import WHOLE_FIT
 from monitor.core.attribution.priors import Scalars
 from monitor.core.attribution.units import UnitFit, UnitKind, UnitSums, unit_fitted
 from monitor.core.lesson_shelf import OpenPeriods, Shelf
@@ -26,6 +28,8 @@ IN_FORCE_AFTER_SECONDS: Final = 60.0
 """Any fact's: from so long after its own log time on (facts.py)."""
 MOST_TYPES: Final = 8
 """GPU types that a partition learns of at a time: its sums of an open period stand in its commits, which are small."""
+EVER: Final = float_info.max
+"""A moment at which every lesson is in force, however old: what a whole recording taught."""
 MOST_UNIT_KINDS: Final = 6
 """GPU types, models and units that it learns the work of at a time, for the same reason."""
 
@@ -159,6 +163,8 @@ class Learned:
         )
         since = ceil(known / PERIOD_SECONDS) * PERIOD_SECONDS
         oldest = lesson.start - terms.restate_seconds - MEMORY_SECONDS - SECONDS_PER_DAY
+        if terms.method == WHOLE_FIT:
+            oldest = -inf
         if isinstance(lesson, Lesson):
             self._gpus.add(lesson.gpu, lesson.start, lesson.partition, since, lesson.sums)
             self._gpus.forget(oldest)
@@ -175,24 +181,27 @@ class Learned:
 
     def fit(self, gpu: str, at: UnixSeconds) -> Fit:
         """What was known of a GPU type at a moment: of the lessons of a day those in force then."""
-        return self._gpus.at(gpu, period_of(at), MEMORY_SECONDS)
+        return self._gpus.at(gpu, *_reach(at))
 
     def unit_fits(self, gpu: str, at: UnixSeconds) -> list[UnitFit]:
         """The same of the units of work that were done on it, by model and unit."""
-        found = [
-            self._units.at(of, period_of(at), MEMORY_SECONDS) for of in sorted(self._units.subjects()) if of.gpu == gpu
-        ]
+        found = [self._units.at(of, *_reach(at)) for of in sorted(self._units.subjects()) if of.gpu == gpu]
         return [fit for fit in found if fit.windows]
 
     def scalars(self, gpu: str, at: UnixSeconds) -> Scalars:
         """What the work of a GPU type cost as far as it was known then: the priors, and no price, where it was not."""
-        key = gpu, period_of(at)
+        key = gpu, _reach(at)[0]
         found = self._scalars.get(key)
         if found is None:
             prices = tuple(fit.found for fit in self.unit_fits(gpu, at) if fit.verdict == "learned")
             scalars = self.fit(gpu, at).scalars
             found = self._scalars[key] = msgspec.structs.replace(scalars, units=prices) if prices else scalars
         return found
+
+
+def _reach(at: UnixSeconds) -> tuple[UnixSeconds, float]:
+    """The period of a moment, and how far back its lessons go."""
+    return (EVER, inf) if at == EVER else (period_of(at), MEMORY_SECONDS)
 
 
 def _fit(_gpu: str, sums: Sequence[FitSums]) -> Fit:

@@ -122,7 +122,8 @@ def agree_on_terms(facts: FactsLog, writer: LogWriter, terms: Accounting, now: U
     if known.method != terms.method:
         raise TermsChanged(
             f"the books are kept by the method {known.method}, not by {terms.method}: books are never kept by two; go"
-            " on with `wattribute replay --method` as they were begun, or begin new books (another data folder)"
+            " on with `wattribute replay` and its --method and --fit as they were begun, or begin new books (another"
+            " data folder)"
         )
     for name in ("window_seconds", "horizon_seconds", "mark_seconds"):
         if getattr(known, name) != getattr(terms, name):

@@ -25,6 +25,11 @@ class Method(Protocol):
         ...
 
     @property
+    def fits_whole(self) -> bool:
+        """Whether windows use what all lessons of the log teach, also later ones, and not what was in force then."""
+        ...
+
+    @property
     def prices_units(self) -> bool:
         """Whether requests that make no tokens pay what their work was learned to cost."""
         ...
@@ -39,8 +44,9 @@ class VirtualEnergy:
 
     rest_equally = True
 
-    def __init__(self, *, learns: bool) -> None:
+    def __init__(self, *, learns: bool, fits_whole: bool = False) -> None:
         self._learns = self.prices_units = learns
+        self.fits_whole = fits_whole
 
     def price(self, cost: TokenCost, hardware: Hardware, idle_watts: float, learned: Scalars) -> Marginals:
         """From FLOPs and bytes of a token (priors.py has the worked number)."""
@@ -50,7 +56,7 @@ class VirtualEnergy:
 class TokenShare:
     """Everything in proportion to tokens, prompt and answer alike, whatever the model."""
 
-    rest_equally = prices_units = False
+    rest_equally = prices_units = fits_whole = False
 
     def price(self, cost: TokenCost, hardware: Hardware, idle_watts: float, learned: Scalars) -> Marginals:
         """The same for each token; only the proportions count."""
@@ -61,7 +67,7 @@ class TimeShare:
     """Everything in equal parts while active: no token costs anything of its own."""
 
     rest_equally = True
-    prices_units = False
+    prices_units = fits_whole = False
 
     def price(self, cost: TokenCost, hardware: Hardware, idle_watts: float, learned: Scalars) -> Marginals:
         """Nothing."""
@@ -69,9 +75,12 @@ class TimeShare:
 
 
 DEFAULT_METHOD: Final = "virtual-energy.2"
+WHOLE_FIT: Final = "virtual-energy-whole.2"
+"""The default's, by coefficients that were fitted on a whole recording first. A recording's alone: it has an end."""
 METHODS: Final[Mapping[str, Method]] = MappingProxyType(
     {
         DEFAULT_METHOD: VirtualEnergy(learns=True),
+        WHOLE_FIT: VirtualEnergy(learns=True, fits_whole=True),
         "virtual-energy-priors.2": VirtualEnergy(learns=False),
         "token-share.2": TokenShare(),
         "time-share.2": TimeShare(),
