@@ -30,7 +30,7 @@ MOST_TYPES: Final = 8
 """GPU types that a partition learns of at a time: its sums of an open period stand in its commits, which are small."""
 EVER: Final = float_info.max
 """A moment at which every lesson is in force, however old: what a whole recording taught."""
-MOST_UNIT_KINDS: Final = 6
+MOST_UNIT_KINDS: Final = 4
 """GPU types, models and units that it learns the work of at a time, for the same reason."""
 
 

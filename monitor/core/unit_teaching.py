@@ -6,11 +6,12 @@ from typing import Final
 import numpy as np
 
 from collectors.readings import Device, EngineReading
-from monitor.core.attribution.units import UnitKind, UnitSums, unit_sums_of, units_within
+from monitor.core.attribution.pieces import Column
+from monitor.core.attribution.units import UnitKind, UnitSums, unit_sums_of
 from monitor.core.demand import Demand
 from monitor.core.usage_columns import Index
 
-MOST_NAME_BYTES: Final = 200
+MOST_NAME_BYTES: Final = 160
 """Of a GPU type, a model and a unit together, as JSON: sums of open periods stand in commits, which are small."""
 MOST_UNITS: Final = 1e9
 """In one window; more is a mistake in an event, and its square would outweigh a day of others."""
@@ -52,6 +53,23 @@ def unit_lesson_in(
     if not 0.0 < units <= MOST_UNITS or busy <= 0.0:
         return None
     return UnitKind(model, unit), unit_sums_of(units, busy, joules)
+
+
+def units_within(start: Column, end: Column, amount: Column, length_seconds: float) -> tuple[float, float]:
+    """Units done in [0, length_seconds), and the seconds of it in which a request was active. At least one request.
+
+    A request's amount is placed evenly over its active time, that of one which lasts 0 s at its moment: 4 images over
+    [-2, 6) and 1 over [5, 5) are 3 + 1 in 6 s of [0, 10).
+    """
+    began, ended = np.clip(start, 0.0, length_seconds), np.clip(end, 0.0, length_seconds)
+    lasts = end - start
+    within = np.divide(ended - began, lasts, out=np.zeros_like(lasts), where=lasts > 0.0)
+    part = np.where(lasts > 0.0, within, ((start >= 0.0) & (start < length_seconds)).astype(np.float64))
+    order = np.argsort(began, kind="stable")
+    reached = np.maximum.accumulate(ended[order])
+    before = np.concatenate([[0.0], reached[:-1]])
+    busy = np.maximum(reached - np.maximum(began[order], before), 0.0)
+    return float((part * amount).sum()), float(busy.sum())
 
 
 def _alone(model: str, engines: Iterable[EngineReading]) -> bool:

@@ -11,14 +11,14 @@ from the counters and no joule of theirs is lost.
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
 
 from collectors.clock import Clock, monotonic
 from collectors.meter import Measured, Meter
-from collectors.readings import ActivityReading, CounterMark, Device, EnergyReading, EngineReading
+from collectors.readings import ActivityReading, CounterMark, Device, EnergyReading, EngineReading, ModelFacts
 from collectors.units import UnixSeconds
 from monitor.config.sections import Config
 from monitor.core.window import window_at
@@ -37,7 +37,18 @@ logger = structlog.get_logger()
 class CollectRole:
     """Meters this host. `beat` is the steady time at which its writer last went round."""
 
-    def __init__(self, log: Log, config: Config, meters: Sequence[Meter], *, host: str, clock: Clock) -> None:
+    def __init__(
+        self,
+        log: Log,
+        config: Config,
+        meters: Sequence[Meter],
+        *,
+        host: str,
+        clock: Clock,
+        models: Callable[[], Sequence[ModelFacts]] = tuple,
+    ) -> None:
+        """`models` gives what was found of the models that this host serves; it must not wait for anything."""
+        self._models = models
         self._log, self._config, self._host, self._clock = log, config, host, clock
         self._window_seconds = config.accounting.window_seconds
         self._lock = threading.Lock()
@@ -119,7 +130,7 @@ class CollectRole:
             marks = tuple(self._marks[device] for device in sorted(self._marks))
         if readings or activities or engines:
             self.readings += len(readings)
-            profile = profile_of(self._config, self._host, self._devices_of(readings))
+            profile = profile_of(self._config, self._host, self._devices_of(readings), self._models())
             batch = ReadingBatch(
                 profile=profile,
                 readings=tuple(readings),

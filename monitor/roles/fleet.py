@@ -216,7 +216,8 @@ class FleetRoles(RunningRoles):
             log, servers, on_devices_of(meters), host=self.host, clock=self._clock, procfs=config.collect.procfs
         )
         self._add_loop("servers", found.step)
-        self.collect = CollectRole(log, config, meters, host=self.host, clock=self._clock)
+        models = self._add_model_facts(servers)
+        self.collect = CollectRole(log, config, meters, host=self.host, clock=self._clock, models=models)
         self._parts.append(self.collect)
 
     def _writer(self) -> KafkaWriter:

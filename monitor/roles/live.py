@@ -38,9 +38,12 @@ class LiveRoles(RunningRoles):
         if self._has("ingest"):
             self._add_ingest()
         if self._has("collect"):
-            from monitor.roles.meters import meters_of
+            from monitor.roles.meters import meters_of, servers_of
 
-            self.collect = CollectRole(house.log, config, meters_of(config, clock), host=host, clock=clock)
+            servers = servers_of(config)
+            models = self._add_model_facts(servers)
+            meters = meters_of(config, clock, servers)
+            self.collect = CollectRole(house.log, config, meters, host=host, clock=clock, models=models)
             self._parts.append(self.collect)
         if self._has("control") and config.alerts:
             self._add_alerts()

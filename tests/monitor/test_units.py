@@ -27,7 +27,6 @@ from monitor.core.attribution.units import (
     UnitSums,
     unit_fitted,
     unit_sums_of,
-    units_within,
 )
 from monitor.core.lessons import (
     MOST_TYPES,
@@ -40,7 +39,7 @@ from monitor.core.lessons import (
 from monitor.core.membership import Accounting
 from monitor.core.points import ENERGY, REQUEST_ENERGY
 from monitor.core.readings import Told
-from monitor.core.unit_teaching import MOST_NAME_BYTES
+from monitor.core.unit_teaching import MOST_NAME_BYTES, units_within
 from monitor.core.usage import Usage
 from monitor.core.usage_columns import columns_of
 from monitor.log.codec import Decoder, lesson_record
@@ -265,10 +264,7 @@ def test_a_commit_carries_what_an_open_period_taught() -> None:
 def test_commits_stay_small_however_much_is_learned() -> None:
     """The widest names and figures that may stand in one: below the 4 096 bytes that a broker takes."""
     learning, worst = Learning(float("-inf"), {}), -1.2345678901234567e-300
-    gpus = {
-        f"NVIDIA GH200 144G HBM3e board {each}": msgspec.convert([10**6, *[worst] * 6], FitSums)
-        for each in range(MOST_TYPES + 1)
-    }
+    gpus = {f"{each}" * 128: msgspec.convert([10**6, *[worst] * 6], FitSums) for each in range(MOST_TYPES + 1)}
     wide = "x" * (MOST_NAME_BYTES - 2)
     units = {
         GpuUnit("g", wide, str(each)): msgspec.convert([10**6, *[worst] * 4], UnitSums)

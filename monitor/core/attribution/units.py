@@ -10,9 +10,6 @@ prior: until it is learned such requests pay for their active time. Sums are kep
 from typing import Final, Literal, NamedTuple
 
 import msgspec
-import numpy as np
-
-from monitor.core.attribution.pieces import Column
 
 LEAST_UNIT_WINDOWS: Final = 30
 """Fewer windows than this teach nothing, as with tokens."""
@@ -106,20 +103,3 @@ def unit_fitted(kind: UnitKind, sums: UnitSums) -> UnitFit:
         windows=sums.windows,
         r_squared=explained,
     )
-
-
-def units_within(start: Column, end: Column, amount: Column, length_seconds: float) -> tuple[float, float]:
-    """Units done in [0, length_seconds), and the seconds of it in which a request was active. At least one request.
-
-    A request's amount is placed evenly over its active time, that of one which lasts 0 s at its moment: 4 images over
-    [-2, 6) and 1 over [5, 5) are 3 + 1 in 6 s of [0, 10).
-    """
-    began, ended = np.clip(start, 0.0, length_seconds), np.clip(end, 0.0, length_seconds)
-    lasts = end - start
-    within = np.divide(ended - began, lasts, out=np.zeros_like(lasts), where=lasts > 0.0)
-    part = np.where(lasts > 0.0, within, ((start >= 0.0) & (start < length_seconds)).astype(np.float64))
-    order = np.argsort(began, kind="stable")
-    reached = np.maximum.accumulate(ended[order])
-    before = np.concatenate([[0.0], reached[:-1]])
-    busy = np.maximum(reached - np.maximum(began[order], before), 0.0)
-    return float((part * amount).sum()), float(busy.sum())
