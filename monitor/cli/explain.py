@@ -93,6 +93,8 @@ def _lines(each: "Explained") -> list[str]:
         )
         if value is not None
     ]
+    if each.work_amount is not None:
+        tokens.append(f"{each.work_amount:,.6g} {each.work_unit}")
     parts = each.parts
     total = [sum(values) for values in zip(*(_figures(part) for part in parts), strict=True)] or [0.0] * 7
     rows = [(rfc3339(part.start), part.device, *map(_joules, _figures(part))) for part in parts]
@@ -134,9 +136,9 @@ def _prices(parts: "Sequence[Part]") -> list[str]:
             else f"{part.joules_per_unit:.6g} J per {part.unit}"
             for part in mine
         )
-        own_what = "tokens" if mine[0].unit is None else "work"
+        own_what = "own tokens are" if mine[0].unit is None else "its own work is"
         lines.append(
-            f"{device} ({mine[0].hardware or 'type not told'}): own {own_what} are priced at {_joules(priced)} J by"
+            f"{device} ({mine[0].hardware or 'type not told'}): {own_what} priced at {_joules(priced)} J by"
             f" {', then '.join(scalars)}; {100 * own / priced:.1f} % of it is charged, as far as was measured"
         )
     most = max((part.requests for part in parts), default=0)

@@ -36,6 +36,8 @@ class Explained(msgspec.Struct, frozen=True, kw_only=True):
     input_tokens: float | None
     cached_input_tokens: float | None
     output_tokens: float | None
+    work_unit: str | None
+    work_amount: float | None
     booked_joules: float
     method: str
     parts: tuple[Part, ...]
@@ -94,6 +96,8 @@ def _explained(source: Source, rows: list[Row]) -> Explained:
         input_tokens=tokens("input_tokens"),
         cached_input_tokens=tokens("cached_input_tokens"),
         output_tokens=tokens("output_tokens"),
+        work_unit=None if fields["work_unit"] is None else str(fields["work_unit"]),
+        work_amount=tokens("work_amount"),
         booked_joules=sum(float(row.fields[0] or 0.0) for row in rows),
         method=source.terms.method,
         parts=tuple(parts),

@@ -1,12 +1,14 @@
 """Work that makes no tokens: what windows teach of it, worked by hand, and what its requests then pay."""
 
 import csv
+from itertools import accumulate
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from click.testing import CliRunner
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from image_recording import BEGIN, SIZE_JOULES, SIZE_SECONDS, STEPS, Image, write_images
 from msgspec.structs import replace
@@ -15,6 +17,7 @@ from collectors.errors import Rejected
 from collectors.readings import Device, EnergyReading, EngineReading, HostProfile
 from collectors.recording import load_recording
 from collectors.requests.event import Work
+from monitor.cli.explain import explain
 from monitor.config.sections import Config
 from monitor.core.account import Account, account
 from monitor.core.attribution.learning import FitSums
@@ -37,18 +40,22 @@ from monitor.core.lessons import (
     UnitLesson,
 )
 from monitor.core.membership import Accounting
-from monitor.core.points import ENERGY, REQUEST_ENERGY
+from monitor.core.points import ENERGY, REQUEST_ENERGY, Row
 from monitor.core.readings import Told
 from monitor.core.unit_teaching import MOST_NAME_BYTES, units_within
 from monitor.core.usage import Usage
 from monitor.core.usage_columns import columns_of
-from monitor.log.codec import Decoder, lesson_record
+from monitor.ledger.ledger import Ledger
+from monitor.log.codec import Decoder, ReadingBatch, lesson_record, readings_record, tick_record, usage_record
 from monitor.log.kafka_claims import Claim
 from monitor.log.protocol import LogRecord, Moved
+from monitor.log.sqlite import SqliteLog
 from monitor.reports.statement import request_csv
 from monitor.roles.control import FactsReader
 from monitor.roles.embedded import LOCAL_ADMIN, Embedded
+from monitor.roles.teacher import Teacher
 from monitor.service import replay_into
+from monitor.store.sqlite import SqliteStore
 
 T = 1_728_000_000.0
 H100 = "NVIDIA H100 80GB HBM3"
@@ -314,6 +321,57 @@ def test_commits_and_claims_without_units_are_still_read() -> None:
     assert msgspec.json.decode(old, type=Claim).unit_lessons == ()
 
 
+def _played(folder: Path, lives: list[int]) -> tuple[list[object], list[Row]]:
+    """40 minutes of images by ledgers that are each forgotten after so many records: lessons, and requests' rows."""
+    records = []
+    for window in range(198):
+        at, amount = 10.0 * window, 1.0 + window % 3
+        reading = EnergyReading(
+            device="g0", start=T + at, end=T + at + 10, energy_joules=700.0 + 300.0 * (1 + amount), method="counter"
+        )
+        batch = ReadingBatch(profile=HostProfile(host="h", devices=(GPU,)), readings=(reading,))
+        usages = [request(f"{name}{window}", at, at + 10, of) for name, of in (("one", 1.0), ("more", amount))]
+        records += [readings_record(batch, T + at + 11), usage_record("h", usages, T + at + 12)]
+    records.append(tick_record("h", T + 5_000.0))
+    log, store = SqliteLog(folder / "log"), SqliteStore(folder / "books")
+    ends, ledger = set(accumulate(lives)), None
+    for number, record in enumerate(records):
+        log.append([record], 0.0)
+        if ledger is None or number in ends:
+            teach = Teacher(log, "0/1")
+            ledger = Ledger(log, store, Accounting(), FactsReader(log), show_provisional=False, teach=teach)
+        while ledger.step(7):
+            pass
+    told = [Decoder().decode(record) for record in log.facts()]
+    return list(dict.fromkeys(map(str, told))), store.read(REQUEST_ENERGY, float("-inf"), float("inf"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[object], list[Row]]:
+    """By one ledger."""
+    return _played(tmp_path_factory.mktemp("undisturbed"), [])
+
+
+@given(st.lists(st.integers(1, 120), min_size=1, max_size=6))
+@settings(deadline=None, max_examples=2)
+def test_kills_change_neither_prices_nor_what_is_paid(
+    tmp_path_factory: pytest.TempPathFactory, undisturbed: tuple[list[object], list[Row]], lives: list[int]
+) -> None:
+    """Of units of work too: whoever takes over goes on with what the open period taught.
+
+    Windows have 2, 3 or 4 images in 10 s: 300 J each, and 10 s x (2 + 3 + 4) / (4 + 9 + 16) = 90 / 29 s. Three are 3 x
+    (300 + 70 x 90 / 29) = 1 551.7 J of the 1 600 J that were used. Before minute 30 no joule is anyone's own.
+    """
+    lessons, rows = undisturbed
+    assert _played(tmp_path_factory.mktemp("killed"), lives) == (lessons, rows)
+    assert len(lessons) == 4
+    marginal, name = REQUEST_ENERGY.fields.index("marginal_joules"), REQUEST_ENERGY.tags.index("request_id")
+    own = {row.tags[name]: row.fields[marginal] for row in rows if row.fields[0]}
+    price = 300.0 + 70.0 * 90.0 / 29.0
+    assert (own["one181"], own["more181"]) == (pytest.approx(price), pytest.approx(2.0 * price))
+    assert (own["one100"], own["more100"]) == (0.0, 0.0)
+
+
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Image]]:
     """70 minutes of two teams whose images differ eightfold in size, with their true joules."""
@@ -347,3 +405,17 @@ def test_images_of_different_sizes_are_split_by_what_they_cost(images: tuple[Pat
     folder, made = images
     assert _worst_error(folder, made, "time-share") > 0.2
     assert _worst_error(folder, made, "learned") < 0.01
+
+
+def test_explain_prices_a_request_by_its_units(images: tuple[Path, list[Image]]) -> None:
+    """Of one that began when the price was known: its amount, the joules of a unit, and that they add up."""
+    folder, made = images
+    if not (folder / "learned").exists():
+        _worst_error(folder, made, "learned")
+    late = next(image for image in made if image.start > 3_600.0)
+    words = ["--data", str(folder / "learned"), late.request_id, "--from", "2024-10-04", "--to", "2024-10-05"]
+    result = CliRunner().invoke(explain, words)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert f"{late.megapixels:,.6g} megapixel" in result.stdout
+    assert "its own work is priced at " in result.stdout
+    assert " J per megapixel; " in result.stdout
