@@ -44,6 +44,9 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     held_watts: float | None
     by_instance: bool = False
     estimated_start: UnixSeconds | None = None
+    unit: str | None = None
+    """What its work is counted in, where it is priced by that and not by tokens, `joules_per_unit` each."""
+    joules_per_unit: float | None = None
 
     @property
     def equal_joules(self) -> float:
@@ -72,6 +75,10 @@ def _part(watched: Watched, place: int, start: UnixSeconds, length_seconds: floa
     shared, asked = watched.shared, watched.requests
     reasons = (shared.gap, shared.unknown_device, shared.other_process, shared.unreported)
     energy = float(shared.energy[place])
+    route = watched.usages.routes[watched.usages.route[watched.chosen[place]]]
+    prices = (each for each in watched.scalars.units if (each.model, each.unit) == (route.model, route.work_unit))
+    price = next(prices, None)
+    watts = UNKNOWN_GPU.idle_watts if watched.idle_watts is None else watched.idle_watts
     prefill, decode = (asked.start, asked.first), (asked.first, asked.end)
     priced = asked.prefill_joules * _within(*prefill, length_seconds)
     priced += asked.decode_joules * _within(*decode, length_seconds)
@@ -94,6 +101,8 @@ def _part(watched: Watched, place: int, start: UnixSeconds, length_seconds: floa
         held_watts=_held_watts(watched),
         by_instance=watched.by_instance,
         estimated_start=start + float(asked.start[place]) if watched.estimated_start[place] else None,
+        unit=None if price is None else price.unit,
+        joules_per_unit=None if price is None else price.joules(watts),
     )
 
 
