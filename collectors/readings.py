@@ -45,6 +45,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is known of a model that a host serves; None is unknown. `devices` are the GPUs of its server, if told.
 
     `kv_bytes_per_token` is what one token of context adds to the KV cache: 2 x layers x KV heads x head size x bytes.
+    `source` is "folder" where the parameters are those of the server's own model folder, "" where a person told them.
     """
 
     name: str
@@ -53,6 +54,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     bytes_per_parameter: float | None = None
     kv_bytes_per_token: float | None = None
     devices: tuple[str, ...] = ()
+    source: str = ""
 
 
 class HostProfile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

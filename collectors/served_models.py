@@ -32,19 +32,27 @@ _MOST_TOGETHER: Final = 1_024
 
 
 class Served(msgspec.Struct, frozen=True, kw_only=True):
-    """`models`: every name that requests may ask for, none where the command line does not tell."""
+    """`models`: every name that requests may ask for, none where the command line does not tell.
+
+    `model` is what it was told to load, a folder or a repository's name; "" where that is not told.
+    """
 
     models: tuple[str, ...] = ()
+    model: str = ""
     tensor_parallel_size: int = 1
 
 
 def served_by(words: Sequence[str]) -> Served:
     """What the server that this command line starts serves."""
     names = _values(words, _SERVED_NAMES, many=True)
-    models = names or _values(words, _MODELS[:-1]) or _values(_behind_module(words), _MODELS[-1:]) or _positional(words)
+    loaded = _values(words, _MODELS[:-1]) or _values(_behind_module(words), _MODELS[-1:]) or _positional(words)
+    models = names or list(loaded)
     if not names:
         models += [PurePosixPath(model).stem for model in models if model.endswith(_WEIGHTS)]
-    return Served(models=tuple(dict.fromkeys(models)), tensor_parallel_size=_size(_values(words, _PARALLEL)))
+    model = loaded[0] if loaded else ""
+    return Served(
+        models=tuple(dict.fromkeys(models)), model=model, tensor_parallel_size=_size(_values(words, _PARALLEL))
+    )
 
 
 def _values(words: Sequence[str], options: Sequence[str], *, many: bool = False) -> list[str]:

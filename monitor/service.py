@@ -1,10 +1,14 @@
 """Plays recordings into a data folder, and restates a data folder at rest.
 
 recordings --> ReplayRole --> log --> AggregateRole --> store        (all on the recordings' own clock)
+
+For `--fit whole` all of this is done twice: the first time in a folder of its own, for its lessons alone.
 """
 
 import math
+import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import msgspec
 
@@ -12,10 +16,12 @@ from collectors.pace import Pace
 from collectors.recording import Recording
 from collectors.replay import Step
 from collectors.units import UnixSeconds
+from monitor.config.sections import Config
 from monitor.core.attribution.methods import DEFAULT_METHOD
+from monitor.core.lessons import Lesson, UnitLesson
 from monitor.core.window import window_at, window_start
 from monitor.ledger.ledger import Progress
-from monitor.log.codec import tick_record
+from monitor.log.codec import Decoder, lesson_record, tick_record
 from monitor.roles.aggregate import AggregateRole
 from monitor.roles.control import FactsReader, accounting_of, agree_on_terms, refuse_unknown_method, state_intensities
 from monitor.roles.embedded import Embedded
@@ -48,11 +54,12 @@ def replay_into(
     on_progress: Callable[[float], None] = lambda _done: None,
     should_stop: Callable[[], bool] = lambda: False,
     method: str = DEFAULT_METHOD,
+    taught: Sequence[Lesson | UnitLesson] = (),
 ) -> ReplayRun:
     """Plays recordings into the house, `speed` times as fast as they were made (infinity: as fast as it goes).
 
-    `method` is how new books split energy. A replay that stopped before goes on where its log ends. `on_progress` is
-    told the part done, 0 to 1.
+    `method` is how new books split energy; `taught` are lessons to be known from the start. A replay that stopped
+    before goes on where its log ends. `on_progress` is told the part done, 0 to 1.
     """
     wanted = msgspec.structs.replace(accounting_of(house.config), method=method)
     told = [with_model_facts(recording, house.config) for recording in recordings]
@@ -60,6 +67,7 @@ def replay_into(
     terms = agree_on_terms(FactsReader(house.log), house.log, wanted, role.before_start)
     zones = [recording.profile.zone for recording in recordings]
     unknown = state_intensities(house.log, zones, role.before_start)
+    house.log.append([lesson_record(each, role.before_start) for each in taught], role.before_start)
     role.refuse_bad_input()
     paced = math.isfinite(speed)
     aggregate = AggregateRole(house.log, house.store, terms, show_provisional=paced)
@@ -79,6 +87,22 @@ def replay_into(
             on_progress(min(1.0, (step.now - role.replay.start) / span))
     _hand_on(house, role, aggregate, waiting)
     return ReplayRun(role.replay.start, role.replay.end, finished, aggregate.progress, unknown)
+
+
+def lessons_of(
+    config: Config, recordings: Sequence[Recording], *, on_progress: Callable[[float], None] = lambda _done: None
+) -> list[Lesson | UnitLesson]:
+    """Everything that these recordings teach: played once into a folder that is thrown away.
+
+    What a window teaches does not depend on what was known before, so books that begin with these lessons teach the
+    same ones again, and of each key the first counts.
+    """
+    apart = msgspec.structs.replace(config, store=msgspec.structs.replace(config.store, kind="sqlite"))
+    with tempfile.TemporaryDirectory(prefix="wattribute-fit-") as folder, Embedded(Path(folder), apart) as house:
+        replay_into(house, recordings, on_progress=on_progress)
+        decoder = Decoder()
+        facts = [decoder.decode(record) for record in house.log.facts()]
+        return [each for each in facts if isinstance(each, Lesson | UnitLesson)]
 
 
 def _hand_on(house: Embedded, role: ReplayRole, aggregate: AggregateRole, waiting: list[Step]) -> None:

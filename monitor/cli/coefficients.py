@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from monitor.reports.layout import columns
 if TYPE_CHECKING:
     from monitor.config.sections import Config
     from monitor.core.attribution.learning import Fit
+    from monitor.core.attribution.units import UnitFit
     from monitor.core.facts import Facts
 
 COLUMNS = ("gpu", "in force", "pJ/FLOP", "nJ/byte", "found pJ/FLOP", "found nJ/byte", "R2", "condition", "windows")
@@ -23,6 +24,12 @@ WHY: Mapping[str, str] = {
     "few": "prior (too few windows)",
     "unidentifiable": "prior (work never changed its mix)",
     "implausible": "prior (found is over twice off)",
+}
+UNIT_COLUMNS = ("gpu", "model", "unit", "in force", "J/unit", "s/unit", "R2", "windows")
+WHY_UNIT: Mapping[str, str] = {
+    "learned": "learned",
+    "few": "active time (too few windows)",
+    "unexplained": "active time (amounts do not tell the energy)",
 }
 
 
@@ -37,14 +44,15 @@ def coefficients(*, when: str, as_json: bool, config_file: Path | None, data: Pa
     A request's own tokens are priced by these two: joules above idle power for a FLOP, and for a byte read. They are
     learned from windows of 10 s of the last 24 h in which every server of a board told its steps and tokens and nothing
     else was at work; of a type whose servers tell none, from windows in which the requests told theirs. GPU types that
-    are not listed go by the priors. Found is what the windows say, also where that is not believed. Reads beside a
-    running daemon; with [kafka] from the fleet's facts.
+    are not listed go by the priors. Found is what the windows say, also where that is not believed. Below stands what
+    work that makes no tokens costs, by the unit of its events: joules above idle power and seconds; without it such
+    requests pay by active time. Reads beside a running daemon; with [kafka] from the fleet's facts.
 
     Exit codes: 0 done, 2 wrong use or configuration, 3 the log cannot be read.
     """
     from monitor.cli.logging import configure
     from monitor.config.load import load_config
-    from monitor.core.attribution.methods import DEFAULT_METHOD
+    from monitor.core.attribution.methods import DEFAULT_METHOD, METHODS
 
     now = SystemClock().now()
     try:
@@ -54,10 +62,15 @@ def coefficients(*, when: str, as_json: bool, config_file: Path | None, data: Pa
     config = load_config(config_file, environ=os.environ)
     configure(config.logging.level, config.logging.format)
     facts = _facts_of(config, config.data.directory if data is None else data, at, in_fleet=data is None)
+    at = facts.learned_as_of(at)
     fits = {gpu: facts.learned.fit(gpu, at) for gpu in facts.learned.gpus}
-    click.echo(json.dumps(_as_json(fits), indent=2) if as_json else "\n".join(_lines(fits)))
+    units = {gpu: found for gpu in facts.learned.gpus if (found := facts.learned.unit_fits(gpu, at))}
+    if as_json:
+        click.echo(json.dumps(_as_json(fits, units), indent=2))
+    else:
+        click.echo("\n".join([*_lines(fits), *_unit_lines(units)]))
     terms = facts.accounting()
-    if terms is not None and terms.method != DEFAULT_METHOD:
+    if terms is not None and not METHODS[terms.method].fits_whole and terms.method != DEFAULT_METHOD:
         click.echo(f"coefficients: the books are kept by {terms.method}, which does not go by these", err=True)
 
 
@@ -110,7 +123,25 @@ def _why(fit: "Fit") -> str:
     return "learned from requests" if learned_otherwise else WHY[fit.verdict]
 
 
-def _as_json(fits: "Mapping[str, Fit]") -> dict[str, object]:
+def _unit_lines(units: "Mapping[str, Sequence[UnitFit]]") -> list[str]:
+    rows = [
+        (
+            gpu,
+            fit.found.model,
+            fit.found.unit,
+            WHY_UNIT[fit.verdict],
+            f"{fit.found.joules_per_unit:.6g}",
+            f"{fit.found.seconds_per_unit:.4g}",
+            f"{fit.r_squared:.4f}",
+            f"{fit.windows}",
+        )
+        for gpu, fits in units.items()
+        for fit in fits
+    ]
+    return ["", *columns(UNIT_COLUMNS, rows, left=4)] if rows else []
+
+
+def _as_json(fits: "Mapping[str, Fit]", units: "Mapping[str, Sequence[UnitFit]]") -> dict[str, object]:
     return {
         gpu: {
             "verdict": fit.verdict,
@@ -122,6 +153,19 @@ def _as_json(fits: "Mapping[str, Fit]") -> dict[str, object]:
             "r_squared": fit.r_squared,
             "condition": fit.condition if fit.windows and fit.condition != float("inf") else None,
             "windows": fit.windows,
+            "units": [_unit_as_json(each) for each in units.get(gpu, ())],
         }
         for gpu, fit in fits.items()
+    }
+
+
+def _unit_as_json(fit: "UnitFit") -> dict[str, object]:
+    return {
+        "model": fit.found.model,
+        "unit": fit.found.unit,
+        "verdict": fit.verdict,
+        "joules_per_unit": fit.found.joules_per_unit,
+        "seconds_per_unit": fit.found.seconds_per_unit,
+        "r_squared": fit.r_squared,
+        "windows": fit.windows,
     }

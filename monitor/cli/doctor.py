@@ -65,6 +65,11 @@ def examined(config: "Config") -> Iterator[Part]:
         yield "node", _node(config.collect.bmc)
         yield "processes", _processes(config.collect)
         yield "engines", _engines(config)
+        if config.collect.engine.enabled and config.collect.engine.discover:
+            from monitor.cli.model_findings import models
+
+            if found := models(config):
+                yield "models", found
     yield "clock", clock()
     yield "data", data_folder(config.data.directory)
     yield "ports", ports(config)

@@ -142,6 +142,8 @@ def _lines(each: "Explained") -> list[str]:
         )
         if value is not None
     ]
+    if each.work_amount is not None:
+        tokens.append(f"{each.work_amount:,.6g} {each.work_unit}")
     parts = each.parts
     total = [sum(values) for values in zip(*(_figures(part) for part in parts), strict=True)] or [0.0] * 7
     rows = [(rfc3339(part.start), part.device, *map(_joules, _figures(part))) for part in parts]
@@ -194,10 +196,13 @@ def _prices(parts: "Sequence[Part]") -> list[str]:
             continue
         scalars = dict.fromkeys(
             f"{part.scalars.joules_per_flop * 1e12:.3f} pJ/FLOP and {part.scalars.joules_per_byte * 1e9:.4f} nJ/byte"
+            if part.joules_per_unit is None
+            else f"{part.joules_per_unit:.6g} J per {part.unit}"
             for part in mine
         )
+        own_what = "own tokens are" if mine[0].unit is None else "its own work is"
         lines.append(
-            f"{device} ({mine[0].hardware or 'type not told'}): own tokens are priced at {_joules(priced)} J by"
+            f"{device} ({mine[0].hardware or 'type not told'}): {own_what} priced at {_joules(priced)} J by"
             f" {', then '.join(scalars)}; {100 * own / priced:.1f} % of it is charged, as far as was measured"
         )
         if held := [part.held_watts for part in mine if part.held_watts is not None]:

@@ -1,4 +1,4 @@
-"""[requests], [[sources]], [[deployments]] and [[models]]: who used what. Read by ingest, [[models]] by aggregate."""
+"""[requests], [[sources]], [[deployments]] and [[models]]: who used what. Read by ingest, [[models]] by collect."""
 
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Final, Literal

@@ -25,6 +25,7 @@ from monitor.core.attribution.methods import DEFAULT_METHOD, METHODS, Method
 from monitor.core.attribution.pieces import Column, Flags
 from monitor.core.attribution.priors import PRIOR, Scalars
 from monitor.core.attribution.requests import Requests
+from monitor.core.attribution.units import UnitSums
 from monitor.core.attribution.virtual_energy import Foreign, Meter, Quiet, Split, split
 from monitor.core.attribution.work import tokens_per_step
 from monitor.core.demand import Demand, demand_of, requests_on
@@ -33,12 +34,13 @@ from monitor.core.family import Family, family_of
 from monitor.core.foreign import foreign_of
 from monitor.core.held import held_watts, told_capped
 from monitor.core.instances import split_by_instance
-from monitor.core.lessons import from_requests
+from monitor.core.lessons import GpuUnit, from_requests
 from monitor.core.points import Row
 from monitor.core.queueing import Seated, seated
 from monitor.core.readings import Nearby, Piece, Told, disjoint, meter_of, own_pieces
 from monitor.core.shares import COLUMNS, VARIANCE, Shares
-from monitor.core.teaching import cost_in, lesson_asked, lesson_in, tell_work
+from monitor.core.teaching import cost_in, joules_above_idle, lesson_asked, lesson_in, tell_work
+from monitor.core.unit_teaching import tells_units, unit_lesson_in
 from monitor.core.usage_columns import Index, Key, UsageColumns, all_known, all_known_counts
 from monitor.core.usage_order import in_order
 
@@ -53,13 +55,14 @@ class Account(msgspec.Struct, frozen=True, eq=False):
     """The rows of a host's window, and readings that overlap others and were left out.
 
     `shares` in the order (start, end, identity), where they were asked for. `lessons` are what the window teaches of
-    each GPU type, where that was asked for.
+    each GPU type, `unit_lessons` what it teaches of work that makes no tokens, where that was asked for.
     """
 
     rows: list[Row]
     overlaps: list[Told]
     shares: Shares | None = None
     lessons: Mapping[str, FitSums] = {}
+    unit_lessons: Mapping[GpuUnit, UnitSums] = {}
 
     def equals(self, other: "Account") -> bool:
         """Whether both say the same, also of each request."""
@@ -148,7 +151,8 @@ def account(
     gathered = None if requests == "neither" else _RequestShares(ordered)
     rows: list[Row] = []
     overlaps: list[Told] = []
-    lessons: dict[str, FitSums] | None = {} if teach else None
+    lessons: dict[str, FitSums] = {}
+    unit_lessons: dict[GpuUnit, UnitSums] = {}
     if by_device:
         family = family_of(by_device)
         readings_of = {device_id: disjoint(by_device.get(device_id, ())) for device_id in family.devices}
@@ -161,7 +165,19 @@ def account(
         active = sorted(activities, key=lambda each: (each.start, each.end, each.device, each.consumer))
         served = tuple(sorted(engines, key=lambda each: (each.start, each.end, each.server, each.model)))
         work = _Work(
-            demand, owners, end - start, family, gathered, active, served, scalars_at, lessons, METHODS[method], watch
+            demand,
+            owners,
+            end - start,
+            family,
+            gathered,
+            active,
+            served,
+            scalars_at,
+            teach,
+            lessons,
+            unit_lessons,
+            METHODS[method],
+            watch,
         )
         for device in family.devices.values():
             rows.append(_meter_row(terms, device, _meter_of(device.id, family, own)))
@@ -171,7 +187,7 @@ def account(
     if requests == "rows" and shares is not None:
         rows += _request_rows(host, start, shares, revision)
         shares = None
-    return Account(rows, overlaps, shares, lessons or {})
+    return Account(rows, overlaps, shares, lessons, unit_lessons)
 
 
 def _terms(host: str, start: UnixSeconds, revision: int, profile: HostProfile, intensity: Intensity | None) -> _Terms:
@@ -191,7 +207,9 @@ class _Work:
     activities: Sequence[ActivityReading]
     engines: tuple[EngineReading, ...]
     scalars_at: ScalarsAt
-    lessons: dict[str, FitSums] | None
+    teach: bool
+    lessons: dict[str, FitSums]
+    unit_lessons: dict[GpuUnit, UnitSums]
     method: Method
     watch: Watch | None
 
@@ -200,6 +218,8 @@ class _Work:
         idle_watts, idle_source = idle_power(device)
         chosen = self.demand.on(device)
         scalars = self.scalars_at(device.hardware, terms.start)
+        if scalars.units and not (self.method.prices_units and device.kind == "gpu"):
+            scalars = msgspec.structs.replace(scalars, units=())
         meter = meter_of(pieces, terms.start)
         engines = self._engines_on(device)
         since = self._seated(device, chosen, terms.start)
@@ -251,10 +271,12 @@ class _Work:
                     doubts=doubts,
                 )
             )
-        if device.kind == "gpu" and self.lessons is not None:
+        if device.kind == "gpu" and self.teach:
             name, lesson = self._lesson(device, pieces, demand, shared, terms.start)
             if lesson is not None:
                 self.lessons[name] = self.lessons.get(name, FitSums()).plus(lesson)
+            if tells_units(demand):
+                self._learn_unit(device, pieces, demand, chosen)
         if self.shares is not None:
             self.shares.add(chosen, shared, doubts, terms, measured=bool(pieces))
         return [
@@ -360,6 +382,16 @@ class _Work:
         told = told_capped(self.activities, device, start, start + self.length_seconds)
         active, end = demand.active[chosen], demand.end[chosen]
         return held_watts(meter, active, end, _limit_watts(device), told=told)
+
+    def _learn_unit(self, device: Device, pieces: Sequence[Piece], demand: Demand, chosen: Index) -> None:
+        """What the window teaches of a unit of work, added to what the type's other boards taught."""
+        engines, length = self._engines_on(device), self.length_seconds
+        joules = joules_above_idle(device, pieces, self.activities, length)
+        found = unit_lesson_in(demand, chosen, device, engines, joules=joules, length_seconds=length)
+        if found is not None:
+            (model, unit), sums = found
+            of = GpuUnit(device.hardware, model, unit)
+            self.unit_lessons[of] = self.unit_lessons.get(of, UnitSums()).plus(sums)
 
     def _foreign(self, device: Device, start: UnixSeconds) -> Foreign:
         cpus = frozenset(each.id for each in self.family.known.values() if each.kind == "cpu")

@@ -80,10 +80,11 @@ def requests_on(
 ) -> Requests:
     """What the chosen requests do on the device, priced by the method from the scalars of its type and model facts.
 
-    `tokens_per_step`: of each model how many tokens a decoding request makes while its context is read once; of "" for
-    all, 1 where nothing is told. `held_watts`: the power at which a limit holds the device. `counters` are those of the
-    engines on it, each of which has steps of its own (stepping.py). A request on n devices (a tensor-parallel group)
-    brings a part of n to each. On a CPU, DRAM or node there is no marginal energy: what they share, they share equally.
+    Requests whose work has a price in `scalars.units` are priced by that, and not by tokens. `tokens_per_step`: of each
+    model how many tokens a decoding request makes while its context is read once; of "" for all, 1 where nothing is
+    told. `held_watts`: the power at which a limit holds the device. `counters` are those of the engines on it, each of
+    which has steps of its own (stepping.py). A request on n devices (a tensor-parallel group) brings a part of n to
+    each. On a CPU, DRAM or node there is no marginal energy: what they share, they share equally.
     """
     start, end = demand.active[chosen], demand.end[chosen]
     usages = demand.usages
@@ -101,6 +102,11 @@ def requests_on(
     decode = made * per_decode + demand.context_tokens[chosen] * made * per_context
     growing = made * made / 2.0 * per_context
     first = _first_tokens(demand, chosen, costs, hardware)
+    if scalars.units:
+        work = _unit_joules(usages, chosen, {(each.model, each.unit): each.joules(watts) for each in scalars.units})
+        priced = ~np.isnan(work)
+        prefill, first = np.where(priced, work, prefill), np.where(priced, end, first)
+        decode, growing = np.where(priced, 0.0, decode), np.where(priced, 0.0, growing)
     no_prefill, no_decode = first <= start, end <= first
     return Requests(
         start=start,
@@ -128,6 +134,15 @@ def requests_on(
 def _made_at_once(usages: UsageColumns, tokens_per_step: Mapping[str, float]) -> Column:
     every = tokens_per_step.get("", 1.0)
     return np.array([tokens_per_step.get(route.model, every) for route in usages.routes], dtype=np.float64)
+
+
+def _unit_joules(usages: UsageColumns, chosen: Index, prices: Mapping[tuple[str, str], float]) -> Column:
+    """Joules of their work on one of its devices, NaN for requests whose work has no price."""
+    each = [
+        prices.get((route.model, route.work_unit or ""), np.nan) / (len(route.devices or ()) or 1)
+        for route in usages.routes
+    ]
+    return usages.work_amount[chosen] * np.array(each, dtype=np.float64)[usages.route[chosen]]
 
 
 def _per_token(price: Marginals, route: Route) -> tuple[float, float, float]:

@@ -53,6 +53,9 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     held_watts: float | None
     by_instance: bool = False
     estimated_start: UnixSeconds | None = None
+    unit: str | None = None
+    """What its work is counted in, where it is priced by that and not by tokens, `joules_per_unit` each."""
+    joules_per_unit: float | None = None
 
     @property
     def equal_joules(self) -> float:
@@ -82,6 +85,10 @@ def _part(watched: Watched, place: int, start: UnixSeconds, length_seconds: floa
     reasons = (shared.gap, shared.unknown_device, shared.other_process, shared.unreported)
     doubts = watched.doubts
     energy, metered, exact = (float(each[place]) for each in (shared.energy, shared.metered, shared.exact))
+    route = watched.usages.routes[watched.usages.route[watched.chosen[place]]]
+    prices = (each for each in watched.scalars.units if (each.model, each.unit) == (route.model, route.work_unit))
+    price = next(prices, None)
+    watts = UNKNOWN_GPU.idle_watts if watched.idle_watts is None else watched.idle_watts
     prefill, decode = (asked.start, asked.first), (asked.first, asked.end)
     priced = asked.prefill_joules * _within(*prefill, length_seconds)
     priced += asked.decode_joules * _within(*decode, length_seconds)
@@ -109,6 +116,8 @@ def _part(watched: Watched, place: int, start: UnixSeconds, length_seconds: floa
         flop_moves_joules=float(doubts.flop[place]),
         byte_moves_joules=float(doubts.byte[place]),
         split_variance=None if isnan(doubts.variance[place]) else float(doubts.variance[place]),
+        unit=None if price is None else price.unit,
+        joules_per_unit=None if price is None else price.joules(watts),
     )
 
 

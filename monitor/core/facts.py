@@ -9,13 +9,14 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 
 from collectors.units import UnixSeconds
+from monitor.core.attribution.methods import WHOLE_FIT
 from monitor.core.attribution.priors import Scalars
 from monitor.core.emissions.factors import Intensity
-from monitor.core.lessons import IN_FORCE_AFTER_SECONDS, Learned, Lesson
+from monitor.core.lessons import EVER, IN_FORCE_AFTER_SECONDS, Learned, Lesson, UnitLesson
 from monitor.core.membership import Accounting
 from monitor.core.serving import Deployment, HostServers, Place, Serving
 
-Fact = Intensity | Accounting | Deployment | HostServers | Lesson
+Fact = Intensity | Accounting | Deployment | HostServers | Lesson | UnitLesson
 
 
 class Facts:
@@ -36,7 +37,7 @@ class Facts:
                 self._intensities.setdefault(fact.zone, []).append(fact)
             elif isinstance(fact, Deployment | HostServers):
                 placing.append((log_time + IN_FORCE_AFTER_SECONDS, fact))
-            elif isinstance(fact, Lesson):
+            elif isinstance(fact, Lesson | UnitLesson):
                 self.learned.add(fact, log_time, self._accounting or Accounting())
             elif self._accounting is None:
                 self._accounting = fact
@@ -49,7 +50,11 @@ class Facts:
 
     def scalars(self, gpu: str, at: UnixSeconds) -> Scalars:
         """What the work of a GPU type costs, as far as it was known at a moment; the priors where it was not."""
-        return self.learned.fit(gpu, at).scalars
+        return self.learned.scalars(gpu, self.learned_as_of(at))
+
+    def learned_as_of(self, at: UnixSeconds) -> UnixSeconds:
+        """The moment whose lessons a window that begins then is computed by: its own, or EVER (`--fit whole`)."""
+        return EVER if self._accounting is not None and self._accounting.method == WHOLE_FIT else at
 
     def places(self, model: str, deployment: str, at: UnixSeconds) -> Sequence[Place]:
         """Where a request ran that began at that moment, as Serving has it."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from collectors.units import UnixSeconds
 from monitor.core.emissions.factors import Intensity
 from monitor.core.facts import Fact
-from monitor.core.lessons import IN_FORCE_AFTER_SECONDS, MEMORY_SECONDS, Lesson, period_of
+from monitor.core.lessons import IN_FORCE_AFTER_SECONDS, MEMORY_SECONDS, Lesson, UnitLesson, period_of
 from monitor.core.membership import Accounting
 from monitor.core.serving import Deployment, HostServers
 
@@ -25,7 +25,7 @@ def still_needed(facts: Sequence[tuple[UnixSeconds, Fact | None]], since: UnixSe
     in_force: dict[tuple[str, str], int] = {}
     for place, (log_time, fact) in enumerate(facts):
         match fact:
-            case Lesson():
+            case Lesson() | UnitLesson():
                 if fact.start >= period_of(since) - MEMORY_SECONDS:
                     kept.add(place)
                 continue

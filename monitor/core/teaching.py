@@ -1,5 +1,7 @@
 """What one window teaches of a board's type: its joules above idle, and the work that its servers told, or, of servers
 that tell none, the work that requests asked of it. Pure.
+
+Work that is no token is learned from the requests themselves: unit_teaching.py.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -43,12 +45,11 @@ def lesson_in(
 ) -> FitSums | None:
     """What the window says of a board by its servers' counters, None where it says nothing or something is doubtful.
 
-    Doubtful: a board whose idle power was neither observed nor configured, that was not metered all the time, or was
-    held back (power cap, heat) or used by other processes; servers that do not tell their work, or none, or more than
-    any such board can do: one such window would outweigh a day.
+    Doubtful: its joules; servers that do not tell their work, or none, or more than any such board can do: one such
+    window would outweigh a day.
     """
     start, end = interval
-    joules = _above_idle(device, pieces, activities, end - start)
+    joules = joules_above_idle(device, pieces, activities, end - start)
     if joules is None:
         return None
     return _lesson(device, joules, work_told(engines, cost_in(profile), start, end), end - start)
@@ -67,7 +68,7 @@ def lesson_asked(
 
     Doubtful is what is to `lesson_in`, and joules above idle that found no request: 210 of 2 000.
     """
-    joules = _above_idle(device, pieces, activities, length_seconds)
+    joules = joules_above_idle(device, pieces, activities, length_seconds)
     if joules is None or untaken_joules > MOST_UNTAKEN * joules:
         return None
     return _lesson(device, joules, asked(), length_seconds, MOST_PER_STEP)
@@ -84,10 +85,14 @@ def cost_in(profile: HostProfile) -> Callable[[str], TokenCost]:
     return lambda model: token_cost(model, facts.get(model))
 
 
-def _above_idle(
+def joules_above_idle(
     device: Device, pieces: Sequence[Piece], activities: Iterable[ActivityReading], length_seconds: float
 ) -> float | None:
-    """The board's joules above idle power, None where that is doubtful or there are none."""
+    """What the board used in the window above idle power, None where that is not above 0, or doubtful.
+
+    Doubtful: a board whose idle power was neither observed nor configured, that was not metered all the time, or was
+    held back (power cap, heat) or used by other processes; more than it can draw.
+    """
     if device.idle_watts is None or device.idle_source == "table" or not device.hardware:
         return None
     covered = fsum(piece.end - piece.start for piece in pieces)
@@ -96,7 +101,8 @@ def _above_idle(
     if any(each.device == device.id and _doubtful(each) for each in activities):
         return None
     joules = fsum(piece.energy_joules for piece in pieces) - device.idle_watts * covered
-    return joules if joules > 0.0 else None
+    most = hardware_of(device.hardware) or _ANY
+    return joules if 0.0 < joules <= most.power_limit_watts * length_seconds else None
 
 
 def _lesson(
@@ -109,7 +115,6 @@ def _lesson(
     if not (
         work.flops <= most.peak_flops_per_second * length_seconds
         and work.bytes <= most.peak_bytes_per_second * length_seconds * read_at_once
-        and joules <= most.power_limit_watts * length_seconds
     ):
         return None
     return sums_of(work, joules)

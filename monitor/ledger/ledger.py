@@ -18,7 +18,7 @@ from monitor.core.attribution.priors import Scalars
 from monitor.core.book import Book, provisional_rows
 from monitor.core.emissions.factors import Intensity
 from monitor.core.facts import Facts
-from monitor.core.lessons import Learning, Lesson
+from monitor.core.lessons import Learning, Lesson, UnitLesson
 from monitor.core.membership import Accounting
 from monitor.core.points import ENERGY, HOLE, METER, RESTATEMENT, Row
 from monitor.core.readings import PARENT_REACH_SECONDS, Told
@@ -69,7 +69,7 @@ class Ledger:
         owns: Callable[[str], bool] = lambda _host: True,
         request_rows: bool = True,
         finished: Callable[[Sequence[RequestEnergy]], None] | None = None,
-        teach: Callable[[Sequence[Lesson], UnixSeconds], None] = lambda _lessons, _log_time: None,
+        teach: Callable[[Sequence[Lesson | UnitLesson], UnixSeconds], None] = lambda _lessons, _log_time: None,
     ) -> None:
         """`owns` tells which hosts of the store are this partition's: it rolls up theirs alone.
 
@@ -140,7 +140,9 @@ class Ledger:
         self._positions: dict[str, int] = dict(commit.positions) if commit else dict.fromkeys(STREAMS, 0)
         self._mark = commit.mark if commit else float("-inf")
         self._final_end = commit.watermark if commit else float("-inf")
-        self._learning = Learning(self._final_end, commit.lessons if commit else {})
+        self._learning = Learning(
+            self._final_end, commit.lessons if commit else {}, commit.unit_lessons if commit else ()
+        )
         self._beginning = commit.beginning if commit else float("-inf")
         if commit is None and beginning is not None and beginning[1]:
             # Cut off at its start: what ended before may have lost records, so it is not final here.
@@ -282,7 +284,7 @@ class Ledger:
                 self._check(account.rows)
             self._rows += account.rows
             self._letters += map(_overlap, account.overlaps)
-            self._learning.add(self._starts(window), account.lessons)
+            self._learning.add(self._starts(window), account.lessons, account.unit_lessons)
             if self._finishing:
                 self._entries += self._finishing.final(host, window, account)
             self.progress.finals += 1
@@ -405,6 +407,7 @@ class Ledger:
                 beginning=self._beginning,
                 moved=self._moved,
                 lessons=self._learning.open,
+                unit_lessons=self._learning.open_units,
             )
         )
 

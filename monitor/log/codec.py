@@ -13,7 +13,7 @@ from collectors.errors import Rejected
 from collectors.readings import ActivityReading, CounterMark, EnergyReading, EngineReading, HostProfile
 from collectors.units import UnixSeconds
 from monitor.core.emissions.factors import Intensity
-from monitor.core.lessons import Lesson
+from monitor.core.lessons import Lesson, UnitLesson
 from monitor.core.membership import Accounting
 from monitor.core.serving import Deployment, HostServers
 from monitor.core.usage import Placed, Usage
@@ -29,6 +29,7 @@ from monitor.log.contract import (
     check_profile,
     check_servers,
     check_span,
+    check_unit_lesson,
 )
 from monitor.log.protocol import Append, LogRecord, Stream
 from monitor.log.usage_wire import UsageBatch, batch_of, check_whole
@@ -44,6 +45,7 @@ INTENSITY_SCHEMA = "intensity.v1"
 DEPLOYMENT_SCHEMA = "deployment.v1"
 SERVERS_SCHEMA = "servers.v1"
 LESSON_SCHEMA = "lesson.v1"
+UNIT_LESSON_SCHEMA = "unit-lesson.v1"
 
 _PROFILES_KEPT = 1_024
 _encoder = msgspec.msgpack.Encoder()
@@ -84,7 +86,9 @@ class AccountingFact(msgspec.Struct, frozen=True, kw_only=True):
     accounting: Accounting
 
 
-Decoded = ReadingBatch | UsageBatch | Restate | Tick | Accounting | Intensity | Deployment | HostServers | Lesson
+Decoded = (
+    ReadingBatch | UsageBatch | Restate | Tick | Accounting | Intensity | Deployment | HostServers | Lesson | UnitLesson
+)
 
 
 def readings_record(batch: ReadingBatch, stamp: UnixSeconds | None = None) -> Append:
@@ -137,8 +141,11 @@ def servers_record(servers: HostServers, stamp: UnixSeconds | None = None) -> Ap
     return Append(stream="facts", key=servers.host, schema=SERVERS_SCHEMA, body=body, stamp=stamp)
 
 
-def lesson_record(lesson: Lesson, stamp: UnixSeconds | None = None) -> Append:
-    """What a period's windows taught of a GPU type, a fact keyed by all that it is of."""
+def lesson_record(lesson: Lesson | UnitLesson, stamp: UnixSeconds | None = None) -> Append:
+    """What a period's windows taught of a GPU type, or of a unit of work on it, a fact keyed by all that it is of."""
+    if isinstance(lesson, UnitLesson):
+        key = f"{lesson.gpu}/{lesson.model}/{lesson.unit}/{lesson.partition}/{lesson.start:.0f}"
+        return Append(stream="facts", key=key, schema=UNIT_LESSON_SCHEMA, body=_encoder.encode(lesson), stamp=stamp)
     key = f"{lesson.gpu}/{lesson.partition}/{lesson.start:.0f}"
     return Append(stream="facts", key=key, schema=LESSON_SCHEMA, body=_encoder.encode(lesson), stamp=stamp)
 
@@ -168,6 +175,7 @@ class Decoder:
         self._deployment = msgspec.msgpack.Decoder(Deployment)
         self._servers = msgspec.msgpack.Decoder(HostServers)
         self._lesson = msgspec.msgpack.Decoder(Lesson)
+        self._unit_lesson = msgspec.msgpack.Decoder(UnitLesson)
         self._readers: dict[str, Callable[[LogRecord], Decoded]] = {
             READINGS_SCHEMA: self._read_batch,
             USAGE_OBJECTS_SCHEMA: self._read_usage_objects,
@@ -179,6 +187,7 @@ class Decoder:
             DEPLOYMENT_SCHEMA: self._read_deployment,
             SERVERS_SCHEMA: self._read_servers,
             LESSON_SCHEMA: self._read_lesson,
+            UNIT_LESSON_SCHEMA: self._read_unit_lesson,
         }
 
     def decode(self, record: LogRecord) -> Decoded:
@@ -255,6 +264,11 @@ class Decoder:
     def _read_lesson(self, record: LogRecord) -> Lesson:
         lesson = self._lesson.decode(record.body)
         check_lesson(lesson)
+        return lesson
+
+    def _read_unit_lesson(self, record: LogRecord) -> UnitLesson:
+        lesson = self._unit_lesson.decode(record.body)
+        check_unit_lesson(lesson)
         return lesson
 
     def _read_deployment(self, record: LogRecord) -> Deployment:

@@ -12,7 +12,7 @@ from collectors.errors import Rejected
 from collectors.readings import ActivityReading, CounterMark, EnergyReading, EngineReading, HostProfile
 from collectors.units import UnixSeconds
 from monitor.core.emissions.factors import Intensity
-from monitor.core.lessons import Lesson, period_of
+from monitor.core.lessons import Lesson, UnitLesson, period_of
 from monitor.core.membership import Accounting
 from monitor.core.serving import Deployment, HostServers
 
@@ -101,13 +101,23 @@ def check_intensity(intensity: Intensity) -> None:
 
 def check_lesson(lesson: Lesson) -> None:
     """A GPU type, a period's start, sums that are finite, and squares that are not negative."""
+    _check_taught(lesson)
+    for name in ("flops_flops", "flops_bytes", "bytes_bytes", "flops_joules", "bytes_joules", "joules_joules"):
+        _check(0.0 <= getattr(lesson.sums, name) < inf, f"lesson.sums.{name}", "is not finite and >= 0")
+
+
+def check_unit_lesson(lesson: UnitLesson) -> None:
+    """The same; a model and a unit may have an empty name."""
+    _check_taught(lesson)
+    for name in ("units_units", "units_joules", "units_seconds", "joules_joules"):
+        _check(0.0 <= getattr(lesson.sums, name) < inf, f"lesson.sums.{name}", "is not finite and >= 0")
+
+
+def _check_taught(lesson: Lesson | UnitLesson) -> None:
     _check(bool(lesson.gpu), "lesson.gpu", "is empty")
     _check(-inf < lesson.start < inf and lesson.start == period_of(lesson.start), "lesson.start", "begins no period")
     _check(-inf < lesson.taught_at < inf, "lesson.taught_at", "is not finite")
-    sums = lesson.sums
-    _check(sums.windows >= 0, "lesson.sums.windows", "is negative")
-    for name in ("flops_flops", "flops_bytes", "bytes_bytes", "flops_joules", "bytes_joules", "joules_joules"):
-        _check(0.0 <= getattr(sums, name) < inf, f"lesson.sums.{name}", "is not finite and >= 0")
+    _check(lesson.sums.windows >= 0, "lesson.sums.windows", "is negative")
 
 
 def check_deployment(deployment: Deployment, key: str) -> None:

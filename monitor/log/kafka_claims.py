@@ -14,6 +14,7 @@ from kafka.admin import KafkaAdminClient
 from collectors.units import UnixSeconds
 from monitor.config.output_sections import Kafka
 from monitor.core.attribution.learning import FitSums
+from monitor.core.lessons import TaughtUnit
 from monitor.log.protocol import LogUnavailable, Moved, Stream
 
 _MINUS_INFINITY: Final = float("-inf")
@@ -35,6 +36,7 @@ class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
     topics: dict[str, str] = {}
     moved: Moved | None = None
     lessons: dict[str, FitSums] = {}
+    unit_lessons: tuple[TaughtUnit, ...] = ()
 
 
 def parts_of(kafka: Kafka, number: int) -> dict[Stream, TopicPartition]:

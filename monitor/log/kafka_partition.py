@@ -180,6 +180,7 @@ class KafkaPartition:
             topics={stream: found for stream, part in self._parts.items() if (found := self._feed.placed_in(part))},
             moved=commit.moved,
             lessons=dict(commit.lessons),
+            unit_lessons=commit.unit_lessons,
         )
         metadata = msgspec.json.encode(claim).decode()
         self._commits.commit({self._parts[stream]: (commit.positions[stream], metadata) for stream in _STREAMS})
@@ -202,6 +203,7 @@ class KafkaPartition:
             beginning=_or_minus_infinity(claim.beginning),
             moved=claim.moved,
             lessons=claim.lessons,
+            unit_lessons=claim.unit_lessons,
             partitions=self._partitions,
         )
 

@@ -13,6 +13,7 @@ import msgspec
 
 from collectors.units import UnixSeconds
 from monitor.core.attribution.learning import FitSums
+from monitor.core.lessons import TaughtUnit
 
 Stream = Literal["readings", "usage", "facts"]
 
@@ -62,7 +63,7 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
     every mark up to `mark` is carried out, `log_time` is the log time at `positions`, `partitions` the number when it
     was made. Where the log lost records `beginning` is the log time from which on it is whole: windows that reach back
     further can no longer be computed from it. `lessons` are what the windows before `watermark` taught of each GPU
-    type, as far as they lie in the same period as it (core/lessons.py).
+    type, as far as they lie in the same period as it (core/lessons.py), `unit_lessons` of work that makes no tokens.
     """
 
     positions: Mapping[str, int]
@@ -73,6 +74,7 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
     beginning: UnixSeconds = float("-inf")
     moved: Moved | None = None
     lessons: Mapping[str, FitSums] = {}
+    unit_lessons: tuple[TaughtUnit, ...] = ()
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ from kafka import TopicPartition
 
 from collectors.clock import monotonic
 from collectors.errors import Rejected
+from collectors.requests.event import Work
 from collectors.units import UnixSeconds
 from monitor.config.output_sections import Kafka
 from monitor.core.membership import Accounting
@@ -51,6 +52,7 @@ class _Entry(msgspec.Struct, frozen=True):
     input_tokens: int | None
     cached_input_tokens: int | None
     output_tokens: int | None
+    work: Work | None
     energy_joules: float | None
     revision: int
 
@@ -142,11 +144,19 @@ def _of_usage(usage: Usage) -> Asked:
         input_tokens=usage.input_tokens,
         cached_input_tokens=usage.cached_input_tokens,
         output_tokens=usage.output_tokens,
+        work_unit=None if usage.work is None else usage.work.unit,
+        work_amount=None if usage.work is None else usage.work.amount,
         booked_joules=None,
     )
 
 
 def _of_entry(entry: _Entry) -> Found:
-    told = msgspec.structs.asdict(entry)
-    del told["energy_joules"], told["revision"]
-    return Found(Asked(**told, booked_joules=entry.energy_joules), entry.revision)
+    told, work = msgspec.structs.asdict(entry), entry.work
+    del told["work"], told["energy_joules"], told["revision"]
+    asked = Asked(
+        **told,
+        work_unit=None if work is None else work.unit,
+        work_amount=None if work is None else work.amount,
+        booked_joules=entry.energy_joules,
+    )
+    return Found(asked, entry.revision)

@@ -18,7 +18,7 @@ import structlog
 
 from collectors.clock import Clock, monotonic
 from collectors.meter import Measured, Meter
-from collectors.readings import ActivityReading, CounterMark, Device, EnergyReading, EngineReading
+from collectors.readings import ActivityReading, CounterMark, Device, EnergyReading, EngineReading, ModelFacts
 from collectors.units import UnixSeconds
 from monitor.config.sections import Config
 from monitor.core.window import window_at
@@ -38,7 +38,8 @@ logger = structlog.get_logger()
 class CollectRole:
     """Meters this host. `beat` is the steady time at which its writer last went round.
 
-    `residents` tells which models are on which device now; it is asked once for each batch.
+    `residents` tells which models are on which device now, `models` what was found of the models that this host serves.
+    Each is asked once for each batch, and must not wait for anything.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class CollectRole:
         host: str,
         clock: Clock,
         residents: Callable[[], Mapping[str, tuple[str, ...]]] = dict,
+        models: Callable[[], Sequence[ModelFacts]] = tuple,
     ) -> None:
         self._log, self._config, self._host, self._clock = log, config, host, clock
         self._window_seconds = config.accounting.window_seconds
@@ -62,7 +64,7 @@ class CollectRole:
         last = last_batch(log, host)
         self._marks: dict[str, CounterMark] = {mark.device: mark for mark in last.marks} if last else {}
         self._rested = {device.id: device for device in last.profile.devices} if last else {}
-        self._residents = residents
+        self._residents, self._models = residents, models
         self._window: int | None = None
         self._devices: dict[str, Device] = {}
         self._waiting: deque[Append] = deque()
@@ -135,7 +137,7 @@ class CollectRole:
             marks = tuple(self._marks[device] for device in sorted(self._marks))
         if readings or activities or engines:
             self.readings += len(readings)
-            profile = profile_of(self._config, self._host, self._devices_of(readings))
+            profile = profile_of(self._config, self._host, self._devices_of(readings), self._models())
             batch = ReadingBatch(
                 profile=profile,
                 readings=tuple(readings),

@@ -17,7 +17,7 @@ from monitor.config.sections import Config
 from monitor.core.attribution.methods import METHODS
 from monitor.core.facts import Fact, Facts
 from monitor.core.facts_since import FactsSince
-from monitor.core.lessons import Learned, Lesson
+from monitor.core.lessons import Learned, Lesson, UnitLesson
 from monitor.core.membership import Accounting
 from monitor.log.codec import Decoder, accounting_record, intensity_record
 from monitor.log.protocol import FactsLog, Log, LogRecord, LogUnavailable, LogWriter
@@ -96,7 +96,7 @@ class FactsReader:
         self._log_time = max(self._log_time, record.stamp)
         try:
             fact = self._decoder.decode(record)
-            if isinstance(fact, Lesson):
+            if isinstance(fact, Lesson | UnitLesson):
                 self._learned.add(fact, self._log_time, self._terms or Accounting())
             elif isinstance(fact, Fact):
                 self._known.append((record.stamp, fact))
@@ -163,7 +163,8 @@ def agree_on_terms(read: FactsReader, writer: LogWriter, terms: Accounting, now:
     if known.method != terms.method:
         raise TermsChanged(
             f"the books are kept by the method {known.method}, not by {terms.method}: books are never kept by two; go"
-            " on with `wattribute replay --method` as they were begun, or begin new books (another data folder)"
+            " on with `wattribute replay` and its --method and --fit as they were begun, or begin new books (another"
+            " data folder)"
         )
     for name in ("window_seconds", "horizon_seconds", "mark_seconds"):
         if getattr(known, name) != getattr(terms, name):

@@ -37,6 +37,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     input_tokens: float | None
     cached_input_tokens: float | None
     output_tokens: float | None
+    work_unit: str | None
+    work_amount: float | None
     booked_joules: float | None
 
 
@@ -141,5 +143,7 @@ def asked_of(rows: Sequence[Row]) -> Asked:
         input_tokens=tokens("input_tokens"),
         cached_input_tokens=tokens("cached_input_tokens"),
         output_tokens=tokens("output_tokens"),
+        work_unit=None if fields["work_unit"] is None else str(fields["work_unit"]),
+        work_amount=tokens("work_amount"),
         booked_joules=sum(float(row.fields[0] or 0.0) for row in rows),
     )

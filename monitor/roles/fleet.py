@@ -219,7 +219,10 @@ class FleetRoles(RunningRoles):
         )
         self._add_loop("servers", found.step)
         now = ServersNow(servers, on_devices_of(meters), procfs=config.collect.procfs)
-        self.collect = CollectRole(log, config, meters, host=self.host, clock=self._clock, residents=now.residents)
+        models = self._add_model_facts(servers)
+        self.collect = CollectRole(
+            log, config, meters, host=self.host, clock=self._clock, residents=now.residents, models=models
+        )
         self._parts.append(self.collect)
 
     def _writer(self) -> KafkaWriter:

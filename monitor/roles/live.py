@@ -43,9 +43,12 @@ class LiveRoles(RunningRoles):
             from monitor.roles.servers_now import ServersNow
 
             servers = servers_of(config)
+            models = self._add_model_facts(servers)
             meters = meters_of(config, clock, servers)
             now = ServersNow(servers, on_devices_of(meters), procfs=config.collect.procfs)
-            self.collect = CollectRole(house.log, config, meters, host=host, clock=clock, residents=now.residents)
+            self.collect = CollectRole(
+                house.log, config, meters, host=host, clock=clock, residents=now.residents, models=models
+            )
             self._parts.append(self.collect)
         if self._has("control") and config.alerts:
             self._add_alerts()

@@ -1,6 +1,6 @@
 """What the roles of one process have in common: parts that are started in order and stopped in the opposite one."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 from collectors.clock import Clock, monotonic
@@ -10,7 +10,9 @@ from monitor.roles.collect import CollectRole
 from monitor.roles.loop import Loop
 from monitor.selfmetrics import ShipSnapshot, SourceSnapshot
 
-if TYPE_CHECKING:  # numpy comes with it: role collect alone does without
+if TYPE_CHECKING:  # numpy comes with some: role collect alone does without
+    from collectors.readings import ModelFacts
+    from collectors.servers import KnownServers
     from monitor.core.questions import Missing
     from monitor.ledger.ledger import Progress
     from monitor.roles.alerting import Alerting
@@ -157,6 +159,18 @@ class RunningRoles:
 
     def _has(self, *roles: Role) -> bool:
         return bool(set(roles) & set(self.config.roles))
+
+    def _add_model_facts(self, servers: "KnownServers") -> "Callable[[], Sequence[ModelFacts]]":
+        """Has the model servers' own folders read, where servers are looked for at all; gives what is known of them."""
+        engine = self.config.collect.engine
+        if not (engine.enabled and engine.discover):
+            return tuple
+        from collectors.model_folder import ModelFolders
+        from monitor.roles.model_folders import ModelFactsRole
+
+        role = ModelFactsRole(ModelFolders(servers, procfs=self.config.collect.procfs))
+        self._parts.append(role)
+        return role.now
 
     def _add_loop(self, name: str, step: Callable[[], float]) -> Loop:
         loop = Loop(name, step)

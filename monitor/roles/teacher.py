@@ -6,7 +6,7 @@ import msgspec
 import structlog
 
 from collectors.units import UnixSeconds
-from monitor.core.lessons import Lesson
+from monitor.core.lessons import Lesson, UnitLesson
 from monitor.log.codec import lesson_record
 from monitor.log.protocol import LogWriter
 
@@ -19,7 +19,7 @@ class Teacher:
     def __init__(self, writer: LogWriter, partition: str, taught: Callable[[], None] = lambda: None) -> None:
         self._writer, self._partition, self._taught = writer, partition, taught
 
-    def __call__(self, lessons: Sequence[Lesson], log_time: UnixSeconds) -> None:
+    def __call__(self, lessons: Sequence[Lesson | UnitLesson], log_time: UnixSeconds) -> None:
         """Stores them. Raises LogUnavailable."""
         named = [msgspec.structs.replace(lesson, partition=self._partition) for lesson in lessons]
         for refused in self._writer.append([lesson_record(each, log_time) for each in named], log_time):

@@ -111,14 +111,24 @@ def test_given_facts_come_before_the_name() -> None:
     )
     sparse = token_cost("x", ModelFacts(name="x", parameters=47e9, active_parameters=8e9))
     assert sparse == TokenCost(
-        flops_per_token=1.6e10, kv_bytes_per_token=131_072.0, weight_bytes=16e9, all_weight_bytes=94e9, source="given"
+        flops_per_token=1.6e10,
+        kv_bytes_per_token=131_072.0,
+        weight_bytes=16e9,
+        all_weight_bytes=94e9,
+        source="given",
+        kv_estimated=True,
     )
 
 
 def test_without_facts_the_name_tells_and_else_nothing_is_known() -> None:
     """Facts that leave out the parameters are none."""
     assert token_cost("chat-8b", ModelFacts(name="chat-8b", bytes_per_parameter=2.0)) == TokenCost(
-        flops_per_token=1.6e10, kv_bytes_per_token=131_072.0, weight_bytes=16e9, all_weight_bytes=16e9, source="name"
+        flops_per_token=1.6e10,
+        kv_bytes_per_token=131_072.0,
+        weight_bytes=16e9,
+        all_weight_bytes=16e9,
+        source="name",
+        kv_estimated=True,
     )
     assert token_cost("gpt-4o", None) == UNKNOWN_MODEL
 

@@ -10,8 +10,9 @@ from collectors.units import SECONDS_PER_DAY
 from monitor.cli.coefficients import coefficients
 from monitor.core.attribution.learning import FitSums, sums_of, total
 from monitor.core.attribution.priors import PRIOR
+from monitor.core.attribution.units import UnitSums, unit_sums_of
 from monitor.core.attribution.work import Work
-from monitor.core.lessons import Lesson, from_requests
+from monitor.core.lessons import Lesson, UnitLesson, from_requests
 from monitor.core.membership import Accounting
 from monitor.log.codec import accounting_record, lesson_record
 from monitor.log.sqlite import SqliteLog
@@ -96,6 +97,30 @@ def test_a_log_in_which_nothing_was_learned(tmp_path: Path) -> None:
     """It says so, and what everything goes by."""
     SqliteLog(tmp_path / LOG_FILE).close()
     assert run(tmp_path).stdout.startswith("nothing has been learned; every GPU type goes by the priors: 1.200 pJ/FLOP")
+
+
+def test_units_of_work_stand_below(data: Path) -> None:
+    """Of a GPU type of which nothing else is known too: 300 J and 1.5 s an image, 40 windows; 5 of the other model."""
+    log = SqliteLog(data / LOG_FILE)
+    sums = unit_sums_of(2.0, 3.0, 600.0)
+    for model, windows in (("painter", 40), ("sketcher", 5)):
+        added = UnitSums()
+        for _ in range(windows):
+            added = added.plus(sums)
+        lesson = UnitLesson(
+            gpu="NVIDIA A10", model=model, unit="image", partition="0/1", start=T, taught_at=T + 1_500.0, sums=added
+        )
+        log.append([lesson_record(lesson)], T + 1_500.0)
+    log.close()
+    shown = [" ".join(line.split()) for line in run(data, "--at", str(T + 3_600)).stdout.splitlines()]
+    assert shown[-2:] == [
+        "NVIDIA A10 painter image learned 300 1.5 1.0000 40",
+        "NVIDIA A10 sketcher image active time (too few windows) 300 1.5 1.0000 5",
+    ]
+    found = json.loads(run(data, "--at", str(T + 3_600), "--json").stdout)
+    assert [each["verdict"] for each in found["NVIDIA A10"]["units"]] == ["learned", "few"]
+    assert found["NVIDIA A10"]["verdict"] == "few"
+    assert found["NVIDIA H100"]["units"] == []
 
 
 def test_books_that_do_not_go_by_what_is_learned(data: Path) -> None:

@@ -13,8 +13,13 @@ from taught import ENGINE as TEN_SECONDS
 
 from collectors.errors import Rejected
 from collectors.readings import ActivityReading, Device, EngineReading
+from collectors.recording import load_recording
+from collectors.simulate.presets import PRESETS
+from collectors.simulate.simulate import simulate
 from collectors.units import SECONDS_PER_DAY
+from monitor.config.sections import Config
 from monitor.core.attribution.learning import FitSums, sums_of
+from monitor.core.attribution.methods import DEFAULT_METHOD, WHOLE_FIT
 from monitor.core.attribution.priors import PRIOR
 from monitor.core.attribution.work import Work
 from monitor.core.facts import Facts
@@ -28,7 +33,9 @@ from monitor.log.codec import Decoder, lesson_record, tick_record
 from monitor.log.protocol import Append, LogRecord
 from monitor.log.sqlite import SqliteLog
 from monitor.roles.control import FactsReader
+from monitor.roles.embedded import Embedded
 from monitor.roles.teacher import Teacher
+from monitor.service import lessons_of, replay_into
 from monitor.store.sqlite import SqliteStore
 
 T = SECONDS_PER_DAY * 20_000.0
@@ -262,3 +269,40 @@ def test_kills_change_neither_lessons_nor_rows(
 def test_facts_without_lessons_give_the_priors() -> None:
     """Nothing was learned of a board: the priors hold."""
     assert Facts([]).scalars(H100, T) == PRIOR
+
+
+def test_books_by_the_whole_recording_know_every_lesson_from_the_start() -> None:
+    """Of 40 days, a day's worth of which a window would know: all of them, whatever the window."""
+    whole, causal = (
+        Facts(
+            [
+                (T, Accounting(method=method)),
+                *((T + 900, replace(taught(0, SUMS), start=T + 600.0 * period)) for period in range(0, 40 * 144, 10)),
+            ]
+        )
+        for method in (WHOLE_FIT, DEFAULT_METHOD)
+    )
+    assert whole.learned.fit(H100, whole.learned_as_of(T)).windows == 4 * 144
+    assert causal.learned.fit(H100, causal.learned_as_of(T)).windows == 0
+    assert whole.scalars(H100, T) == whole.scalars(H100, T + 30 * SECONDS_PER_DAY)
+
+
+def test_fitted_on_the_whole_recording_first(tmp_path: Path) -> None:
+    """Played with what all of it teaches, a request of its first minute is priced as one of its last."""
+    folder = tmp_path / "recording"
+    simulate(PRESETS["heavy"](32.0), 2, folder, permutations=2)
+    (recording,) = [load_recording(folder)]
+    taught_by_it = lessons_of(Config(), [recording])
+    scalars = []
+    for method, lessons in ((WHOLE_FIT, taught_by_it), (DEFAULT_METHOD, [])):
+        with Embedded(tmp_path / method, Config()) as house:
+            run = replay_into(house, [recording], method=method, taught=lessons)
+            facts = FactsReader(house.log)()
+            gpu = recording.profile.devices[0].hardware
+            scalars.append([facts.scalars(gpu, at) for at in (run.start, run.end)])
+            told = [Decoder().decode(record) for record in house.log.facts()]
+            if lessons:
+                assert [each for each in told if isinstance(each, Lesson)][: len(lessons)] == lessons
+    (first, last), (before, after) = scalars
+    assert first == last != PRIOR
+    assert before == PRIOR != after

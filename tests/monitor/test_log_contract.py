@@ -8,6 +8,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from collectors.units import UnixSeconds
+from monitor.core.attribution.learning import FitSums
+from monitor.core.attribution.units import UnitSums
+from monitor.core.lessons import TaughtUnit
 from monitor.log.protocol import Append, Commit, DeadLetter, Log, LogRecord, Stream
 from monitor.log.sqlite import SqliteLog
 
@@ -151,7 +154,14 @@ def test_the_newest_commit_counts(factory: Factory, tmp_path: Path) -> None:
     """It is there after a restart, to the last bit."""
     log = factory(tmp_path)
     log.commit(_commit({"readings": 3, "usage": 5}, watermark=0.1))
-    newest = Commit(positions={"readings": 7, "usage": 9}, watermark=0.1 + 0.2, mark=900.0, log_time=950.5)
+    newest = Commit(
+        positions={"readings": 7, "usage": 9},
+        watermark=0.1 + 0.2,
+        mark=900.0,
+        log_time=950.5,
+        lessons={"H100": FitSums(windows=3, flops_joules=0.1)},
+        unit_lessons=(TaughtUnit("H100", "painter", "image", UnitSums(windows=2, units_joules=0.3)),),
+    )
     log.commit(newest)
     log.close()
     again = factory(tmp_path)

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from monitor.cli.replay import replay
-from monitor.core.attribution.methods import DEFAULT_METHOD, METHODS, SHORT_NAMES
+from monitor.core.attribution.methods import DEFAULT_METHOD, METHODS, SHORT_NAMES, WHOLE_FIT
 from monitor.core.attribution.shape import settled
 from monitor.core.membership import Accounting
 
@@ -49,6 +49,27 @@ def test_in_proportion_to_own_tokens_up_as_well_as_down() -> None:
 def test_the_default_is_what_books_are_kept_by() -> None:
     """Each name on the command line is one that may stand in the terms."""
     assert Accounting().method == DEFAULT_METHOD == SHORT_NAMES["learned"]
-    assert set(SHORT_NAMES.values()) == set(METHODS)
+    assert {*SHORT_NAMES.values(), WHOLE_FIT} == set(METHODS)
     (option,) = (each for each in replay.params if each.name == "method")
     assert list(option.type.to_info_dict()["choices"]) == list(SHORT_NAMES)
+
+
+def test_the_statement_says_that_it_was_fitted_on_the_whole() -> None:
+    """Beside the figures; on stderr where these are JSON. Methods that learn nothing have nothing to fit."""
+    shown = CliRunner().invoke(replay, [str(EXAMPLE), "--fit", "whole"])
+    assert (shown.exit_code, "(--fit whole)" in shown.stdout) == (0, True)
+    as_json = CliRunner().invoke(replay, [str(EXAMPLE), "--fit", "whole", "--json"])
+    assert json.loads(as_json.stdout)["measured_joules"] == pytest.approx(3_000.0)
+    assert "(--fit whole)" in as_json.stderr
+    refused = CliRunner().invoke(replay, [str(EXAMPLE), "--fit", "whole", "--method", "prior"])
+    assert (refused.exit_code, "--method prior goes by nothing learned" in refused.stderr) == (2, True)
+
+
+def test_books_by_the_whole_are_not_gone_on_with_causally(tmp_path: Path) -> None:
+    """A replay that goes on with them says how they were begun."""
+    data = ["--data", str(tmp_path)]
+    assert CliRunner().invoke(replay, [str(EXAMPLE), *data, "--fit", "whole"]).exit_code == 0
+    assert CliRunner().invoke(replay, [str(EXAMPLE), *data, "--fit", "whole"]).exit_code == 0
+    refused = CliRunner().invoke(replay, [str(EXAMPLE), *data])
+    assert refused.exit_code != 0
+    assert f"kept by the method {WHOLE_FIT}" in str(refused.exception)

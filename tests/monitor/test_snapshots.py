@@ -14,10 +14,11 @@ from collectors.errors import Rejected
 from collectors.units import SECONDS_PER_DAY
 from monitor.core.attribution.learning import FitSums, sums_of, total
 from monitor.core.attribution.priors import PRIOR
+from monitor.core.attribution.units import UnitSums, unit_sums_of
 from monitor.core.attribution.work import Work
 from monitor.core.emissions.factors import Intensity
 from monitor.core.facts import Fact, Facts
-from monitor.core.lessons import PERIOD_SECONDS, Lesson
+from monitor.core.lessons import PERIOD_SECONDS, Lesson, UnitLesson
 from monitor.core.membership import Accounting
 from monitor.core.serving import Deployment, FoundServer, HostServers
 from monitor.core.still_needed import still_needed
@@ -61,8 +62,24 @@ def lesson(period: int, partition: str = "0/2", factor: float = 0.8, taught_afte
     return Lesson(gpu="L4", partition=partition, start=start, taught_at=start + taught_after, sums=sums(factor))
 
 
+def unit_lesson(of: Lesson) -> UnitLesson:
+    """Of the same boards and period: 40 windows, each of 4 images that took 8 s and 1 200 J."""
+    added = UnitSums()
+    for _ in range(40):
+        added = added.plus(unit_sums_of(4.0, 8.0, 1_200.0))
+    return UnitLesson(
+        gpu=of.gpu,
+        model="painter",
+        unit="image",
+        partition=of.partition,
+        start=of.start,
+        taught_at=of.taught_at,
+        sums=added,
+    )
+
+
 def append_of(fact: Fact) -> Append:
-    if isinstance(fact, Lesson):
+    if isinstance(fact, Lesson | UnitLesson):
         return lesson_record(fact)
     if isinstance(fact, Deployment):
         return deployment_record(fact)
@@ -108,6 +125,7 @@ def inner_answers(facts: Facts, at: float) -> list[object]:
         facts.serving.deployments(at),
         [facts.serving.servers(host, at) for host in HOSTS],
         [facts.learned.fit(gpu, at) for gpu in GPUS],
+        [facts.learned.unit_fits(gpu, at) for gpu in GPUS],
     ]
 
 
@@ -134,6 +152,7 @@ any_fact: st.SearchStrategy[Fact] = st.one_of(
         st.sampled_from(MODELS),
     ),
     lessons,
+    lessons.map(unit_lesson),
 )
 steps = st.sampled_from((-30.0, 0.0, 20.0, 59.0, 60.0, 600.0, 20_000.0))
 logs = st.lists(st.tuples(steps, any_fact), min_size=1, max_size=60).map(
@@ -194,7 +213,7 @@ def test_a_snapshot_comes_back_from_its_parts(facts: list[tuple[float, Fact]]) -
 
 def test_every_kind_of_fact_has_a_rule() -> None:
     """A kind without one would stay in every snapshot for ever."""
-    of_each = (mix("DE", 1.0), Accounting(), CHAT, HostServers(host="a", servers=()), lesson(0))
+    of_each = (mix("DE", 1.0), Accounting(), CHAT, HostServers(host="a", servers=()), lesson(0), unit_lesson(lesson(0)))
     assert {type(fact) for fact in of_each} == set(get_args(Fact))
     twice = [(T, fact) for fact in of_each for _ in range(2)]
     assert still_needed(twice, T + 40 * DAY) == [1, 2, 4, 5, 7]  # the newest, but the first terms, and no old lesson

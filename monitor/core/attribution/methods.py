@@ -24,6 +24,16 @@ class Method(Protocol):
         """Whether what own tokens leave is shared equally by those active, or in proportion to own tokens as well."""
         ...
 
+    @property
+    def fits_whole(self) -> bool:
+        """Whether windows use what all lessons of the log teach, also later ones, and not what was in force then."""
+        ...
+
+    @property
+    def prices_units(self) -> bool:
+        """Whether requests that make no tokens pay what their work was learned to cost."""
+        ...
+
     def price(
         self, cost: TokenCost, hardware: Hardware, idle_watts: float, learned: Scalars, held_watts: float | None
     ) -> Marginals:
@@ -38,8 +48,9 @@ class VirtualEnergy:
 
     rest_equally = True
 
-    def __init__(self, *, learns: bool) -> None:
-        self._learns = learns
+    def __init__(self, *, learns: bool, fits_whole: bool = False) -> None:
+        self._learns = self.prices_units = learns
+        self.fits_whole = fits_whole
 
     def price(
         self, cost: TokenCost, hardware: Hardware, idle_watts: float, learned: Scalars, held_watts: float | None
@@ -51,7 +62,7 @@ class VirtualEnergy:
 class TokenShare:
     """Everything in proportion to tokens, prompt and answer alike, whatever the model."""
 
-    rest_equally = False
+    rest_equally = prices_units = fits_whole = False
 
     def price(
         self, cost: TokenCost, hardware: Hardware, idle_watts: float, learned: Scalars, held_watts: float | None
@@ -64,6 +75,7 @@ class TimeShare:
     """Everything in equal parts while active: no token costs anything of its own."""
 
     rest_equally = True
+    prices_units = fits_whole = False
 
     def price(
         self, cost: TokenCost, hardware: Hardware, idle_watts: float, learned: Scalars, held_watts: float | None
@@ -73,9 +85,12 @@ class TimeShare:
 
 
 DEFAULT_METHOD: Final = "virtual-energy.3"
+WHOLE_FIT: Final = "virtual-energy-whole.3"
+"""The default's, by coefficients that were fitted on a whole recording first. A recording's alone: it has an end."""
 METHODS: Final[Mapping[str, Method]] = MappingProxyType(
     {
         DEFAULT_METHOD: VirtualEnergy(learns=True),
+        WHOLE_FIT: VirtualEnergy(learns=True, fits_whole=True),
         "virtual-energy-priors.3": VirtualEnergy(learns=False),
         "token-share.2": TokenShare(),
         "time-share.2": TimeShare(),

@@ -9,8 +9,8 @@ from monitor.core.attribution.open_models import open_model
 
 
 class TokenCost(msgspec.Struct, frozen=True, kw_only=True):
-    """FLOPs and bytes of a model's tokens. `source` says where the facts come from: given, table (of open models), name
-    or unknown.
+    """FLOPs and bytes of a model's tokens. `source` says where the facts come from: given, folder (the server's own),
+    table (of open models), name or unknown; `kv_estimated`: nothing told the KV bytes, they are typical.
 
     flops_per_token = 2 x active parameters, prefill and decode alike; kv_bytes_per_token is read once for each context
     token in each decode step. 0 and "unknown" mean that the request has no marginal energy of its own and pays only its
@@ -23,6 +23,7 @@ class TokenCost(msgspec.Struct, frozen=True, kw_only=True):
     weight_bytes: float = 0.0
     all_weight_bytes: float = 0.0
     source: str
+    kv_estimated: bool = False
 
     def step_bytes(self, tokens: float) -> float:
         """Weights that a step of so many tokens reads, tokens >= 1: all of a dense model; of experts those that any of
@@ -65,7 +66,8 @@ def token_cost(model: str, facts: ModelFacts | None) -> TokenCost:
             kv_bytes_per_token=kv_bytes,
             weight_bytes=active * each,
             all_weight_bytes=max(facts.parameters or 0.0, active) * each,
-            source="given",
+            source=facts.source or "given",
+            kv_estimated=facts.kv_bytes_per_token is None and known is None,
         )
     each = bytes_per_parameter_in(model)
     if known is not None:
@@ -85,6 +87,7 @@ def token_cost(model: str, facts: ModelFacts | None) -> TokenCost:
         weight_bytes=parameters * each,
         all_weight_bytes=max(parameters_in(model) or 0.0, parameters) * each,
         source="name",
+        kv_estimated=True,
     )
 
 

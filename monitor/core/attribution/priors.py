@@ -11,14 +11,19 @@ import msgspec
 from monitor.core.attribution.certainty import PRIOR_CERTAINTY, Certainty
 from monitor.core.attribution.hardware import BYTE_EFFICIENCY, FLOP_EFFICIENCY, Hardware
 from monitor.core.attribution.models import TokenCost
+from monitor.core.attribution.units import UnitPrice
 
 
 class Scalars(msgspec.Struct, frozen=True, kw_only=True):
-    """What a GPU type's work costs above idle power, and how well that is known."""
+    """What a GPU type's work costs above idle power, and how well that is known.
+
+    `units`: what work that makes no tokens costs, as learned.
+    """
 
     joules_per_flop: float
     joules_per_byte: float
     certainty: Certainty = PRIOR_CERTAINTY
+    units: tuple[UnitPrice, ...] = ()
 
 
 PRIOR = Scalars(joules_per_flop=1.2e-12, joules_per_byte=0.18e-9)
