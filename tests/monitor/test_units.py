@@ -38,6 +38,7 @@ from monitor.core.lessons import (
     Learned,
     Learning,
     UnitLesson,
+    from_requests,
 )
 from monitor.core.membership import Accounting
 from monitor.core.points import ENERGY, REQUEST_ENERGY, Row
@@ -47,6 +48,7 @@ from monitor.core.usage import Usage
 from monitor.core.usage_columns import columns_of
 from monitor.ledger.ledger import Ledger
 from monitor.log.codec import Decoder, ReadingBatch, lesson_record, readings_record, tick_record, usage_record
+from monitor.log.contract import LONGEST_NAME
 from monitor.log.kafka_claims import Claim
 from monitor.log.protocol import LogRecord, Moved
 from monitor.log.sqlite import SqliteLog
@@ -94,6 +96,7 @@ def books(
         scalars_at=lambda _gpu, _at: scalars,
         method=method,
         revision=0,
+        teach=True,
     )
 
 
@@ -271,7 +274,10 @@ def test_a_commit_carries_what_an_open_period_taught() -> None:
 def test_commits_stay_small_however_much_is_learned() -> None:
     """The widest names and figures that may stand in one: below the 4 096 bytes that a broker takes."""
     learning, worst = Learning(float("-inf"), {}), -1.2345678901234567e-300
-    gpus = {f"{each}" * 128: msgspec.convert([10**6, *[worst] * 6], FitSums) for each in range(MOST_TYPES + 1)}
+    gpus = {
+        from_requests(f"{each}" * LONGEST_NAME): msgspec.convert([10**6, *[worst] * 6], FitSums)
+        for each in range(MOST_TYPES + 1)
+    }
     wide = "x" * (MOST_NAME_BYTES - 2)
     units = {
         GpuUnit("g", wide, str(each)): msgspec.convert([10**6, *[worst] * 4], UnitSums)
