@@ -15,6 +15,8 @@ from monitor.core.attribution.requests import TOP_WATTS, Requests, Steps, ToldSt
 Members = slice | Places
 _LEAST = 1e-6
 """Watts, or weight of requests: below it is rounding of cumulative sums."""
+_LEAST_SECONDS = 1e-6
+"""Who was active for less while steps were told had none of them to speak of: what its requests tell holds."""
 
 
 def shared_out(left: Column, pays: Flags, requests: Requests, pieces: Pieces) -> Sequence[tuple[Members, Column]]:
@@ -67,5 +69,5 @@ def _by_counters(watts: Column, active: Flags, told: Sequence[ToldSteps], pieces
     place = np.maximum(np.searchsorted(starts, pieces.starts, side="right") - 1, 0)
     within = active & (starts[place] <= pieces.starts) & (pieces.starts < ends[place])
     seconds = np.bincount(place[within], pieces.seconds[within], len(starts))
-    counted = np.divide(joules, seconds, out=np.zeros_like(joules), where=seconds > 0.0)[place]
-    return np.where(within & (counted > 0.0), counted, watts)
+    counted = np.divide(joules, seconds, out=np.zeros_like(joules), where=seconds > _LEAST_SECONDS)[place]
+    return np.where(within & (counted > 0.0), np.minimum(counted, TOP_WATTS), watts)
