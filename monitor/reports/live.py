@@ -16,6 +16,7 @@ from rich.text import Text
 from collectors.clock import rfc3339
 from collectors.units import UnixSeconds
 from monitor.core.allocation_lines import AllocationLine, AllocationTotals
+from monitor.core.band import tier
 from monitor.core.points import ATTRIBUTED
 from monitor.core.questions import AllocationQuery, MeterWindow, Principal, Status, WindowsQuery
 from monitor.query import Query, every_meter, whole_allocation
@@ -214,15 +215,22 @@ def _line_table(view: LiveView, most_lines: int) -> Table:
 
 
 def _sum(lines: Sequence[AllocationLine]) -> AllocationLine:
-    """Some lines as one, "+N more"; as in an allocation, what is known is added up and None is what no line knows."""
-    names = [name for name in AllocationLine.__struct_fields__ if name not in ("key", "account")]
+    """Some lines as one, "+N more"; as in an allocation, what is known is added up and None is what no line knows.
+
+    Bands do not add up, and the live table shows none: None.
+    """
+    apart = {"key": (f"+{len(lines)} more", ""), "account": ATTRIBUTED, "low_joules": None, "high_joules": None}
     sums: dict[str, float | None] = {}
-    for name in names:
-        known = [value for line in lines if (value := getattr(line, name)) is not None]
-        sums[name] = math.fsum(known) if known else None
-    energy, metered = sums["energy_joules"], sums["metered_joules"]
-    sums["measured_ratio"] = metered / energy if energy and metered is not None else None
-    return msgspec.convert({"key": (f"+{len(lines)} more", ""), "account": ATTRIBUTED, **sums}, AllocationLine)
+    for name in AllocationLine.__struct_fields__:
+        if name not in (*apart, "tier"):
+            known = [value for line in lines if (value := getattr(line, name)) is not None]
+            sums[name] = math.fsum(known) if known else None
+    energy, metered, exact, learned, steps = (
+        sums[f"{name}_joules"] or 0.0 for name in ("energy", "metered", "exact", "learned", "steps")
+    )
+    sums["measured_ratio"] = metered / energy if energy else None
+    told = {**apart, **sums, "tier": tier(energy, metered, exact, learned, steps)}
+    return msgspec.convert(told, AllocationLine)
 
 
 def _line_cells(line: AllocationLine) -> tuple[str, ...]:
