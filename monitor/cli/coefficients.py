@@ -107,15 +107,21 @@ def _lines(fits: "Mapping[str, Fit]") -> list[str]:
             _why(fit),
             f"{fit.scalars.joules_per_flop * 1e12:.3f}",
             f"{fit.scalars.joules_per_byte * 1e9:.4f}",
-            f"{fit.found.joules_per_flop * 1e12:.3f}",
-            f"{fit.found.joules_per_byte * 1e9:.4f}",
-            f"{fit.r_squared:.4f}",
-            f"{fit.condition:.0f}",
+            *_found(fit),
             f"{fit.windows}",
         )
         for gpu, fit in fits.items()
     ]
     return [*columns(COLUMNS, rows, left=2), "", prior]
+
+
+def _found(fit: "Fit") -> tuple[str, str, str, str]:
+    """What windows say, where there were any."""
+    if not fit.windows:
+        return "-", "-", "-", "-"
+    found = fit.found
+    scalars = f"{found.joules_per_flop * 1e12:.3f}", f"{found.joules_per_byte * 1e9:.4f}"
+    return *scalars, f"{fit.r_squared:.4f}", f"{fit.condition:.0f}"
 
 
 def _why(fit: "Fit") -> str:
@@ -148,9 +154,9 @@ def _as_json(fits: "Mapping[str, Fit]", units: "Mapping[str, Sequence[UnitFit]]"
             "from_requests": fit.from_requests,
             "joules_per_flop": fit.scalars.joules_per_flop,
             "joules_per_byte": fit.scalars.joules_per_byte,
-            "found_joules_per_flop": fit.found.joules_per_flop,
-            "found_joules_per_byte": fit.found.joules_per_byte,
-            "r_squared": fit.r_squared,
+            "found_joules_per_flop": fit.found.joules_per_flop if fit.windows else None,
+            "found_joules_per_byte": fit.found.joules_per_byte if fit.windows else None,
+            "r_squared": fit.r_squared if fit.windows else None,
             "condition": fit.condition if fit.windows and fit.condition != float("inf") else None,
             "windows": fit.windows,
             "units": [_unit_as_json(each) for each in units.get(gpu, ())],

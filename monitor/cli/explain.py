@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 COLUMNS = ("window", "device", "measured", "this", "= own tokens", "+ equal part", "others", "idle", "unattributed")
 EXIT_FAILED = 1
+PRICED = "virtual-energy"
+"""How the names of methods begin that price work."""
 AT_SECONDS = 3_600.0
 
 
@@ -154,7 +156,7 @@ def _lines(each: "Explained") -> list[str]:
         "",
         *columns(COLUMNS, [*rows, ("sum", "", *map(_joules, total))], left=2),
         "",
-        *_prices(parts),
+        *(_prices(parts) if each.method.startswith(PRICED) else [f"by {each.method}: no price of work decides"]),
         *_doubts(each),
         *_books(each, total[1]),
     ]
@@ -233,7 +235,8 @@ def _doubts(each: "Explained") -> list[str]:
     resting = ", ".join(f"{name.replace('_', ' ')} {_joules(joules)} J" for name, joules in sorted(tiers.items()))
     band = each.band
     if band.low_joules is None or band.high_joules is None or band.split_joules is None:
-        return [f"rests on: {resting}; how far the split may be off is not known"]
+        told = f"rests on: {resting}; " if each.method.startswith(PRICED) else ""
+        return [f"{told}how far the split may be off is not known"]
     return [
         f"rests on: {resting}",
         f"nine times in ten it is truly {_joules(band.low_joules)} to {_joules(band.high_joules)} J:"

@@ -124,9 +124,11 @@ def replay(
     click.echo(render_json(told) if as_json else render_text(told), nl=not as_json)
     if whole:
         click.echo(
-            "split by what the whole recording teaches (--fit whole): a daemon would have known less at the time",
+            "split by what the whole recording teaches (--fit whole):\n  a daemon would have known less at the time",
             err=as_json,
         )
+    elif method != "learned":
+        click.echo(f"split by {SHORT_NAMES[method]} (--method {method}), not as a daemon does", err=as_json)
     for zone in run.zones_without_factor:
         click.echo(f"no carbon intensity is known for zone {zone!r}: emissions are missing, not zero", err=True)
     if not any(recording.readings for recording in loaded):

@@ -163,6 +163,7 @@ def _broken_limits(kind: inspect.IntType | inspect.FloatType, number: float) -> 
         (kind.ge, "at least", kind.ge is None or number >= kind.ge),
         (kind.gt, "more than", kind.gt is None or number > kind.gt),
         (kind.le, "at most", kind.le is None or number <= kind.le),
+        (kind.lt, "less than", kind.lt is None or number < kind.lt),
     )
     return " and ".join(f"{word} {limit:g}" for limit, word, kept in limits if limit is not None and not kept)
 

@@ -218,7 +218,7 @@ class _Work:
         idle_watts, idle_source = idle_power(device)
         chosen = self.demand.on(device)
         scalars = self.scalars_at(device.hardware, terms.start)
-        if scalars.units and not (self.method.prices_units and device.kind == "gpu"):
+        if scalars.units and not (self.method.learns and device.kind == "gpu"):
             scalars = msgspec.structs.replace(scalars, units=())
         meter = meter_of(pieces, terms.start)
         engines = self._engines_on(device)
@@ -253,7 +253,8 @@ class _Work:
         )
         if by_instance is not None:
             shared = by_instance
-        doubts = self._doubts(device, demand, chosen, requests, shared=shared, scalars=scalars)
+        tested = self.method.rest_equally and by_instance is None and not self._prices_units(chosen, scalars)
+        doubts = self._doubts(device, demand, chosen, requests, shared=shared, scalars=scalars, tested=tested)
         if self.watch is not None:
             self.watch(
                 Watched(
@@ -314,30 +315,47 @@ class _Work:
         )
 
     def _doubts(
-        self, device: Device, demand: Demand, chosen: Index, requests: Requests, *, shared: Split, scalars: Scalars
+        self,
+        device: Device,
+        demand: Demand,
+        chosen: Index,
+        requests: Requests,
+        *,
+        shared: Split,
+        scalars: Scalars,
+        tested: bool,
     ) -> Doubts:
-        """How far the shares may be off; by methods that price nothing or all, nobody knows."""
+        """How far the shares may be off; not known by methods that price nothing or all, or of units."""
         return doubts_of(
             shared,
             requests,
             context_tokens=demand.context_tokens[chosen],
             output_tokens=demand.output_tokens[chosen],
-            certainty=scalars.certainty if self.method is METHODS[DEFAULT_METHOD] else PRIOR_CERTAINTY,
+            certainty=scalars.certainty if self.method.learns else PRIOR_CERTAINTY,
             prices=device.kind == "gpu",
-            tested=self.method.rest_equally,
-            by_steps=bool(self._engines_on(device)),
+            tested=tested,
+            by_steps=any(each.steps is not None for each in self._engines_on(device)),
         )
+
+    def _prices_units(self, chosen: Index, scalars: Scalars) -> bool:
+        """Whether some of the requests pay what a unit of their work was learned to cost, whose error is not known."""
+        priced = {(each.model, each.unit) for each in scalars.units}
+        routes = self.demand.usages.routes
+        used = np.unique(self.demand.usages.route[chosen]).tolist() if priced else ()
+        return any((routes[place].model, routes[place].work_unit or "") in priced for place in used)
 
     def _engines_on(self, device: Device) -> list[EngineReading]:
         """What the servers on a GPU told; on a host with one GPU those that do not say where they run too."""
         if not self.engines or device.kind != "gpu":
             return []
         alone = sum(each.kind == "gpu" for each in self.family.devices.values()) == 1
-        return [each for each in self.engines if device.id in each.devices or (alone and not each.devices)]
+        parts = {device.id, *device.instances}
+        return [each for each in self.engines if not parts.isdisjoint(each.devices) or (alone and not each.devices)]
 
     def _resident(self, device: Device) -> str:
         """The models on a device: those configured for it, those whose servers were found on it or told of it."""
-        configured = {model.name for model in self.family.profile.models if device.id in model.devices}
+        parts = {device.id, *device.instances}
+        configured = {model.name for model in self.family.profile.models if not parts.isdisjoint(model.devices)}
         told = {engine.model for engine in self._engines_on(device)}
         return ",".join(sorted((configured | told | set(device.resident_models)) - {""}))
 

@@ -26,7 +26,7 @@ from monitor.core.allocation_lines import (
     IdleDevice,
     label_value,
 )
-from monitor.core.band import Doubt, tier
+from monitor.core.band import Doubt, Tier, tier
 from monitor.core.exact import ExactSum
 from monitor.core.points import ATTRIBUTED, ENERGY, IDLE, METER, UNATTRIBUTED, USAGE, Account, Row
 from monitor.core.rollup import MIXED_SOME_MISSING
@@ -38,6 +38,7 @@ _JOULES: Final = (
     *("energy_joules", "marginal_joules", "metered_joules", "recovered_joules"),
     *("exact_joules", "steps_joules", "learned_joules"),
 )
+_TOKENS: Final = ("input_tokens", "output_tokens", "cached_input_tokens")
 _USED: Final = ("requests", "input_tokens", "output_tokens", "cached_input_tokens", "untold_requests")
 _E: Final = {name: place for place, name in enumerate(ENERGY.fields)}
 _U: Final = {name: place for place, name in enumerate(USAGE.fields)}
@@ -296,6 +297,8 @@ class Allocator:
     ) -> AllocationLine:
         joules = {name: total.value() for name, total in own.joules.items()}
         counts = {name: None if used is None else used[name].known() for name in _USED}
+        if counts["requests"] and (counts["untold_requests"] or 0.0) >= counts["requests"]:
+            counts |= dict.fromkeys(_TOKENS)  # nobody told any, which is not 0
         factorless = ExactSum()
         for each in (own, share):
             if each is not None:
@@ -383,7 +386,7 @@ def _add(total: ExactSum, value: object) -> None:
         total.add(value)
 
 
-def _tier(account: Account, joules: Mapping[str, float]) -> str:
+def _tier(account: Account, joules: Mapping[str, float]) -> Tier:
     """Of what nobody shares it is measured or modelled: no other tier has joules there."""
     metered = joules["metered_joules"]
     exact = joules["exact_joules"] if account == ATTRIBUTED else metered

@@ -12,7 +12,7 @@ from typing import Final, Literal
 import msgspec
 
 from collectors.units import UnixSeconds
-from monitor.core.band import Gains
+from monitor.core.band import Gains, Tier
 from monitor.core.points import Account
 
 ShareIdle = Literal["false", "host", "fleet", "owner"]
@@ -55,7 +55,7 @@ class AllocationLine(msgspec.Struct, frozen=True, kw_only=True):
     energy_joules: float
     low_joules: float | None
     high_joules: float | None
-    tier: str
+    tier: Tier
     idle_share_joules: float
     emissions_grams: float | None
     idle_share_grams: float | None

@@ -12,10 +12,11 @@ Numbers are of floats added in any order, and rounded to six digits.
 
 from collections.abc import Callable, Mapping
 from math import hypot, isnan, sqrt
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
+Tier = Literal["measured", "learned_with_steps", "learned_from_events", "prior", "modelled"]
 NINE_IN_TEN: Final = 1.645
 """Standard errors on either side that hold nine tenths of a normal distribution."""
 GAIN_RATIO: Final = 0.05
@@ -106,13 +107,13 @@ class Doubt:
         return Band(_rounded(max(energy - low - split, 0.0)), _rounded(energy + high + split), _rounded(split))
 
 
-def tier(energy: float, metered: float, exact: float, learned: float, steps: float) -> str:
+def tier(energy: float, metered: float, exact: float, learned: float, steps: float) -> Tier:
     """What most of the joules rest on: measured alone, learned with or without an engine's steps, priors, or a model.
 
     600 J of which 100 were used alone, 450 priced by learned scalars, 400 placed by steps: "learned_with_steps".
     """
     with_steps = min(learned, steps)
-    parts = {
+    parts: dict[Tier, float] = {
         "measured": exact,
         "learned_with_steps": with_steps,
         "learned_from_events": learned - with_steps,

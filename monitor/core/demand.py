@@ -12,7 +12,7 @@ from monitor.core.attribution.hardware import UNKNOWN_GPU, Hardware, hardware_of
 from monitor.core.attribution.methods import DEFAULT_METHOD, METHODS, Method
 from monitor.core.attribution.models import UNKNOWN_MODEL, TokenCost, token_cost
 from monitor.core.attribution.pieces import Column
-from monitor.core.attribution.priors import PRIOR, Marginals, Scalars, prefill_seconds
+from monitor.core.attribution.priors import PRIOR, Marginals, Scalars, held_factor, prefill_seconds
 from monitor.core.attribution.requests import Requests
 from monitor.core.stepping import steps_on
 from monitor.core.usage_columns import Index, Route, UsageColumns
@@ -103,7 +103,9 @@ def requests_on(
     growing = made * made / 2.0 * per_context
     first = _first_tokens(demand, chosen, costs, hardware)
     if scalars.units:
-        work = _unit_joules(usages, chosen, {(each.model, each.unit): each.joules(watts) for each in scalars.units})
+        factor = held_factor(hardware, watts, scalars, held_watts)
+        by_unit = {(each.model, each.unit): each.joules(watts, factor) for each in scalars.units}
+        work = _unit_joules(usages, chosen, by_unit)
         priced = ~np.isnan(work)
         prefill, first = np.where(priced, work, prefill), np.where(priced, end, first)
         decode, growing = np.where(priced, 0.0, decode), np.where(priced, 0.0, growing)

@@ -16,7 +16,7 @@ from monitor.core.account import Watch, Watched
 from monitor.core.attribution.hardware import UNKNOWN_GPU, hardware_of
 from monitor.core.attribution.pieces import Column
 from monitor.core.attribution.priors import Scalars, held_factor
-from monitor.core.band import Band, Doubt, Gains, tier
+from monitor.core.band import Band, Doubt, Gains, Tier, tier
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,7 +45,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     unattributed_joules: float
     idle_watts: float | None
     scalars: Scalars
-    tier: str
+    tier: Tier
     metered_joules: float
     flop_moves_joules: float
     byte_moves_joules: float
@@ -117,16 +117,19 @@ def _part(watched: Watched, place: int, start: UnixSeconds, length_seconds: floa
         byte_moves_joules=float(doubts.byte[place]),
         split_variance=None if isnan(doubts.variance[place]) else float(doubts.variance[place]),
         unit=None if price is None else price.unit,
-        joules_per_unit=None if price is None else price.joules(watts),
+        joules_per_unit=None if price is None else price.joules(watts, _held_factor(watched)),
     )
 
 
 def _held_watts(watched: Watched) -> float | None:
     """The level, where work is priced by it."""
+    return None if _held_factor(watched) is None else watched.held_watts
+
+
+def _held_factor(watched: Watched) -> float | None:
     hardware = hardware_of(watched.device.hardware) or UNKNOWN_GPU
     idle = hardware.idle_watts if watched.idle_watts is None else watched.idle_watts
-    held = watched.held_watts
-    return None if held_factor(hardware, idle, watched.scalars, held) is None else held
+    return held_factor(hardware, idle, watched.scalars, watched.held_watts)
 
 
 def band_of(parts: Iterable[Part], host: str, gains: Gains) -> Band:

@@ -82,7 +82,7 @@ def _slices(device: Device) -> Column:
 
 
 def _spans(device: Device, activities: Iterable[ActivityReading], start: UnixSeconds, length: float) -> list[_Span]:
-    """(begin, end, ratio of each instance) in seconds of the window, disjoint; of those that overlap the earliest."""
+    """(begin, end, ratio of each instance) in seconds of the window, disjoint; where two overlap the earlier holds."""
     told: dict[tuple[float, float], dict[str, float]] = {}
     for each in activities:
         instance = each.consumer.removeprefix(_CONSUMER)
@@ -91,8 +91,9 @@ def _spans(device: Device, activities: Iterable[ActivityReading], start: UnixSec
             told.setdefault((each.start - start, each.end - start), {})[instance] = ratio
     spans: list[_Span] = []
     for (begin, end), busy in sorted(told.items()):
-        if begin < length and end > 0.0 and not (spans and begin < spans[-1][1]):
-            spans.append((begin, end, busy))
+        since = max(begin, spans[-1][1]) if spans else begin  # clocks of two scrapes let neighbours overlap a little
+        if since < min(end, length) and end > 0.0:
+            spans.append((since, end, busy))
     return spans
 
 
@@ -151,6 +152,14 @@ def _with_watts(meter: Meter, watts: Column) -> Meter:
 
 
 def _of(requests: Requests, chosen: Flags) -> Requests:
+    steps = requests.steps
+    if steps is not None:
+        steps = replace(
+            steps,
+            engine=steps.engine[chosen],
+            prefill_watts=steps.prefill_watts[chosen],
+            decode_watts=steps.decode_watts[chosen],
+        )
     return Requests(
         start=requests.start[chosen],
         first=requests.first[chosen],
@@ -159,6 +168,7 @@ def _of(requests: Requests, chosen: Flags) -> Requests:
         prefill_joules=requests.prefill_joules[chosen],
         decode_joules=requests.decode_joules[chosen],
         growing_joules=requests.growing_joules[chosen],
+        steps=steps,
     )
 
 

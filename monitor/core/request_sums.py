@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from collectors.units import UnixSeconds
-from monitor.core.band import Band, Doubt, Gains, tier
+from monitor.core.band import Band, Doubt, Gains, Tier, tier
 from monitor.core.points import REQUEST_ENERGY, FieldValue, Row
 
 RequestKey = tuple[str, str, str, FieldValue]
@@ -43,7 +43,7 @@ class RequestLine(msgspec.Struct, frozen=True, kw_only=True):
     learned_joules: float
     low_joules: float | None
     high_joules: float | None
-    tier: str
+    tier: Tier
     emissions_grams: float | None
     measured_ratio: float | None
     start: UnixSeconds | None

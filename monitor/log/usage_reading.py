@@ -109,7 +109,7 @@ def _rules_of_usage(usages: UsageColumns) -> Iterator[tuple[Flags, str]]:
     if any(route.work_unit is not None for route in usages.routes):
         has_none = usages.where(lambda route: route.work_unit is None)
         amount = usages.work_amount
-        yield has_none | ((amount >= 0.0) & (amount < inf)), "usage.work.amount is not finite and >= 0"
+        yield has_none | ((amount >= 0.0) & (amount <= MOST_TOKENS)), "usage.work.amount is not in [0, 2^53]"
 
 
 def _is_count(told: Column) -> Flags:

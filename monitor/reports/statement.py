@@ -10,6 +10,7 @@ import msgspec
 
 from collectors.units import UnixSeconds
 from monitor.core.allocation_lines import AllocationLine, IdleDevice
+from monitor.core.band import Tier
 from monitor.core.questions import (
     AllocationPage,
     AllocationQuery,
@@ -64,7 +65,7 @@ class StatementLine(msgspec.Struct, frozen=True, kw_only=True):
     exact_joules: float
     low_joules: float | None
     high_joules: float | None
-    tier: str
+    tier: Tier
 
 
 class Provisional(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,6 +12,8 @@ from monitor.reports.layout import columns, printable
 from monitor.reports.statement import Statement
 
 WIDTH: Final = 80
+DUST_JOULES: Final = 0.05
+"""Less is rounding, and would be told as 0.0 J."""
 """Columns of a terminal; only names may make a line wider."""
 
 
@@ -109,6 +111,8 @@ def _lines(statement: Statement) -> list[str]:
 
 def _notes(statement: Statement) -> list[str]:
     notes = ["+-: what energy may be off, nine times in ten, the meters' gain included"] if statement.by else []
+    if any(line.low_joules is None for line in statement.by):
+        notes.append("  -: nobody knows how far")
     notes.append(f"emissions: {emissions(statement.emissions_grams)}, idle and unattributed included")
     notes += [f"  factor: {printable(factor)}" for factor in statement.factors]
     if statement.factorless_joules:
@@ -157,7 +161,7 @@ def _idle_note(statement: Statement) -> str:
 
 
 def _reasons(statement: Statement) -> str:
-    reasons = {name: joules for name, joules in statement.unattributed_reasons.items() if joules}
+    reasons = {name: joules for name, joules in statement.unattributed_reasons.items() if abs(joules) >= DUST_JOULES}
     return ", ".join(f"{name} {_joules(joules)}" for name, joules in reasons.items())
 
 
@@ -176,7 +180,9 @@ def _percent(ratio: float | None) -> str:
 
 
 def _whole_percent(ratio: float | None) -> str:
-    return "-" if ratio is None else f"{100 * ratio:.0f}%"
+    if ratio is None:
+        return "-"
+    return "<1%" if 0.0 < ratio < 0.005 else f"{100 * ratio:.0f}%"
 
 
 def _count(number: float | None) -> str:

@@ -6,6 +6,7 @@ Moments are RFC 3339 in UTC to the millisecond. null is what is not known or not
 import msgspec
 
 from monitor.core.allocation_lines import AllocationTotals, IdleDevice, ShareIdle
+from monitor.core.band import Tier
 from monitor.core.points import Account
 from monitor.selfmetrics import DaemonSnapshot
 
@@ -38,7 +39,7 @@ class Line(Answer, frozen=True, kw_only=True):
     energy_joules: float
     low_joules: float | None
     high_joules: float | None
-    tier: str
+    tier: Tier
     idle_share_joules: float
     emissions_grams: float | None
     idle_share_grams: float | None
@@ -122,7 +123,7 @@ class Request(Answer, frozen=True, kw_only=True):
     learned_joules: float
     low_joules: float | None
     high_joules: float | None
-    tier: str
+    tier: Tier
     emissions_grams: float | None
     measured_ratio: float | None
     start: str | None

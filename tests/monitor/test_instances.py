@@ -32,6 +32,22 @@ def busy(ratio: float | None, instance: str, start: float = 0.0, end: float = 10
     ]
 
 
+def test_activities_that_overlap_by_microseconds_hold_all_the_same() -> None:
+    """A scrape's interval begins where the steady clock says, which the wall clock has seen a little differently.
+
+    30 J and 172.5 J a second to the small instance, as with exact edges.
+    """
+    each_second = [
+        activity
+        for second in range(10)
+        for instance, ratio in ((SMALL, 1.0), (LARGE, 0.25))
+        for activity in busy(ratio, instance, second - 5e-6, second + 1.0 + 5e-6)
+    ]
+    told = books([request("a", SMALL), request("b", LARGE)], each_second)
+    assert told["a"] == pytest.approx(2_025.0, rel=1e-4)
+    assert told["b"] == pytest.approx(975.0, rel=1e-4)
+
+
 def request(request_id: str, *devices: str, start: float = 0.0, end: float = 10.0) -> Usage:
     """Of a model that nobody knows: it pays equal parts alone."""
     return Usage(

@@ -30,8 +30,8 @@ class Method(Protocol):
         ...
 
     @property
-    def prices_units(self) -> bool:
-        """Whether requests that make no tokens pay what their work was learned to cost."""
+    def learns(self) -> bool:
+        """Whether work is priced by what was learned, that which makes no tokens too; else by priors, or not at all."""
         ...
 
     def price(
@@ -49,20 +49,20 @@ class VirtualEnergy:
     rest_equally = True
 
     def __init__(self, *, learns: bool, fits_whole: bool = False) -> None:
-        self._learns = self.prices_units = learns
+        self.learns = learns
         self.fits_whole = fits_whole
 
     def price(
         self, cost: TokenCost, hardware: Hardware, idle_watts: float, learned: Scalars, held_watts: float | None
     ) -> Marginals:
         """From FLOPs and bytes of a token (priors.py has the worked number)."""
-        return marginals(cost, hardware, idle_watts, learned if self._learns else PRIOR, held_watts=held_watts)
+        return marginals(cost, hardware, idle_watts, learned if self.learns else PRIOR, held_watts=held_watts)
 
 
 class TokenShare:
     """Everything in proportion to tokens, prompt and answer alike, whatever the model."""
 
-    rest_equally = prices_units = fits_whole = False
+    rest_equally = learns = fits_whole = False
 
     def price(
         self, cost: TokenCost, hardware: Hardware, idle_watts: float, learned: Scalars, held_watts: float | None
@@ -75,7 +75,7 @@ class TimeShare:
     """Everything in equal parts while active: no token costs anything of its own."""
 
     rest_equally = True
-    prices_units = fits_whole = False
+    learns = fits_whole = False
 
     def price(
         self, cost: TokenCost, hardware: Hardware, idle_watts: float, learned: Scalars, held_watts: float | None
@@ -92,8 +92,8 @@ METHODS: Final[Mapping[str, Method]] = MappingProxyType(
         DEFAULT_METHOD: VirtualEnergy(learns=True),
         WHOLE_FIT: VirtualEnergy(learns=True, fits_whole=True),
         "virtual-energy-priors.3": VirtualEnergy(learns=False),
-        "token-share.2": TokenShare(),
-        "time-share.2": TimeShare(),
+        "token-share.3": TokenShare(),
+        "time-share.3": TimeShare(),
     }
 )
 """By the name that stands in the terms of the books. Its number rises with each change of what rows it makes."""
@@ -101,7 +101,7 @@ SHORT_NAMES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "learned": DEFAULT_METHOD,
         "prior": "virtual-energy-priors.3",
-        "token-share": "token-share.2",
-        "time-share": "time-share.2",
+        "token-share": "token-share.3",
+        "time-share": "time-share.3",
     }
 )

@@ -35,8 +35,13 @@ class UnitPrice(msgspec.Struct, frozen=True, kw_only=True):
     joules_per_unit: float
     seconds_per_unit: float
 
-    def joules(self, idle_watts: float) -> float:
-        """Idle power for its time included: 300 J and 1.5 s at 70 W idle are 405 J."""
+    def joules(self, idle_watts: float, held_factor: float | None = None) -> float:
+        """Idle power for its time included: 300 J and 1.5 s at 70 W idle are 405 J.
+
+        On a board that a power limit holds it takes `held_factor` times its own joules: 300 J by 1.524 are 457 J.
+        """
+        if held_factor is not None:
+            return self.joules_per_unit * held_factor
         return self.joules_per_unit + idle_watts * self.seconds_per_unit
 
 

@@ -21,6 +21,9 @@ from monitor.core.attribution.pieces import Column, Flags, Pieces, Places
 from monitor.core.attribution.requests import Requests, rates_of
 from monitor.core.attribution.shape import Placed, Readings, gathered, loose, settled, spans_of, stretches
 
+LEAST_OF_THE_GREATEST = 1e-7
+"""Of the greatest rate of own joules in a window: below it a sum that went up and down again is its rounding."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Meter:
@@ -229,8 +232,12 @@ class _Timeline:
         base += running(weight * rates.base, self._first, self._end)
         slope = running(weight * rates.slope, self._first, self._end)
         self._half_squares = np.diff(self._pieces.edges**2) / 2.0
-        self._pays = self._covered & (self._count > 0)
-        priced = np.where(self._pays, np.maximum(base * self._pieces.seconds + slope * self._half_squares, 0.0), 0.0)
+        self._pays = self._owns = self._covered & (self._count > 0)
+        if not rest_equally and len(base):  # what is scaled up must not be the rounding of greater rates that are over
+            has_price = running((rates.prefill > 0.0).astype(np.float64), self._start, self._first)
+            has_price += running(((rates.base != 0.0) | (rates.slope > 0.0)).astype(np.float64), self._first, self._end)
+            self._owns = self._pays & (has_price > 0.0) & (base > LEAST_OF_THE_GREATEST * base.max())
+        priced = np.where(self._owns, np.maximum(base * self._pieces.seconds + slope * self._half_squares, 0.0), 0.0)
         span = spans[self._reading] if len(spans) else self._reading
         stretch = stretches(span, self._pieces.edges, self._start, self._end)
         self._scale, left = settled(self._shared, priced, stretch, rest_equally=rest_equally)
@@ -240,7 +247,7 @@ class _Timeline:
     def charge(self, pieces: Flags) -> tuple[Column, Column]:
         """What each request pays for those pieces: (all of it, its own marginal part)."""
         over, rates, weight = self._pieces.over, self._rates, self._requests.weight
-        scale = np.where(pieces & self._pays, self._scale, 0.0)
+        scale = np.where(pieces & self._owns, self._scale, 0.0)
         seconds, half_squares = scale * self._pieces.seconds, scale * self._half_squares
         paid = self._pieces.totals(seconds)
         until_first = paid[self._first]
