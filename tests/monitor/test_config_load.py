@@ -152,6 +152,8 @@ def test_values_become_base_units(tmp_path: Path) -> None:
             "collect.engine.servers[1].name",
             "another server's name",
         ),
+        ("[accuracy]\ngain = 1", 2, "accuracy.gain", "less than 1"),
+        ("[accuracy]\ngains = { 'gpu-01' = 1.5 }", 2, "accuracy.gains.gpu-01", "less than 1"),
         ("[idle]\nowners = { 'gpu 1' = 3 }", 2, 'idle.owners."gpu 1"', "it must be a text"),
         ("[carbon]\ntoken_file = 'gone'", 2, "carbon.token_file", '"gone" cannot be read (No such file'),
         ("[carbon]\ntoken_file = '/'", 2, "carbon.token_file", "is not a file"),
