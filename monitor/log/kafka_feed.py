@@ -102,6 +102,10 @@ class KafkaFeed:
         place.waiting_bytes -= len(record.body)
         return record
 
+    def reads(self, part: TopicPartition) -> bool:
+        """Whether this partition is read: it was placed, and not dropped since."""
+        return part in self._places
+
     def log_time(self, part: TopicPartition) -> UnixSeconds:
         """The log time up to which the stream is known: nothing that is still to come stands before it."""
         return self._places[part].log_time

@@ -307,6 +307,8 @@ class GroupAggregate:
         now, ticks = self._now(), 0
         for number in self._ledgers:
             parts = parts_of(self._kafka, number)
+            if not all(map(self._feed.reads, parts.values())):
+                continue  # the group took the partition before its ledger read anything
             if all(self._feed.log_time(part) == float("-inf") for part in parts.values()):
                 continue
             for stream, part in parts.items():

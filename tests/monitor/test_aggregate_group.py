@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -41,6 +41,11 @@ PARTITIONS = 4
 @pytest.fixture
 def config(kafka: KafkaServer) -> Config:
     """Of books that nobody else keeps, with their topics."""
+    return made(kafka, "records")
+
+
+def made(kafka: KafkaServer, clock: Literal["broker", "records"]) -> Config:
+    """Topics of names that nobody has yet, and their configuration."""
     name = f"g-{uuid.uuid4().hex[:8]}"
     topics = KafkaTopics(
         readings=f"{name}.readings",
@@ -52,7 +57,7 @@ def config(kafka: KafkaServer) -> Config:
         partitions=PARTITIONS,
         replication=1,
     )
-    house = Kafka(bootstrap_servers=(kafka.bootstrap,), topics=topics, group=name, clock="records")
+    house = Kafka(bootstrap_servers=(kafka.bootstrap,), topics=topics, group=name, clock=clock)
     config = Config(kafka=house, roles=("aggregate", "control"))
     create_topics(config)
     return config
@@ -90,6 +95,21 @@ def test_facts_that_cannot_be_read_cost_no_ledger(aggregate: GroupAggregate, mon
     aggregate.step()
     assert aggregate._ledgers == ledgers
     assert aggregate.trouble == {}
+
+
+def test_a_rebalance_before_a_ledger_has_read_anything_stops_nothing(kafka: KafkaServer, tmp_path: Path) -> None:
+    """The feed does not know that partition then, and the quiet ones' log time is moved on without it."""
+    config = made(kafka, "broker")
+    store = open_store(config, tmp_path / "store.db")
+    aggregate = GroupAggregate(config, store, clock=SystemClock())
+    try:
+        wait_for("all partitions", lambda: aggregate.step() is None or len(aggregate.partitions) == PARTITIONS)
+        aggregate._feed.drop(parts_of(config.kafka, 0).values())
+        aggregate._tick()
+        assert sorted(aggregate.partitions) == list(range(PARTITIONS))
+    finally:
+        aggregate.close()
+        store.close()
 
 
 def test_partitions_that_are_added_behind_its_back_are_refused(config: Config, aggregate: GroupAggregate) -> None:
