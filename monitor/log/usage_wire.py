@@ -126,18 +126,7 @@ def check_whole(batch: UsageBatch) -> None:
 
 
 _of_a_route: Final = attrgetter("namespace", "model", "team", "deployment", "devices", "status", "attempt")
-_of_its_own: Final = attrgetter(
-    "request_id",
-    "start",
-    "end",
-    "scheduled",
-    "first_token",
-    "input_tokens",
-    "cached_input_tokens",
-    "output_tokens",
-    "weight",
-    "work",
-)
+_of_its_own: Final = attrgetter("request_id", *FIGURES[:-1], "work")
 
 
 class HostParts:

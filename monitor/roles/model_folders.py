@@ -61,7 +61,7 @@ class ModelFactsRole:
         while not self._stop.is_set():
             try:
                 self.look()
-            except Exception:
+            except Exception:  # facts are a help: whatever one look meets, the next one is due all the same
                 logger.exception("the model servers' folders could not be looked at")
             self._stop.wait(SCAN_SECONDS)
 
