@@ -6,7 +6,7 @@ Pure: the same records give the same bits, whoever computes. Sums run in a fixed
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import fsum, isnan
 from typing import Literal
 
@@ -35,6 +35,7 @@ from monitor.core.foreign import foreign_of
 from monitor.core.held import held_watts, told_capped
 from monitor.core.instances import split_by_instance
 from monitor.core.lessons import GpuUnit, from_requests
+from monitor.core.phased import counted, phase_on
 from monitor.core.points import Row
 from monitor.core.queueing import Seated, seated
 from monitor.core.readings import Nearby, Piece, Told, disjoint, meter_of, own_pieces
@@ -181,7 +182,7 @@ def account(
         )
         for device in family.devices.values():
             rows.append(_meter_row(terms, device, _meter_of(device.id, family, own)))
-            rows += work.rows(terms, device, own[device.id])
+            rows += work.on(device).rows(terms, device, own[device.id])
     rows += _usage_rows(host, (start, end), ordered, revision)
     shares = gathered.shares() if gathered else None
     if requests == "rows" and shares is not None:
@@ -212,6 +213,11 @@ class _Work:
     unit_lessons: dict[GpuUnit, UnitSums]
     method: Method
     watch: Watch | None
+
+    def on(self, device: Device) -> "_Work":
+        """The same, of requests of which only a phase ran on the device: that phase."""
+        demand = phase_on(self.demand, device)
+        return self if demand is self.demand else replace(self, demand=demand)
 
     def rows(self, terms: _Terms, device: Device, pieces: Sequence[Piece]) -> list[Row]:
         """Attributed, idle and unattributed: the device's own part, split among the requests."""
@@ -558,14 +564,15 @@ def _usage_rows(host: str, interval: tuple[UnixSeconds, UnixSeconds], usages: Us
 
 def _usage_sums(usages: UsageColumns, ended: Index) -> list[list[float]]:
     """What each of those that ended adds to the sums of a usage row, in the order of its fields."""
+    prompt, answer, active_seconds = (column[ended] for column in counted(usages))
     weight = usages.weight[ended]
     told, made = usages.input_tokens[ended], usages.output_tokens[ended]
     columns = (
         weight,
-        weight * np.nan_to_num(told, nan=0.0),
-        weight * np.nan_to_num(usages.cached_input_tokens[ended], nan=0.0),
-        weight * np.nan_to_num(made, nan=0.0),
-        weight * (usages.end[ended] - usages.active_start[ended]),
+        prompt * np.nan_to_num(told, nan=0.0),
+        prompt * np.nan_to_num(usages.cached_input_tokens[ended], nan=0.0),
+        answer * np.nan_to_num(made, nan=0.0),
+        active_seconds,
         np.where(np.isnan(told) & np.isnan(made), weight, 0.0),
     )
     return [column.tolist() for column in columns]

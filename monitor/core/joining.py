@@ -104,6 +104,7 @@ def _joined(first: RequestEvent, second: RequestEvent, first_side: Side) -> Requ
         else cached,
         output_tokens=engine.output_tokens if gateway.output_tokens is None else gateway.output_tokens,
         work=engine.work if gateway.work is None else gateway.work,
+        parts=engine.parts or gateway.parts,
     )
 
 
