@@ -1,7 +1,9 @@
 """Requests that several servers worked on: each host pays its phase on its own meter, and it is one request."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from math import fsum
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -10,12 +12,14 @@ from hypothesis import strategies as st
 
 from collectors.errors import Rejected
 from collectors.readings import Device, EnergyReading, HostProfile, ModelFacts
+from collectors.recording import load_recording, write_recording
 from collectors.requests.decoders.native import decode_event
 from collectors.requests.event import EventPart, RequestEvent, Work
 from monitor.core import points
 from monitor.core.account import account
 from monitor.core.demand import Demand, demand_of, requests_on
 from monitor.core.facts import Facts
+from monitor.core.membership import Accounting
 from monitor.core.phased import phase_on
 from monitor.core.phases import Phase, Phases
 from monitor.core.points import Row
@@ -23,7 +27,11 @@ from monitor.core.readings import Told
 from monitor.core.serving import Deployment, Place
 from monitor.core.usage import Usage, usage_of, usages_of_parts
 from monitor.core.usage_columns import columns_of
+from monitor.log.codec import Decoder
+from monitor.log.sqlite import SqliteLog
+from monitor.log.usage_wire import UsageBatch
 from monitor.roles.placement import Placer
+from monitor.roles.replay import ReplayRole
 
 T = 1_728_000_000.0
 H100 = "NVIDIA H100 80GB HBM3"
@@ -259,6 +267,24 @@ def test_wrong_parts_are_named(parts: object, reason: str) -> None:
     with pytest.raises(Rejected) as refused:
         decode_event(msgspec.json.encode({"request_id": "r", "model": "m", "start": T, "end": T + 9.0, "parts": parts}))
     assert refused.value.reason == reason
+
+
+def test_a_recording_of_one_host_tells_what_others_did(tmp_path: Path) -> None:
+    """Its part without a host ran here, on the only GPU; the other one is put into the usage of its own host."""
+    here = EventPart(phase="prefill", start=T + 1.0, end=T + 1.4)
+    wrong = event_of(prefill("h1", "p7"), request_id="wrong")
+    write_recording(tmp_path / "run", profile_of("h1", P0), [], [event_of(here, decode("h2", "d0")), wrong], [])
+    recording = load_recording(tmp_path / "run")
+    assert [bad.reason for bad in recording.rejected] == ["unknown_device"]
+    with closing(SqliteLog(tmp_path / "log")) as log:
+        role = ReplayRole(log, [recording], Accounting())
+        role.append(list(role.steps()))
+        found = [Decoder().decode(record) for record in log.read({"readings": 0, "usage": 0}, 100)]
+    usages = [usage for batch in found if isinstance(batch, UsageBatch) for usage in batch.usages()]
+    assert {usage.host: usage.phases for usage in usages} == {
+        "h1": Phases(Phase(T + 1.0, T + 1.4, 1.0, ("p0",)), None),
+        "h2": Phases(None, Phase(T + 1.4, T + 7.4, 1.0, ("d0",))),
+    }
 
 
 moments = st.integers(0, 39).map(lambda quarters: T + quarters / 4.0)
