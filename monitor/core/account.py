@@ -261,6 +261,7 @@ class _Work:
             shared = by_instance
         tested = self.method.rest_equally and by_instance is None and not self._prices_units(chosen, scalars)
         doubts = self._doubts(device, demand, chosen, requests, shared=shared, scalars=scalars, tested=tested)
+        estimated = np.where(since.estimated[chosen], shared.energy, 0.0)
         if self.watch is not None:
             self.watch(
                 Watched(
@@ -287,7 +288,7 @@ class _Work:
         if self.shares is not None:
             self.shares.add(chosen, shared, doubts, terms, measured=bool(pieces))
         return [
-            *_attributed_rows(terms, device, self.owners, chosen, _columns(shared, doubts)),
+            *_attributed_rows(terms, device, self.owners, chosen, (*_columns(shared, doubts), estimated)),
             _idle_row(terms, device, shared.idle, idle_source, self._resident(device)),
             _unattributed_row(terms, device, shared),
         ]
@@ -491,14 +492,15 @@ class _Owners:
 def _attributed_rows(
     terms: _Terms, device: Device, owners: _Owners, chosen: Index, told: tuple[Column, ...]
 ) -> list[Row]:
-    """One row for each model, team, deployment and labels with a request active on the device; `told` by `_columns`."""
+    """One row for each model, team, deployment and labels with a request active on the device. `told` is what
+    `_columns` gives, and joules whose start was estimated."""
     owner = owners.owner[chosen]
     active = np.flatnonzero(np.bincount(owner, minlength=len(owners.keys))).tolist()
     columns = [np.bincount(owner, values, len(owners.keys)).tolist() for values in told]
     rows = []
     for place in active:
-        *joules, variance = (column[place] for column in columns)
-        sums = (*joules, None if isnan(variance) else variance, terms.grams(joules[0]), 0.0, 0.0, 0.0, 0.0)
+        *joules, variance, estimated = (column[place] for column in columns)
+        sums = (*joules, None if isnan(variance) else variance, terms.grams(joules[0]), 0.0, 0.0, 0.0, 0.0, estimated)
         facts = ("", "", terms.label, terms.revision)
         tags = (*terms.tags(device), points.ATTRIBUTED, *owners.keys[place])
         rows.append(Row(points.ENERGY.name, terms.start, tags, sums + facts))
@@ -517,7 +519,7 @@ _NO_DOUBT = (0.0, 0.0, 0.0, 0.0, 0.0)
 
 def _idle_row(terms: _Terms, device: Device, idle: Quiet, idle_source: str, resident: str) -> Row:
     joules = (idle.energy, 0.0, idle.metered, idle.recovered, 0.0)
-    sums = (*joules, *_NO_DOUBT, terms.grams(idle.energy), 0.0, 0.0, 0.0, 0.0)
+    sums = (*joules, *_NO_DOUBT, terms.grams(idle.energy), 0.0, 0.0, 0.0, 0.0, 0.0)
     facts = (idle_source, resident, terms.label, terms.revision)
     return Row(points.ENERGY.name, terms.start, (*terms.tags(device), points.IDLE, "", "", "", ""), sums + facts)
 
@@ -537,7 +539,7 @@ def _unattributed_row(terms: _Terms, device: Device, shared: Split) -> Row:
         points.ENERGY.name,
         terms.start,
         (*terms.tags(device), points.UNATTRIBUTED, "", "", "", ""),
-        (*sums, "", "", terms.label, terms.revision),
+        (*sums, 0.0, "", "", terms.label, terms.revision),
     )
 
 
@@ -574,6 +576,7 @@ def _usage_sums(usages: UsageColumns, ended: Index) -> list[list[float]]:
         answer * np.nan_to_num(made, nan=0.0),
         active_seconds,
         np.where(np.isnan(told) & np.isnan(made), weight, 0.0),
+        np.where(usages.scheduled_told[ended], weight, 0.0),
     )
     return [column.tolist() for column in columns]
 
