@@ -24,10 +24,11 @@ from monitor.core.attribution.learning import FitSums
 from monitor.core.attribution.methods import DEFAULT_METHOD, METHODS, Method
 from monitor.core.attribution.pieces import Column, Flags
 from monitor.core.attribution.priors import PRIOR, Scalars
-from monitor.core.attribution.requests import Requests
+from monitor.core.attribution.requests import Requests, Steps
 from monitor.core.attribution.units import UnitSums
 from monitor.core.attribution.virtual_energy import Foreign, Meter, Quiet, Split, split
 from monitor.core.attribution.work import tokens_per_step
+from monitor.core.busy import busy_servers
 from monitor.core.demand import Demand, demand_of, requests_on
 from monitor.core.emissions.factors import Intensity, factor_label, location_grams
 from monitor.core.family import Family, family_of
@@ -243,6 +244,8 @@ class _Work:
             held_watts=held,
             counters=engines,
         )
+        if device.kind in ("cpu", "dram") and self.method.learns:
+            requests = replace(requests, steps=self._by_busy_servers(chosen, terms.start))
         shared = split(
             meter,
             requests,
@@ -419,8 +422,26 @@ class _Work:
             self.unit_lessons[of] = self.unit_lessons.get(of, UnitSums()).plus(sums)
 
     def _foreign(self, device: Device, start: UnixSeconds) -> Foreign:
-        cpus = frozenset(each.id for each in self.family.known.values() if each.kind == "cpu")
-        return foreign_of(self.activities, device, cpus, start, start + self.length_seconds)
+        return foreign_of(self.activities, device, self._cpus, start, start + self.length_seconds)
+
+    def _by_busy_servers(self, chosen: Index, start: UnixSeconds) -> Steps | None:
+        """How busy each of the servers was for which there are requests, where there are several."""
+        if not self.engines:
+            return None
+        usages = self.demand.usages
+        return busy_servers(
+            usages.routes,
+            usages.route[chosen],
+            activities=self.activities,
+            engines=self.engines,
+            cpus=self._cpus,
+            start=start,
+            length_seconds=self.length_seconds,
+        )
+
+    @property
+    def _cpus(self) -> frozenset[str]:
+        return frozenset(each.id for each in self.family.known.values() if each.kind == "cpu")
 
 
 def idle_power(device: Device) -> tuple[float | None, str]:
