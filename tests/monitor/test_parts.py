@@ -17,26 +17,36 @@ from collectors.requests.decoders.native import decode_event
 from collectors.requests.event import EventPart, RequestEvent, Work
 from monitor.core import points
 from monitor.core.account import account
+from monitor.core.asked import work_asked
+from monitor.core.attribution.hardware import hardware_of
+from monitor.core.attribution.models import token_cost
+from monitor.core.attribution.work import Work as GpuWork
 from monitor.core.demand import Demand, demand_of, requests_on
 from monitor.core.facts import Facts
 from monitor.core.membership import Accounting
 from monitor.core.phased import phase_on
 from monitor.core.phases import Phase, Phases
 from monitor.core.points import Row
+from monitor.core.questions import Principal, RequestsQuery
 from monitor.core.readings import Told
+from monitor.core.request_energy import RequestEnergy, request_row
 from monitor.core.serving import Deployment, Place
 from monitor.core.usage import Usage, usage_of, usages_of_parts
 from monitor.core.usage_columns import columns_of
-from monitor.log.codec import Decoder
+from monitor.ledger.ledger import Ledger
+from monitor.log.codec import Decoder, ReadingBatch, readings_record, tick_record, usage_record
 from monitor.log.sqlite import SqliteLog
 from monitor.log.usage_wire import UsageBatch
+from monitor.query import Query, every_request
 from monitor.roles.placement import Placer
 from monitor.roles.replay import ReplayRole
+from monitor.store.sqlite import SqliteStore
 
 T = 1_728_000_000.0
 H100 = "NVIDIA H100 80GB HBM3"
 MODEL = ModelFacts(name="m", parameters=8e9, bytes_per_parameter=2.0, kv_bytes_per_token=1e5)
 P0, D0 = (Device(id=name, kind="gpu", hardware=H100, idle_watts=70.0) for name in ("p0", "d0"))
+ADMIN = Principal(name="root", role="admin")
 CPU = Device(id="cpu0", kind="cpu", idle_watts=20.0)
 
 
@@ -285,6 +295,60 @@ def test_a_recording_of_one_host_tells_what_others_did(tmp_path: Path) -> None:
         "h1": Phases(Phase(T + 1.0, T + 1.4, 1.0, ("p0",)), None),
         "h2": Phases(None, Phase(T + 1.4, T + 7.4, 1.0, ("d0",))),
     }
+
+
+def test_entries_of_both_hosts_come_together_and_are_one_request(tmp_path: Path) -> None:
+    """Prefill [1, 5) on h1, decode [5, 35) on h2, each of whose GPUs draws 30 W: 120 J and 900 J, in the fourth window.
+
+    The prompt's host keeps it until the answer ends: both entries are of four windows, and add up to 1 020 J.
+    """
+    event = event_of(prefill("h1", "p0", end=5.0), decode("h2", "d0", start=5.0, end=35.0), end=T + 35.0)
+    said: list[RequestEnergy] = []
+    with closing(SqliteLog(tmp_path / "log")) as log, closing(SqliteStore(tmp_path / "store")) as store:
+        ledger = Ledger(log, store, Accounting(), lambda: Facts([]), finished=said.extend)
+        for host, device in (("h1", P0), ("h2", D0)):
+            gpu = msgspec.structs.replace(device, idle_watts=0.0)
+            readings = [
+                EnergyReading(device=gpu.id, start=T + at, end=T + at + 10.0, energy_joules=300.0, method="counter")
+                for at in (0.0, 10.0, 20.0, 30.0)
+            ]
+            batch = ReadingBatch(profile=profile_of(host, gpu), readings=tuple(readings))
+            log.append([readings_record(batch, T + 41.0), usage_record(host, [placed(event)[host]], T + 41.0)], 0.0)
+        log.append([tick_record("h1", T + 1_000.0)], 0.0)
+        while ledger.step():
+            pass
+        store.write([request_row(entry) for entry in said])
+        (line,) = every_request(Query(store, rejected=dict), ADMIN, RequestsQuery(start=T, end=T + 40.0))
+    entries = sorted((each.host, each.energy_joules, each.windows, each.weight, each.output_tokens) for each in said)
+    assert entries == [("h1", pytest.approx(120.0), 4, 0.5, 300), ("h2", pytest.approx(900.0), 4, 0.5, 300)]
+    assert (line.hosts, line.energy_joules, line.whole) == (("h1", "h2"), pytest.approx(1_020.0), True)
+
+
+def test_both_phases_teach_what_the_plain_event_teaches() -> None:
+    """FLOPs of the prompt where it was computed, those of the answer and all bytes where it was made: as of one GPU."""
+    event = event_of(prefill("h", "p0"), decode("h", "d0"), cached_input_tokens=4_000)
+    plain = usage_of(msgspec.structs.replace(event, devices=("p0",)), "h")
+
+    def asked(usage: Usage, device: Device) -> GpuWork:
+        demand = phase_on(demand_of(columns_of([usage]), T), device)
+        hardware = hardware_of(H100)
+        assert hardware is not None
+        found = work_asked(
+            demand,
+            demand.on(device),
+            lambda name: token_cost(name, MODEL),
+            hardware,
+            length_seconds=10.0,
+            tokens_per_step={},
+        )
+        assert found is not None
+        return found
+
+    (usage,) = placed(event).values()
+    first, second, whole = asked(usage, P0), asked(usage, D0), asked(plain, P0)
+    assert first.flops == pytest.approx(6_000 * 1.6e10)
+    assert first.flops + second.flops == pytest.approx(whole.flops)
+    assert first.bytes + second.bytes == pytest.approx(whole.bytes)
 
 
 moments = st.integers(0, 39).map(lambda quarters: T + quarters / 4.0)
