@@ -24,7 +24,7 @@ class EventPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, g
     """Where servers worked on a request that more than one of them served, and from when until when (unix seconds).
 
     `phase` is what they did of it, None both: parts of one phase did equal parts of it. Without a host the part ran
-    where the request's host, else the deployment, else the model's servers are. `devices` None: nobody said.
+    where its deployment, else the request's, else the model's servers are. `devices` None: nobody said.
     """
 
     start: UnixSeconds
@@ -39,8 +39,8 @@ class RequestEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """One attempt of one request, known when it has ended. Identity is (namespace, request_id, attempt).
 
     Times are unix seconds, start <= scheduled <= first_token <= end where known. Tokens are None where the emitter did
-    not say; `cached_input_tokens` are among `input_tokens`. `devices` None: the emitter did not say where it ran.
-    Prompts and bodies are never part of it.
+    not say; `cached_input_tokens` are among `input_tokens`. `devices` None: the emitter did not say where it ran. Of
+    one with `parts` these alone say it: its own host is None. Prompts and bodies are never part of it.
     """
 
     weight: ClassVar[float] = 1.0

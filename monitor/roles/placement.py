@@ -72,9 +72,9 @@ class Placer:
 
     def _places_of_part(self, event: RequestEvent, part: EventPart) -> Sequence[Place]:
         """Of one part of it, as of a whole request that says what the part says."""
-        host, deployment = part.host or event.host, part.deployment or event.deployment
-        if host is not None:
-            return (Place(host=host, devices=part.devices, deployment=deployment),)
+        deployment = part.deployment or event.deployment
+        if part.host is not None:
+            return (Place(host=part.host, devices=part.devices, deployment=deployment),)
         places = self._places(event, deployment)
         if part.devices is None:
             return places

@@ -251,6 +251,8 @@ def test_a_native_event_tells_parts() -> None:
         EventPart(phase="decode", deployment="pool", start=T + 2.5, end=T + 9.0),
         EventPart(host="c", start=T + 1.0, end=T + 9.0),
     )
+    hosted = decode_event(msgspec.json.encode(sent | {"host": "h"}))
+    assert (hosted.host, [part.host for part in hosted.parts]) == (None, ["a", "h", "c"])
     del sent["first_token"]
     told = decode_event(msgspec.json.encode(sent)).parts
     assert [(part.start - T, part.end - T) for part in told] == [(1.0, 2.5), (2.5, 9.0), (1.0, 9.0)]

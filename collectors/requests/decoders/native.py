@@ -58,7 +58,7 @@ def decode_arrived_event(
         source=wire.source or source,
         model=wire.model,
         team=wire.team or UNKNOWN_TEAM,
-        host=wire.host or None,
+        host=None if wire.parts else wire.host or None,
         devices=None if wire.devices is None else _devices(wire.devices),
         deployment=wire.deployment or "",
         provider=wire.provider or "",
@@ -74,7 +74,7 @@ def decode_arrived_event(
         conversation_id=wire.conversation_id or "",
         trace_id=wire.trace_id or "",
         status=wire.status or "ok",
-        parts=parts_from(wire.parts, start if scheduled is None else scheduled, first_token, end) if wire.parts else (),
+        parts=parts_from(wire, start if scheduled is None else scheduled, first_token, end) if wire.parts else (),
     )
     return event, end if wire.arrived is None else _moment(wire.arrived, "arrived")
 
