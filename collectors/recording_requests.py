@@ -12,7 +12,7 @@ from collectors.readings import HostProfile
 from collectors.recording_lines import Line, lines_of, open_lines
 from collectors.rejected import RejectedInput
 from collectors.requests.decoders.native import MAX_EVENT_BYTES, check_not_future, decode_arrived_event
-from collectors.requests.event import RequestEvent
+from collectors.requests.event import EventPart, RequestEvent
 from collectors.units import UnixSeconds
 
 _LINE_END_BYTES: Final = 2
@@ -84,7 +84,19 @@ class Placement:
         elif not self._device_ids.issuperset(devices):
             unknown = next(device for device in devices if device not in self._device_ids)
             raise Rejected("unknown_device", f"{unknown!r} is no device of host.toml")
-        return msgspec.structs.replace(event, host=self._host, devices=devices)
+        return msgspec.structs.replace(event, host=self._host, devices=devices, parts=self._parts(event))
+
+    def _parts(self, event: RequestEvent) -> tuple[EventPart, ...]:
+        """Those that name no host were served here; of other hosts the recordings are played beside this one."""
+        parts = []
+        for part in event.parts:
+            host, devices = part.host or self._host, part.devices
+            if host == self._host:
+                devices = self._only_gpu if devices is None else devices
+                if devices is not None and not self._device_ids.issuperset(devices):
+                    raise Rejected("unknown_device", f"{devices!r} of a part are not all devices of host.toml")
+            parts.append(msgspec.structs.replace(part, host=host, devices=devices))
+        return tuple(parts)
 
 
 def _decoded(line: Line, allowed_labels: Collection[str]) -> tuple[RequestEvent, UnixSeconds]:

@@ -1,6 +1,6 @@
 """RequestEvent: who used what, and how much. Whatever decoder it came through, it looks like this."""
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import msgspec
 
@@ -17,16 +17,36 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     amount: float
 
 
+PhaseName = Literal["prefill", "decode"]
+
+
+class EventPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """Where servers worked on a request that more than one of them served, and from when until when (unix seconds).
+
+    `phase` is what they did of it, None both: parts of one phase did equal parts of it. Without a host the part ran
+    where its deployment, else the request's, else the model's servers are. `devices` None: nobody said.
+    """
+
+    start: UnixSeconds
+    end: UnixSeconds
+    phase: PhaseName | None = None
+    host: str | None = None
+    devices: tuple[str, ...] | None = None
+    deployment: str = ""
+
+
 class RequestEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One attempt of one request, known when it has ended. Identity is (namespace, request_id, attempt).
 
     Times are unix seconds, start <= scheduled <= first_token <= end where known. Tokens are None where the emitter did
-    not say; `cached_input_tokens` are among `input_tokens`. `devices` None: the emitter did not say where it ran.
-    Prompts and bodies are never part of it.
+    not say; `cached_input_tokens` are among `input_tokens`. `devices` None: the emitter did not say where it ran. Of
+    one with `parts` these alone say it: its own host is None. Prompts and bodies are never part of it.
     """
 
     weight: ClassVar[float] = 1.0
     """All of it, where it says itself on which host it ran."""
+    phases: ClassVar[None] = None
+    """Both of them; what has `parts` is placed by these."""
 
     # The first eighteen are Usage's (monitor/core/usage.py), in its order.
     request_id: str
@@ -51,3 +71,4 @@ class RequestEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     provider: str = ""
     conversation_id: str = ""
     trace_id: str = ""
+    parts: tuple[EventPart, ...] = ()

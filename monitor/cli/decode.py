@@ -100,7 +100,10 @@ def _readings(messages: Sequence[Any], topic: "SourceTopic", placer: "Placer") -
 
 
 def _host(usage: "Placed") -> dict[str, Any]:
-    return {"host": usage.host, "weight": usage.weight, "devices": usage.devices, "deployment": usage.deployment}
+    said = {"host": usage.host, "weight": usage.weight, "devices": usage.devices, "deployment": usage.deployment}
+    if usage.phases is None:
+        return said
+    return said | {"phases": [name for name in ("prefill", "decode") if getattr(usage.phases, name) is not None]}
 
 
 def _lines(reading: Mapping[str, Any]) -> list[str]:
@@ -116,7 +119,8 @@ def _lines(reading: Mapping[str, Any]) -> list[str]:
         devices = ", ".join(place["devices"]) if place["devices"] else "devices unknown"
         weight = "" if place["weight"] == 1.0 else f", weight {place['weight']:.4g}"
         deployment = f", deployment {place['deployment']}" if place["deployment"] else ""
-        lines.append(f"    on {place['host']} ({devices}){weight}{deployment}")
+        phases = f", {' and '.join(place['phases'])}" if "phases" in place else ""
+        lines.append(f"    on {place['host']} ({devices}){weight}{deployment}{phases}")
     return lines
 
 

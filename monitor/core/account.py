@@ -6,7 +6,7 @@ Pure: the same records give the same bits, whoever computes. Sums run in a fixed
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import fsum, isnan
 from typing import Literal
 
@@ -24,10 +24,11 @@ from monitor.core.attribution.learning import FitSums
 from monitor.core.attribution.methods import DEFAULT_METHOD, METHODS, Method
 from monitor.core.attribution.pieces import Column, Flags
 from monitor.core.attribution.priors import PRIOR, Scalars
-from monitor.core.attribution.requests import Requests
+from monitor.core.attribution.requests import Requests, Steps
 from monitor.core.attribution.units import UnitSums
 from monitor.core.attribution.virtual_energy import Foreign, Meter, Quiet, Split, split
 from monitor.core.attribution.work import tokens_per_step
+from monitor.core.busy import busy_servers
 from monitor.core.demand import Demand, demand_of, requests_on
 from monitor.core.emissions.factors import Intensity, factor_label, location_grams
 from monitor.core.family import Family, family_of
@@ -35,6 +36,7 @@ from monitor.core.foreign import foreign_of
 from monitor.core.held import held_watts, told_capped
 from monitor.core.instances import split_by_instance
 from monitor.core.lessons import GpuUnit, from_requests
+from monitor.core.phased import counted, phase_on
 from monitor.core.points import Row
 from monitor.core.queueing import Seated, seated
 from monitor.core.readings import Nearby, Piece, Told, disjoint, meter_of, own_pieces
@@ -181,7 +183,7 @@ def account(
         )
         for device in family.devices.values():
             rows.append(_meter_row(terms, device, _meter_of(device.id, family, own)))
-            rows += work.rows(terms, device, own[device.id])
+            rows += work.on(device).rows(terms, device, own[device.id])
     rows += _usage_rows(host, (start, end), ordered, revision)
     shares = gathered.shares() if gathered else None
     if requests == "rows" and shares is not None:
@@ -213,6 +215,11 @@ class _Work:
     method: Method
     watch: Watch | None
 
+    def on(self, device: Device) -> "_Work":
+        """The same, of requests of which only a phase ran on the device: that phase."""
+        demand = phase_on(self.demand, device)
+        return self if demand is self.demand else replace(self, demand=demand)
+
     def rows(self, terms: _Terms, device: Device, pieces: Sequence[Piece]) -> list[Row]:
         """Attributed, idle and unattributed: the device's own part, split among the requests."""
         idle_watts, idle_source = idle_power(device)
@@ -237,6 +244,8 @@ class _Work:
             held_watts=held,
             counters=engines,
         )
+        if device.kind in ("cpu", "dram") and self.method.learns:
+            requests = replace(requests, steps=self._by_busy_servers(chosen, terms.start))
         shared = split(
             meter,
             requests,
@@ -255,6 +264,7 @@ class _Work:
             shared = by_instance
         tested = self.method.rest_equally and by_instance is None and not self._prices_units(chosen, scalars)
         doubts = self._doubts(device, demand, chosen, requests, shared=shared, scalars=scalars, tested=tested)
+        estimated = np.where(since.estimated[chosen], shared.energy, 0.0)
         if self.watch is not None:
             self.watch(
                 Watched(
@@ -281,7 +291,7 @@ class _Work:
         if self.shares is not None:
             self.shares.add(chosen, shared, doubts, terms, measured=bool(pieces))
         return [
-            *_attributed_rows(terms, device, self.owners, chosen, _columns(shared, doubts)),
+            *_attributed_rows(terms, device, self.owners, chosen, (*_columns(shared, doubts), estimated)),
             _idle_row(terms, device, shared.idle, idle_source, self._resident(device)),
             _unattributed_row(terms, device, shared),
         ]
@@ -412,8 +422,26 @@ class _Work:
             self.unit_lessons[of] = self.unit_lessons.get(of, UnitSums()).plus(sums)
 
     def _foreign(self, device: Device, start: UnixSeconds) -> Foreign:
-        cpus = frozenset(each.id for each in self.family.known.values() if each.kind == "cpu")
-        return foreign_of(self.activities, device, cpus, start, start + self.length_seconds)
+        return foreign_of(self.activities, device, self._cpus, start, start + self.length_seconds)
+
+    def _by_busy_servers(self, chosen: Index, start: UnixSeconds) -> Steps | None:
+        """How busy each of the servers was for which there are requests, where there are several."""
+        if not self.engines:
+            return None
+        usages = self.demand.usages
+        return busy_servers(
+            usages.routes,
+            usages.route[chosen],
+            activities=self.activities,
+            engines=self.engines,
+            cpus=self._cpus,
+            start=start,
+            length_seconds=self.length_seconds,
+        )
+
+    @property
+    def _cpus(self) -> frozenset[str]:
+        return frozenset(each.id for each in self.family.known.values() if each.kind == "cpu")
 
 
 def idle_power(device: Device) -> tuple[float | None, str]:
@@ -485,14 +513,15 @@ class _Owners:
 def _attributed_rows(
     terms: _Terms, device: Device, owners: _Owners, chosen: Index, told: tuple[Column, ...]
 ) -> list[Row]:
-    """One row for each model, team, deployment and labels with a request active on the device; `told` by `_columns`."""
+    """One row for each model, team, deployment and labels with a request active on the device. `told` is what
+    `_columns` gives, and joules whose start was estimated."""
     owner = owners.owner[chosen]
     active = np.flatnonzero(np.bincount(owner, minlength=len(owners.keys))).tolist()
     columns = [np.bincount(owner, values, len(owners.keys)).tolist() for values in told]
     rows = []
     for place in active:
-        *joules, variance = (column[place] for column in columns)
-        sums = (*joules, None if isnan(variance) else variance, terms.grams(joules[0]), 0.0, 0.0, 0.0, 0.0)
+        *joules, variance, estimated = (column[place] for column in columns)
+        sums = (*joules, None if isnan(variance) else variance, terms.grams(joules[0]), 0.0, 0.0, 0.0, 0.0, estimated)
         facts = ("", "", terms.label, terms.revision)
         tags = (*terms.tags(device), points.ATTRIBUTED, *owners.keys[place])
         rows.append(Row(points.ENERGY.name, terms.start, tags, sums + facts))
@@ -511,7 +540,7 @@ _NO_DOUBT = (0.0, 0.0, 0.0, 0.0, 0.0)
 
 def _idle_row(terms: _Terms, device: Device, idle: Quiet, idle_source: str, resident: str) -> Row:
     joules = (idle.energy, 0.0, idle.metered, idle.recovered, 0.0)
-    sums = (*joules, *_NO_DOUBT, terms.grams(idle.energy), 0.0, 0.0, 0.0, 0.0)
+    sums = (*joules, *_NO_DOUBT, terms.grams(idle.energy), 0.0, 0.0, 0.0, 0.0, 0.0)
     facts = (idle_source, resident, terms.label, terms.revision)
     return Row(points.ENERGY.name, terms.start, (*terms.tags(device), points.IDLE, "", "", "", ""), sums + facts)
 
@@ -531,7 +560,7 @@ def _unattributed_row(terms: _Terms, device: Device, shared: Split) -> Row:
         points.ENERGY.name,
         terms.start,
         (*terms.tags(device), points.UNATTRIBUTED, "", "", "", ""),
-        (*sums, "", "", terms.label, terms.revision),
+        (*sums, 0.0, "", "", terms.label, terms.revision),
     )
 
 
@@ -558,15 +587,17 @@ def _usage_rows(host: str, interval: tuple[UnixSeconds, UnixSeconds], usages: Us
 
 def _usage_sums(usages: UsageColumns, ended: Index) -> list[list[float]]:
     """What each of those that ended adds to the sums of a usage row, in the order of its fields."""
+    prompt, answer, active_seconds = (column[ended] for column in counted(usages))
     weight = usages.weight[ended]
     told, made = usages.input_tokens[ended], usages.output_tokens[ended]
     columns = (
         weight,
-        weight * np.nan_to_num(told, nan=0.0),
-        weight * np.nan_to_num(usages.cached_input_tokens[ended], nan=0.0),
-        weight * np.nan_to_num(made, nan=0.0),
-        weight * (usages.end[ended] - usages.active_start[ended]),
+        prompt * np.nan_to_num(told, nan=0.0),
+        prompt * np.nan_to_num(usages.cached_input_tokens[ended], nan=0.0),
+        answer * np.nan_to_num(made, nan=0.0),
+        active_seconds,
         np.where(np.isnan(told) & np.isnan(made), weight, 0.0),
+        np.where(usages.scheduled_told[ended], weight, 0.0),
     )
     return [column.tolist() for column in columns]
 

@@ -36,10 +36,14 @@ _MARKERS: Final = {ATTRIBUTED: "", IDLE: IDLE_KEY, UNATTRIBUTED: UNATTRIBUTED_KE
 _PLACES: Final = ("host", "device", "kind")
 _JOULES: Final = (
     *("energy_joules", "marginal_joules", "metered_joules", "recovered_joules"),
-    *("exact_joules", "steps_joules", "learned_joules"),
+    *("exact_joules", "steps_joules", "learned_joules", "estimated_start_joules"),
 )
 _TOKENS: Final = ("input_tokens", "output_tokens", "cached_input_tokens")
-_USED: Final = ("requests", "input_tokens", "output_tokens", "cached_input_tokens", "untold_requests")
+_USED: Final = (
+    *("requests", "input_tokens", "output_tokens", "cached_input_tokens"),
+    "untold_requests",
+    "scheduled_requests",
+)
 _E: Final = {name: place for place, name in enumerate(ENERGY.fields)}
 _U: Final = {name: place for place, name in enumerate(USAGE.fields)}
 _M: Final = {name: place for place, name in enumerate(METER.fields)}
@@ -320,6 +324,7 @@ class Allocator:
             output_tokens=counts["output_tokens"],
             cached_input_tokens=counts["cached_input_tokens"],
             untold_requests=counts["untold_requests"],
+            scheduled_requests=counts["scheduled_requests"],
             provisional_joules=own.provisional.value(),
             measured_ratio=_ratio(joules["metered_joules"], joules["energy_joules"]),
         )

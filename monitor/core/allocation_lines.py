@@ -65,10 +65,12 @@ class AllocationLine(msgspec.Struct, frozen=True, kw_only=True):
     output_tokens: float | None
     cached_input_tokens: float | None
     untold_requests: float | None
+    scheduled_requests: float | None
     marginal_joules: float
     exact_joules: float
     steps_joules: float
     learned_joules: float
+    estimated_start_joules: float
     metered_joules: float
     recovered_joules: float
     provisional_joules: float

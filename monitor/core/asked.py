@@ -79,7 +79,7 @@ def _tells(demand: Demand, costs: Mapping[str, TokenCost], hardware: Hardware) -
     known = ~(np.isnan(usages.input_tokens) | np.isnan(usages.cached_input_tokens) | np.isnan(usages.output_tokens))
     decoding = np.maximum(demand.end - demand.first, 0.0)  # NaN where no first token is told, which compares to nothing
     possible = (fastest > 0.0) & (demand.output_tokens - 1.0 <= fastest * decoding)
-    tells: Flags = known & possible & (usages.weight == 1.0)
+    tells: Flags = known & possible & (demand.weight == 1.0)
     return tells
 
 

@@ -23,7 +23,7 @@ class Demand:
     """All requests of a host that touch a window, in the fixed order (start, end, identity). Length n each.
 
     Times are seconds from the window's start; `first` is NaN where no event told it; tokens not told are 0.
-    `active` is when an engine began.
+    `active` is when an engine began. `weight` is in (0, 1], as which part of a request it is there.
     """
 
     begin: UnixSeconds
@@ -34,6 +34,7 @@ class Demand:
     fresh_tokens: Column
     context_tokens: Column
     output_tokens: Column
+    weight: Column
     unknown: Index
     """The places of those of which nobody knows the device."""
 
@@ -61,6 +62,7 @@ def demand_of(usages: UsageColumns, window_begin: UnixSeconds) -> Demand:
         fresh_tokens=np.maximum(context - np.nan_to_num(usages.cached_input_tokens, nan=0.0), 0.0),
         context_tokens=context,
         output_tokens=np.nan_to_num(usages.output_tokens, nan=0.0),
+        weight=usages.weight,
         unknown=usages.where(lambda route: route.devices is None).nonzero()[0],
     )
 
@@ -114,7 +116,7 @@ def requests_on(
         start=start,
         first=first,
         end=end,
-        weight=usages.weight[chosen],
+        weight=demand.weight[chosen],
         prefill_joules=np.where(no_prefill, 0.0, prefill + np.where(no_decode, decode + growing, 0.0)),
         decode_joules=np.where(no_decode, 0.0, decode + np.where(no_prefill, prefill, 0.0)),
         growing_joules=np.where(no_decode, 0.0, growing),

@@ -91,9 +91,10 @@ def _joined(first: RequestEvent, second: RequestEvent, first_side: Side) -> Requ
     first_token = _within(first_token, gateway.start if scheduled is None else scheduled, gateway.end)
     input_tokens = engine.input_tokens if gateway.input_tokens is None else gateway.input_tokens
     cached = engine.cached_input_tokens if gateway.cached_input_tokens is None else gateway.cached_input_tokens
+    parts = engine.parts or gateway.parts
     return msgspec.structs.replace(
         gateway,
-        host=engine.host or gateway.host,
+        host=None if parts else engine.host or gateway.host,
         devices=gateway.devices if engine.devices is None else engine.devices,
         deployment=gateway.deployment or engine.deployment,
         scheduled=scheduled,
@@ -104,6 +105,7 @@ def _joined(first: RequestEvent, second: RequestEvent, first_side: Side) -> Requ
         else cached,
         output_tokens=engine.output_tokens if gateway.output_tokens is None else gateway.output_tokens,
         work=engine.work if gateway.work is None else gateway.work,
+        parts=parts,
     )
 
 

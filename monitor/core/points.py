@@ -92,6 +92,7 @@ ENERGY = Measurement(
         "other_process_joules",
         "gap_joules",
         "unreported_joules",
+        "estimated_start_joules",  # of requests in windows in which their engine's queue told when it began, no event
     ),
     ("idle_source", "resident_models", "factor", "revision"),
 )
@@ -111,6 +112,7 @@ USAGE = Measurement(
         "output_tokens",
         "active_seconds",
         "untold_requests",  # requests whose event carried no token counts: their tokens are missing, not 0
+        "scheduled_requests",  # requests whose event told when an engine began
     ),
     ("revision",),
 )

@@ -43,7 +43,7 @@ def unit_lesson_in(
     routes = [usages.routes[place] for place in np.unique(usages.route[chosen]).tolist()]
     kinds = {(route.model, route.work_unit) for route in routes}
     model, unit = next(iter(kinds))
-    if len(kinds) > 1 or unit is None or not (usages.weight[chosen] == 1.0).all() or not _alone(model, engines):
+    if len(kinds) > 1 or unit is None or not (demand.weight[chosen] == 1.0).all() or not _alone(model, engines):
         return None
     if len(f"{device.hardware}{model}{unit}".encode()) + _escaped(device.hardware, model, unit) > MOST_NAME_BYTES:
         return None

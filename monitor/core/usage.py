@@ -1,12 +1,14 @@
 """Usage: a request placed on one host, as it stands in the log. In: a RequestEvent. Out: what attribution needs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import msgspec
 
-from collectors.requests.event import RequestEvent, Work
+from collectors.requests.event import EventPart, RequestEvent, Work
 from collectors.units import UnixSeconds
+from monitor.core.phases import Phases, host_parts
+from monitor.core.serving import Place
 
 
 class Identity(NamedTuple):
@@ -22,7 +24,8 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One request's part on one host. `weight` is 1/n where a balancer may have sent it to any of n hosts.
 
     `devices` None: on this host, but nobody knows on which device. Times are unix seconds, `end` may equal `start`.
-    Made with keywords, but by `usage_of`.
+    Times, tokens and status are the whole request's, `phases` tells what this host did of it where several servers
+    worked on it together. Made with keywords, but by `usage_of`.
     """
 
     request_id: str
@@ -44,6 +47,7 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     labels: dict[str, str] = {}
     status: str = "ok"
     weight: float = 1.0
+    phases: Phases | None = None
 
     @property
     def identity(self) -> Identity:
@@ -70,6 +74,17 @@ def usage_of(event: RequestEvent, host: str, *, weight: float = 1.0) -> Usage:
     if host == said[_HOST] and weight == 1.0:
         return _by_position(*said[:_WEIGHT])
     return _by_position(*said[:_HOST], host, *said[_HOST + 1 : _WEIGHT], weight)
+
+
+def usages_of_parts(event: RequestEvent, places_of: Callable[[EventPart], Sequence[Place]]) -> list[Usage]:
+    """An event that tells parts, on each host that these places name; each counts as its part of one request."""
+    found = []
+    for part in host_parts(event, places_of):
+        usage = usage_of(event, part.host, weight=part.weight)
+        found.append(
+            msgspec.structs.replace(usage, devices=part.devices, deployment=part.deployment, phases=part.phases)
+        )
+    return found
 
 
 _by_position: Callable[..., Usage] = Usage

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from collectors.requests.event import Work
 from collectors.units import UnixSeconds
 from monitor.core.attribution.pieces import Column, Flags
+from monitor.core.phases import NOT_PHASED, PHASE_FIGURES, PhaseDevices, phases_from
 from monitor.core.usage import Identity, Usage, canonical_labels
 
 Index = NDArray[np.intp]
@@ -36,6 +37,8 @@ class Route(NamedTuple):
     """Sorted by name."""
     status: str
     work_unit: str | None
+    phases: PhaseDevices | None = None
+    """None where one server did all of it."""
 
     @property
     def key(self) -> Key:
@@ -49,7 +52,8 @@ class UsageColumns:
     stands in the log, in the same order.
 
     `figures` has a row of length n for each of `FIGURES`; NaN where an event did not tell. A token count is at most
-    2^53, so it is exact. `routes` may hold more than are used.
+    2^53, so it is exact. Behind those it has PHASE_FIGURES where other than whole requests may be among them, NaN of
+    whole ones. `routes` may hold more than are used.
     """
 
     number: Index
@@ -81,7 +85,8 @@ class UsageColumns:
     @property
     def scheduled_told(self) -> Flags:
         """Whether an event told when that was."""
-        return ~np.isnan(self._figure(_SCHEDULED))
+        told: Flags = ~np.isnan(self._figure(_SCHEDULED))
+        return told if self.phases is None else told | self.where(lambda route: route.phases is not None)
 
     @property
     def first_token(self) -> Column:
@@ -112,6 +117,11 @@ class UsageColumns:
     def work_amount(self) -> Column:
         """In the unit of its route; NaN where there is none."""
         return self._figure(_WORK)
+
+    @property
+    def phases(self) -> NDArray[np.float64] | None:
+        """A row for each of PHASE_FIGURES; None where all are whole requests."""
+        return self.figures[FIGURES:] if len(self.figures) > FIGURES else None
 
     def take(self, chosen: Index | Flags) -> "UsageColumns":
         """Those of these places, in that order."""
@@ -167,7 +177,7 @@ class UsageColumns:
     def usage(self, place: int) -> Usage:
         """One of them as a record again."""
         route = self.routes[self.route[place]]
-        start, end, scheduled, first, told, cached, made, weight, amount = self.figures[:, place].tolist()
+        start, end, scheduled, first, told, cached, made, weight, amount, *phases = self.figures[:, place].tolist()
         return Usage(
             request_id=self.request_id[place],
             model=route.model,
@@ -188,6 +198,7 @@ class UsageColumns:
             labels=dict(route.labels),
             status=route.status,
             weight=weight,
+            phases=phases_from(route.phases, phases),
         )
 
     def identity(self, place: int) -> Identity:
@@ -198,7 +209,8 @@ class UsageColumns:
     def equals(self, other: "UsageColumns") -> bool:
         """Whether both say the same of the same requests, in the same order, wherever they stand."""
         return (
-            np.array_equal(self.figures, other.figures, equal_nan=True)
+            np.array_equal(self.figures[:FIGURES], other.figures[:FIGURES], equal_nan=True)
+            and np.array_equal(_phases_in(self), _phases_in(other), equal_nan=True)
             and np.array_equal(self.request_id, other.request_id)
             and all(
                 self.routes[mine] == other.routes[theirs]
@@ -230,16 +242,20 @@ def columns_of(
     (ids, models, starts, ends, namespaces, teams, hosts, devices, deployments, attempts, *rest) = zip(
         *map(msgspec.structs.astuple, usages), strict=True
     )
-    scheduled, first_tokens, inputs, cached, outputs, works, labels, statuses, weights = rest
+    scheduled, first_tokens, inputs, cached, outputs, works, labels, statuses, weights, phases = rest
+    phased = phases.count(None) < len(phases)
+    on = [each and each.devices for each in phases] if phased else phases
     worked = works.count(None) < len(works)
     units = [work and work.unit for work in works] if worked else works
     amounts = [work and work.amount for work in works] if worked else works
     said = [tuple(each.items()) if each else () for each in labels]
     places: dict[tuple[object, ...], int] = {}
     place_of = places.setdefault
-    keys = zip(hosts, namespaces, attempts, models, teams, deployments, devices, said, statuses, units, strict=True)
+    keys = zip(hosts, namespaces, attempts, models, teams, deployments, devices, said, statuses, units, on, strict=True)
     route = np.array([place_of(key, len(places)) for key in keys], dtype=np.intp)
-    figures = (starts, ends, scheduled, first_tokens, inputs, cached, outputs, weights, amounts)
+    figures = [starts, ends, scheduled, first_tokens, inputs, cached, outputs, weights, amounts]
+    if phased:
+        figures += zip(*(NOT_PHASED if each is None else each.figures for each in phases), strict=True)
     return UsageColumns(
         np.arange(first_number, first_number + len(ids), dtype=np.intp),
         np.zeros(len(ids)) if log_times is None else np.array(log_times, dtype=np.float64),
@@ -272,8 +288,21 @@ def joined(parts: Sequence[UsageColumns]) -> UsageColumns:
         np.concatenate([part.request_id for part in parts]),
         np.concatenate(codes),
         list(places),
-        np.concatenate([part.figures for part in parts], axis=1),
+        np.concatenate(_alike([part.figures for part in parts]), axis=1),
     )
+
+
+def _alike(figures: list[NDArray[np.float64]]) -> list[NDArray[np.float64]]:
+    """All of them with as many rows as the one that has the most."""
+    rows = max(map(len, figures))
+    return [
+        each if len(each) == rows else np.concatenate((each, np.full((rows - len(each), each.shape[1]), np.nan)))
+        for each in figures
+    ]
+
+
+def _phases_in(usages: UsageColumns) -> NDArray[np.float64]:
+    return np.full((len(PHASE_FIGURES), len(usages)), np.nan) if usages.phases is None else usages.phases
 
 
 def known(value: float) -> float | None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from collectors.units import UnixSeconds
 from monitor.core.attribution.pieces import Column, Flags
+from monitor.core.phases import PHASE_FIGURES
 from monitor.core.usage_columns import NO_USAGES, Route, UsageColumns
 from monitor.log.contract import LEAST_WEIGHT, MOST_TOKENS
 from monitor.log.usage_wire import FIGURES, UNTOLD, UsageBatch
@@ -33,8 +34,9 @@ def columns_of_batches(
     counts = [len(batch.request_ids) for batch in batches]
     if not (total := sum(counts)):
         return NO_USAGES
-    figures = np.empty((len(FIGURES), total))
-    for row, name in enumerate(FIGURES):
+    names = FIGURES + PHASE_FIGURES if any(batch.phase_devices for batch in batches) else FIGURES
+    figures = np.empty((len(names), total))
+    for row, name in enumerate(names):
         figures[row] = _figure([getattr(batch, name) for batch in batches], counts, UNTOLD.get(name, np.nan))
     places: dict[Route, int] = {}
     global_places = np.array([places.setdefault(route, len(places)) for route in _routes(batches)], dtype=np.intp)
@@ -51,6 +53,8 @@ def columns_of_batches(
     )
     if any(batch.work_amount for batch in batches):
         figures[_WORK, columns.where(lambda each: each.work_unit is None)] = np.nan  # an amount of nothing
+    if len(names) > len(FIGURES):
+        figures[len(FIGURES) :, columns.where(lambda each: each.phases is None)] = np.nan
     return columns
 
 
@@ -65,7 +69,8 @@ def _figure(said: Sequence[bytes], counts: Sequence[int], untold: float) -> Colu
 
 def _routes(batches: Sequence[UsageBatch]) -> Iterator[Route]:
     for batch in batches:
-        for each in batch.routes:
+        phases = batch.phase_devices or (None,) * len(batch.routes)
+        for each, devices_of_phases in zip(batch.routes, phases, strict=True):
             labels = tuple(sorted(each.labels.items()) if len(each.labels) > 1 else each.labels.items())
             yield Route(
                 batch.host,
@@ -78,6 +83,7 @@ def _routes(batches: Sequence[UsageBatch]) -> Iterator[Route]:
                 labels,
                 each.status,
                 each.work_unit,
+                devices_of_phases,
             )
 
 
@@ -110,6 +116,25 @@ def _rules_of_usage(usages: UsageColumns) -> Iterator[tuple[Flags, str]]:
         has_none = usages.where(lambda route: route.work_unit is None)
         amount = usages.work_amount
         yield has_none | ((amount >= 0.0) & (amount <= MOST_TOKENS)), "usage.work.amount is not in [0, 2^53]"
+    if (phases := usages.phases) is not None:
+        yield _are_phases(usages, phases), "usage.phases are not within the request, or weigh nothing"
+
+
+def _are_phases(usages: UsageColumns, phases: NDArray[np.float64]) -> Flags:
+    """Of those that have phases: each lies within the request and weighs something, and at least one is there.
+
+    Devices are named of a phase that is there alone.
+    """
+    right, there = np.ones(len(usages), dtype=np.bool_), np.zeros(len(usages), dtype=np.bool_)
+    for at in range(2):
+        start, end, weight = phases[3 * at : 3 * at + 3]
+        none = np.array([route.phases is None or route.phases[at] == () for route in usages.routes], dtype=np.bool_)
+        in_order = (usages.start <= start) & (start <= end) & (end <= usages.end)
+        is_told = in_order & (weight >= LEAST_WEIGHT) & (weight <= 1.0)
+        right &= is_told | (np.isnan(weight) & none[usages.route])
+        there |= is_told
+    without: Flags = usages.where(lambda route: route.phases is None)
+    return without | (right & there)
 
 
 def _is_count(told: Column) -> Flags:

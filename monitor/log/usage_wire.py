@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from collectors.requests.event import Work
+from monitor.core.phases import NOT_PHASED, PHASE_FIGURES, PhaseDevices, Phases, phases_from
 from monitor.core.usage import Placed, Usage
 
 FIGURES: Final = (
@@ -52,6 +53,11 @@ class UsageBatch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `route` are n little-endian uint32, places in `routes`; every figure n little-endian float64, NaN where an event did
     not tell, or no bytes where none told (a `weight` is 1 then). Two requests have 8 bytes of `route`, 16 of `start`.
+
+    Where several servers worked on some of them together, `phase_devices` tells for each route on which devices this
+    host did each phase, None of a route of requests that one server did alone, and the figures from `prefill_start` on
+    what (phases.py). A reader that does not know these takes such a request for one that was done whole on each of its
+    hosts, with its `weight` there.
     """
 
     host: str
@@ -67,6 +73,13 @@ class UsageBatch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     output_tokens: bytes = b""
     weight: bytes = b""
     work_amount: bytes = b""
+    phase_devices: tuple[PhaseDevices | None, ...] = ()
+    prefill_start: bytes = b""
+    prefill_end: bytes = b""
+    prefill_weight: bytes = b""
+    decode_start: bytes = b""
+    decode_end: bytes = b""
+    decode_weight: bytes = b""
 
     def __len__(self) -> int:
         return len(self.request_ids)
@@ -80,13 +93,14 @@ class UsageBatch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def usages(self) -> tuple[Usage, ...]:
         """Each request as a record of its own, in order."""
         figures = (self._figure(name) for name in FIGURES)
-        return tuple(map(self._usage, self.request_ids, _numbers("I", self.route), *figures))
+        phases = zip(*map(self._figure, PHASE_FIGURES), strict=True)
+        return tuple(map(self._usage, self.request_ids, _numbers("I", self.route), phases, *figures))
 
     def _figure(self, name: str) -> Sequence[float]:
         told: bytes = getattr(self, name)
         return _numbers("d", told) if told else [UNTOLD.get(name, _NAN)] * len(self)
 
-    def _usage(self, request_id: str, place: int, *figures: float) -> Usage:
+    def _usage(self, request_id: str, place: int, phases: Sequence[float], *figures: float) -> Usage:
         start, end, scheduled, first, told, cached, made, weight, amount = figures
         route = self.routes[place]
         return Usage(
@@ -109,18 +123,21 @@ class UsageBatch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             labels=dict(sorted(route.labels.items())),
             status=route.status,
             weight=weight,
+            phases=phases_from(self.phase_devices[place], phases) if self.phase_devices else None,
         )
 
 
 def check_whole(batch: UsageBatch) -> None:
     """Every column is as long as the requests are many. Raises msgspec.ValidationError: then nothing in it is told."""
     count = len(batch.request_ids)
-    for name in FIGURES:
+    for name in FIGURES + PHASE_FIGURES:
         size = len(getattr(batch, name))
         if size != 8 * count and (size or name in ("start", "end")):
             raise msgspec.ValidationError(f"{name} has {size} bytes, {count} requests have {8 * count}")
     if len(batch.route) != 4 * count:
         raise msgspec.ValidationError(f"route has {len(batch.route)} bytes, {count} requests have {4 * count}")
+    if len(batch.phase_devices) not in (0, len(batch.routes)):
+        raise msgspec.ValidationError(f"phase_devices has {len(batch.phase_devices)} of {len(batch.routes)} routes")
     if count and (most := max(_numbers("I", batch.route))) >= len(batch.routes):
         raise msgspec.ValidationError(f"a request is of route {most}, there are {len(batch.routes)}")
 
@@ -141,6 +158,7 @@ class HostParts:
         self._rows: list[tuple[Any, ...]] = []
         self._routes: dict[tuple[Any, ...], int] = {}
         self._route: list[int] = []
+        self._phases: dict[int, Phases] = {}
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -149,7 +167,10 @@ class HostParts:
         """A Usage or an event that is of this host."""
         labels, work = part.labels, part.work
         said = tuple(labels.items()) if labels else ()
-        key = (_of_a_route(part), said, None if work is None else work.unit)
+        key: tuple[Any, ...] = (_of_a_route(part), said, None if work is None else work.unit)
+        if (phases := part.phases) is not None:
+            key = (*key, phases.devices)
+            self._phases[len(self._rows)] = phases
         self._route.append(self._routes.setdefault(key, len(self._routes)))
         self._rows.append(_of_its_own(part))
 
@@ -167,7 +188,7 @@ class HostParts:
         return UsageBatch(
             host=self._host,
             request_ids=ids,
-            routes=tuple([_wire_route(*known[place]) for place in used]),
+            routes=tuple([_wire_route(*known[place][:3]) for place in used]),
             route=_little(route),
             start=_little(array("d", starts)),
             end=_little(array("d", ends)),
@@ -178,7 +199,17 @@ class HostParts:
             output_tokens=_told(outputs),
             weight=b"" if weights.count(1.0) == len(weights) else _little(array("d", weights)),
             work_amount=_told([None if work is None else work.amount for work in works]) if worked else b"",
+            **self._phased(begin, end, [known[place] for place in used]),
         )
+
+    def _phased(self, begin: int, end: int, routes: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
+        """What the batch tells of phases: nothing where one server did each of its requests alone."""
+        if not any(begin <= place < end for place in self._phases):
+            return {}
+        told = [self._phases[place].figures if place in self._phases else NOT_PHASED for place in range(begin, end)]
+        columns = (_little(array("d", column)) for column in zip(*told, strict=True))
+        devices = tuple(route[3] if len(route) > 3 else None for route in routes)
+        return {"phase_devices": devices, **dict(zip(PHASE_FIGURES, columns, strict=True))}
 
 
 def batch_of(host: str, parts: Iterable[Placed]) -> UsageBatch:

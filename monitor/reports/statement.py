@@ -61,6 +61,8 @@ class StatementLine(msgspec.Struct, frozen=True, kw_only=True):
     measured_ratio: float | None
     cached_input_tokens: float | None
     untold_requests: float | None
+    scheduled_requests: float | None
+    estimated_start_joules: float
     factorless_joules: float
     exact_joules: float
     low_joules: float | None
@@ -220,6 +222,8 @@ def _statement_line(line: AllocationLine) -> StatementLine:
         measured_ratio=line.measured_ratio,
         cached_input_tokens=line.cached_input_tokens,
         untold_requests=line.untold_requests,
+        scheduled_requests=line.scheduled_requests,
+        estimated_start_joules=line.estimated_start_joules,
         factorless_joules=line.factorless_joules,
         exact_joules=line.exact_joules,
         low_joules=line.low_joules,

@@ -134,6 +134,8 @@ def _notes(statement: Statement) -> list[str]:
     untold = sum(line.untold_requests or 0.0 for line in statement.by)
     if untold:
         notes.append(f"requests whose tokens nobody told: {_count(untold)}")
+    if estimated := sum(line.estimated_start_joules for line in statement.by):
+        notes.append(f"placed by an engine's start, estimated from its queue: {energy(estimated)}")
     if statement.provisional.windows:
         pending = statement.provisional
         notes.append(f"not yet final, in no sum: {energy(pending.measured_joules)} in {pending.windows} windows")

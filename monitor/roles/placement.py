@@ -8,14 +8,14 @@ import msgspec
 
 from collectors.clock import monotonic
 from collectors.errors import Rejected, RetryLater
-from collectors.requests.event import UNKNOWN_TEAM, RequestEvent
+from collectors.requests.event import UNKNOWN_TEAM, EventPart, RequestEvent
 from collectors.units import SECONDS_PER_DAY
 from monitor.config.input_sections import Deployment as ConfiguredDeployment
 from monitor.config.sections import Config
 from monitor.core.facts import Facts
 from monitor.core.lessons import IN_FORCE_AFTER_SECONDS
 from monitor.core.serving import Deployment, Place
-from monitor.core.usage import Placed, Usage, usage_of
+from monitor.core.usage import Placed, Usage, usage_of, usages_of_parts
 
 OLD_SECONDS: Final = IN_FORCE_AFTER_SECONDS / 2
 """Facts that were read so long ago may lack one that is in force now; half, as clocks differ."""
@@ -64,15 +64,30 @@ class Placer:
         """The event's part on each host. Raises Rejected as "unplaced"."""
         if not trust_team:
             event = with_unknown_team(event)
+        if event.parts:
+            return usages_of_parts(event, lambda part: self._places_of_part(event, part))
         if event.host is not None:
             return (event,)
-        places = self._facts.places(event.model, event.deployment, event.start) or self._here
+        return [_part(event, place) for place in self._places(event, event.deployment)]
+
+    def _places_of_part(self, event: RequestEvent, part: EventPart) -> Sequence[Place]:
+        """Of one part of it, as of a whole request that says what the part says."""
+        deployment = part.deployment or event.deployment
+        if part.host is not None:
+            return (Place(host=part.host, devices=part.devices, deployment=deployment),)
+        places = self._places(event, deployment)
+        if part.devices is None:
+            return places
+        return [msgspec.structs.replace(place, devices=part.devices) for place in places]
+
+    def _places(self, event: RequestEvent, deployment: str) -> Sequence[Place]:
+        places = self._facts.places(event.model, deployment, event.start) or self._here
         if not places:
             raise Rejected(
                 "unplaced",
                 f"model {event.model!r:.80} names no host, no [[deployments]] entry has it, and no server found has",
             )
-        return [_part(event, place) for place in places]
+        return places
 
 
 class PlacerByFacts:

@@ -19,7 +19,8 @@ from collectors.requests.event import RequestEvent
 from collectors.units import UnixSeconds
 from monitor.config.sections import Config
 from monitor.core.membership import Accounting
-from monitor.core.usage import Usage, usage_of
+from monitor.core.serving import Place
+from monitor.core.usage import Usage, usage_of, usages_of_parts
 from monitor.log.codec import ReadingBatch, readings_record, tick_record, usage_record
 from monitor.log.protocol import Append, DeadLetter, Log
 from monitor.roles.placement import with_unknown_team
@@ -94,17 +95,23 @@ class ReplayRole:
 
     def _records(self, host: HostStep, now: UnixSeconds) -> list[Append]:
         events = host.events if self._with_requests else ()
-        usages = tuple(self._usage(host, event) for event in events if self._accepts(host, event, now))
+        usages: dict[str, list[Usage]] = {}
+        for event in events:
+            for usage in self._usages(host, event) if self._accepts(host, event, now) else ():
+                usages.setdefault(usage.host, []).append(usage)
         records = []
         if host.readings or host.engines:
             batch = ReadingBatch(profile=host.profile, readings=host.readings, engines=host.engines)
             records.append(readings_record(batch, stamp=now))
-        if usages:
-            records.append(usage_record(host.profile.host, usages, stamp=now))
+        records += [usage_record(of_host, theirs, stamp=now) for of_host, theirs in usages.items()]
         return records
 
-    def _usage(self, host: HostStep, event: RequestEvent) -> Usage:
-        return usage_of(event if self._trust_team else with_unknown_team(event), host.profile.host)
+    def _usages(self, host: HostStep, event: RequestEvent) -> Sequence[Usage]:
+        """The event's part on this host, and on others that its parts name."""
+        event, here = event if self._trust_team else with_unknown_team(event), host.profile.host
+        if not event.parts:
+            return (usage_of(event, here),)
+        return usages_of_parts(event, lambda part: (Place(host=part.host or here, devices=part.devices),))
 
     def _accepts(self, host: HostStep, event: RequestEvent, now: UnixSeconds) -> bool:
         try:

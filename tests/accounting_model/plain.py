@@ -122,10 +122,7 @@ def _usage_rows(host: str, start: float, end: float, usages: list[Usage], revisi
             (
                 fsum(each.weight for each in some),
                 fsum(each.input_tokens or 0 for each in some),
-                0.0,
-                0.0,
-                0.0,
-                0.0,
+                *(0.0 for _ in USAGE.sums[2:]),
                 revision,
             ),
         )

@@ -31,6 +31,7 @@ fields = st.fixed_dictionaries(
         "devices": st.one_of(st.none(), st.lists(st.sampled_from(["", "GPU-1", "GPU-2"]), max_size=10)),
         "labels": st.one_of(st.none(), st.dictionaries(st.sampled_from(["env", "app", "user"]), texts, max_size=3)),
         "work": st.one_of(st.none(), st.just({"unit": "image", "amount": 4}), st.just({"unit": 1})),
+        "parts": st.sampled_from([None, [], [{"host": "a"}], [{"phase": "prefill", "host": "b"}], [5], {}]),
         "messages": st.just([{"role": "user"}]),
     },
 )

@@ -31,6 +31,9 @@ GOOD: list[dict[str, Any]] = [
     {"input_tokens": 5, "cached_input_tokens": 5, "output_tokens": 0},
     {"input_tokens": 100_000_000, "output_tokens": 12.0},
     {"work": {"unit": "image", "amount": 4, "size": "1024"}},
+    {"parts": []},
+    {"parts": [{"phase": "prefill", "host": "a", "end": 1_712_043_383}, {"phase": "decode", "devices": [], "more": 1}]},
+    {"parts": [{"deployment": "pool", "phase": None, "start": "2024-04-02T07:36:22Z"}]},
     {"scheduled": 1_712_043_381.5, "first_token": "2024-04-02T07:36:22Z", "arrived": 1_712_043_400},
 ]
 BAD: list[dict[str, Any]] = [
@@ -58,6 +61,13 @@ BAD: list[dict[str, Any]] = [
     {"first_token": "soon"},
     {"scheduled": 5},
     {"arrived": 5},
+    {"parts": {"host": "a"}},
+    {"parts": ["a"]},
+    {"parts": [{"phase": "verify"}]},
+    {"parts": [{"host": "h" * 257}]},
+    {"parts": [{"host": "a", "devices": ["GPU-0", "GPU-0"]}]},
+    {"parts": [{"start": 5}]},
+    {"parts": [{"host": "a"}] * 65},
     {"input_tokens": -1},
     {"input_tokens": 1.5},
     {"output_tokens": "5"},
@@ -87,6 +97,8 @@ ONLY_THE_DECODER_KNOWS: list[dict[str, Any]] = [
     {"input_tokens": 1, "cached_input_tokens": 2},
     {"start": "2024-02-30T07:36:21Z"},
     {"team": "é" * 129},
+    {"parts": [{"host": "a", "start": 1_712_043_384, "end": 1_712_043_383}]},
+    {"parts": [{"phase": "prefill", "host": "a"}]},
 ]
 
 
@@ -154,6 +166,16 @@ def test_the_example_of_the_page_is_an_event() -> None:
     assert "prompt" not in repr(event)
 
 
+def test_the_page_s_request_in_parts_is_an_event() -> None:
+    """It has a part for each phase, whose times follow from its own."""
+    page = (DOCS / "request-events.md").read_text(encoding="utf-8")
+    example = re.findall(r"```json\n(.*?)```", page, re.DOTALL)[1]
+    VALIDATOR.validate(json.loads(example))
+    prefill, decode = decode_event(example.encode()).parts
+    assert (prefill.phase, prefill.end - prefill.start) == ("prefill", pytest.approx(0.4, abs=1e-6))
+    assert (decode.phase, decode.end - decode.start) == ("decode", pytest.approx(6.0, abs=1e-6))
+
+
 def test_the_page_names_every_reason() -> None:
     """Each reason that the decoder can give stands in the page's table."""
     page = (DOCS / "request-events.md").read_text(encoding="utf-8")
@@ -163,6 +185,7 @@ def test_the_page_names_every_reason() -> None:
             "moments.py",
             "requests/decoders/native.py",
             "requests/decoders/native_diagnosis.py",
+            "requests/decoders/native_parts.py",
             "requests/decoders/native_wire.py",
         )
     )

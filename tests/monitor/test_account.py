@@ -218,6 +218,13 @@ def test_a_request_that_told_nothing_is_counted_as_untold() -> None:
     assert value(found, USAGE, "requests") == 2.0
 
 
+def test_how_many_told_when_an_engine_began_is_counted() -> None:
+    """Two parts of a request of weight 1/2 each tell it, a third request does not: 1 of 2."""
+    told = [request(name, 0, 5, scheduled=T + 1.0, weight=0.5) for name in "ab"]
+    found = books([GPU], [reading("g0", 0, 10, 1_000)], [*told, request("c", 0, 5)])
+    assert (value(found, USAGE, "scheduled_requests"), value(found, USAGE, "requests")) == (1.0, 2.0)
+
+
 def test_a_request_is_counted_in_the_window_in_which_it_ends() -> None:
     """Ending at 10 s exactly it is of window 1, where it also has a row without joules; its energy is of window 0."""
     readings = [reading("g0", 0, 10, 1_000), reading("g0", 10, 20, 1_000)]

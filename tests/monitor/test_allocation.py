@@ -152,6 +152,17 @@ def test_tokens_that_nobody_told_are_not_zero() -> None:
     }
 
 
+def test_what_rests_on_an_estimated_start_is_told_from_what_was_told() -> None:
+    """7 J of 10 J were placed by an estimate; two of a's three requests told when an engine began."""
+    rows = [energy(0.0, 10.0, team="a", estimated_start_joules=7.0), energy(0.0, 5.0, team="b")]
+    rows += [usage(0.0, 3.0, team="a", scheduled_requests=2.0), usage(0.0, 1.0, team="b", scheduled_requests=0.0)]
+    found = allocate(rows, AllocationRules(by=("team",)))
+    assert _lines(found, "estimated_start_joules", "scheduled_requests", "requests") == {
+        ("a",): (7.0, 2.0, 3.0),
+        ("b",): (0.0, 0.0, 1.0),
+    }
+
+
 def test_provisional_energy_is_part_of_the_sum_and_named() -> None:
     """1 J final and 2 J provisional are 3 J, 2 J of them provisional."""
     rows = [energy(0.0, 1.0, team="a"), energy(10.0, 2.0, team="a", measurement=PROVISIONAL_ENERGY)]

@@ -155,7 +155,7 @@ def test_a_level_that_says_no_more_than_the_roofline_changes_nothing(held: float
     assert marginals(COST, H100, 110.0, held_watts=held) == marginals(COST, H100, 110.0, PRIOR)
 
 
-def shares(watts: Sequence[float], *activities: ActivityReading, method: str = "virtual-energy.3") -> list[float]:
+def shares(watts: Sequence[float], *activities: ActivityReading, method: str = "virtual-energy.4") -> list[float]:
     """Joules of a request that makes 50 000 tokens in a window of 10 s, and of one that makes 10 000."""
     profile = HostProfile(
         host="h", devices=(GPU,), models=(ModelFacts(name="m", parameters=8e9, kv_bytes_per_token=0.0),)

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from collectors.requests.event import RequestEvent
+from collectors.requests.event import EventPart, RequestEvent
 from monitor.core.joining import Half, Joiner, Side
 
 WAIT, MEMORY = 60.0, 600.0
@@ -38,6 +38,16 @@ def test_each_side_gives_what_it_knows(halves: tuple[Half, Half]) -> None:
         input_tokens=7,
         output_tokens=3,
     )
+
+
+def test_the_parts_of_either_side_say_where_it_ran() -> None:
+    """They stand beside no host of the event's own, whichever side names one."""
+    part = EventPart(phase="decode", host="gpu-2", start=103.0, end=109.0)
+    engine, gateway = half("engine", parts=(part,), start=101.0, end=109.0), half("gateway", host="gpu-1")
+    joiner = Joiner(WAIT, MEMORY)
+    joiner.take(gateway, 1_000.0)
+    (event,) = joiner.take(engine, 1_001.0)
+    assert (event.host, event.parts, event.scheduled) == (None, (part,), 101.0)
 
 
 def test_waits_and_goes_alone() -> None:

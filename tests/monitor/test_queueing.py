@@ -13,7 +13,7 @@ from monitor.core.account import Watched, account
 from monitor.core.attribution.hardware import hardware_of
 from monitor.core.attribution.models import TokenCost
 from monitor.core.demand import demand_of
-from monitor.core.points import REQUEST_ENERGY
+from monitor.core.points import ENERGY, REQUEST_ENERGY
 from monitor.core.queueing import seated
 from monitor.core.readings import Told
 from monitor.core.usage import Usage
@@ -110,8 +110,11 @@ def test_never_before_it_came_nor_behind_its_first_token(
         assert any(waiting)
 
 
-def shares(waiting: float | None) -> tuple[list[float], list[bool]]:
-    """Joules of two requests of a model of which nothing is known: one of 10 s, one that has its first token at 8 s."""
+def shares(waiting: float | None) -> tuple[list[float], list[bool], float]:
+    """Joules of two requests of a model of which nothing is known: one of 10 s, one that has its first token at 8 s.
+
+    Of which an engine's start was estimated, and what the books say of such joules.
+    """
     device = Device(id="g0", kind="gpu", hardware="NVIDIA H100 80GB HBM3", idle_watts=50.0)
     reading = EnergyReading(device="g0", start=T, end=T + 10, energy_joules=1_000.0, method="counter")
     first = replace(REQUEST, start=T, scheduled=T, first_token=T + 1, end=T + 10)
@@ -131,11 +134,13 @@ def shares(waiting: float | None) -> tuple[list[float], list[bool]]:
     )
     energy = REQUEST_ENERGY.fields.index("energy_joules")
     joules = [float(row.fields[energy]) for row in found.rows if row.measurement == REQUEST_ENERGY.name]
-    return joules, seen[0].estimated_start.tolist()
+    place = ENERGY.fields.index("estimated_start_joules")
+    estimated = [float(row.fields[place] or 0.0) for row in found.rows if row.measurement == ENERGY.name]
+    return joules, seen[0].estimated_start.tolist(), sum(estimated)
 
 
 def test_who_waits_pays_nothing() -> None:
     """100 W: 8 s are the first one's alone, 2 s are shared. Without a queue 0.5 s are its own and 9.5 s shared."""
-    assert shares(3.0) == ([pytest.approx(900.0), pytest.approx(100.0)], [False, True])
-    assert shares(0.0) == ([pytest.approx(525.0), pytest.approx(475.0)], [False, False])
-    assert shares(None) == ([pytest.approx(525.0), pytest.approx(475.0)], [False, False])
+    assert shares(3.0) == ([pytest.approx(900.0), pytest.approx(100.0)], [False, True], pytest.approx(100.0))
+    assert shares(0.0) == ([pytest.approx(525.0), pytest.approx(475.0)], [False, False], 0.0)
+    assert shares(None) == ([pytest.approx(525.0), pytest.approx(475.0)], [False, False], 0.0)

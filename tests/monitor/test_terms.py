@@ -56,6 +56,6 @@ def test_books_of_a_known_method_go_on_by_it_alone(tmp_path: Path) -> None:
     log = SqliteLog(tmp_path / "log.db")
     agree_on_terms(FactsReader(log), log, Accounting(method="token-share.3"), 100.0)
     with pytest.raises(
-        TermsChanged, match=r"kept by the method token-share.3, not by virtual-energy.3: books are never kept by two"
+        TermsChanged, match=r"kept by the method token-share.3, not by virtual-energy.4: books are never kept by two"
     ):
         agree_on_terms(FactsReader(log), log, Accounting(), 200.0)

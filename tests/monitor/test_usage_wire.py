@@ -14,8 +14,9 @@ from collectors.readings import Device, EnergyReading, HostProfile
 from collectors.requests.event import RequestEvent, Work
 from monitor.core.book import Book
 from monitor.core.membership import Accounting
+from monitor.core.phases import PHASE_FIGURES, Phase, Phases
 from monitor.core.usage import Usage, usage_of
-from monitor.core.usage_columns import columns_of
+from monitor.core.usage_columns import columns_of, joined
 from monitor.ledger.entering import Entering
 from monitor.log.codec import Decoder, ReadingBatch, batch_record, readings_record, usage_record
 from monitor.log.protocol import Append, DeadLetter, LogRecord
@@ -67,6 +68,21 @@ def _usages(draw: st.DrawFn) -> Usage:
         labels=draw(st.dictionaries(_names, _names, max_size=2)),
         status=draw(st.sampled_from(["ok", "error"])),
         weight=draw(st.sampled_from([1.0, 0.5])),
+        phases=draw(st.none() | _phases(start, end)),
+    )
+
+
+def _phases(start: float, end: float) -> st.SearchStrategy[Phases]:
+    """What a host may have done of a request over that time: one phase or both."""
+    phases = st.builds(
+        Phase,
+        st.just(start),
+        st.just(end),
+        st.sampled_from([1.0, 0.25]),
+        st.sampled_from([None, (), ("gpu0",), ("gpu0", "gpu1")]),
+    )
+    return (
+        st.builds(Phases, phases, st.none()) | st.builds(Phases, st.none(), phases) | st.builds(Phases, phases, phases)
     )
 
 
@@ -245,6 +261,54 @@ def test_whatever_figures_stand_in_a_record_each_request_counts_or_is_refused(ro
     assert len(letters) + len(counted) == len(rows)
 
 
+@given(st.lists(st.tuples(*[st.floats() | st.sampled_from([1.0, 2.0, 3.0])] * 6), min_size=1, max_size=4))
+def test_whatever_figures_of_phases_stand_in_a_record_each_request_counts_or_is_refused(
+    rows: list[tuple[float, ...]],
+) -> None:
+    """Those that count have phases within [1, 3), and read back they say what stood there."""
+    columns = [struct.pack(f"<{len(rows)}d", *column) for column in zip(*rows, strict=True)]
+    usages = [_usage(f"r{number}", phases=Phases(Phase(1.0, 2.0), None)) for number in range(len(rows))]
+    batch = replace(batch_of("h1", usages), **dict(zip(PHASE_FIGURES, columns, strict=True)))
+    columns_of_them = columns_of_batches([replace(batch, phase_devices=((None, ()),))])
+    wrong = wrong_usages(columns_of_them)
+    for place, row in enumerate(rows):
+        (start, end, weight), other = row[:3], row[3:]
+        is_right = 1.0 <= start <= end <= 3.0 and 1e-9 <= weight <= 1.0
+        if is_right and other[2] != other[2]:
+            assert place not in wrong
+            assert columns_of_them.usage(place).phases == Phases(Phase(start, end, weight), None)
+        if not is_right:
+            assert place in wrong
+
+
+def test_whole_requests_beside_parts_are_as_if_they_stood_alone() -> None:
+    """What a figure of a phase says of them is not read, and columns with and without such figures are equal."""
+    whole, part = _usage(), _usage("r2", phases=Phases(Phase(1.0, 2.0, 0.5, ("gpu1",)), None), weight=0.25)
+    batch = batch_of("h1", [whole, part])
+    assert batch.phase_devices == (None, (("gpu1",), ()))
+    assert batch.prefill_end == struct.pack("<2d", nan, 2.0)
+    odd = replace(batch, prefill_weight=struct.pack("<2d", 7.0, 0.5))
+    columns = columns_of_batches([odd])
+    assert wrong_usages(columns) == {}
+    assert list(columns.usages()) == [whole, part]
+    assert columns.take(columns.number == 0).equals(columns_of([whole]))
+    assert not columns.take(columns.number == 1).equals(columns_of([replace(part, phases=None)]))
+    assert list(joined([columns_of([whole]), columns]).usages()) == [whole, whole, part]
+
+
+def test_a_reader_from_before_parts_sees_whole_requests_of_their_weight() -> None:
+    """It passes by what it does not know."""
+    part = _usage(phases=Phases(None, Phase(1.5, 3.0, 1.0, ("gpu1",))), weight=0.5)
+    known = ("host", "request_ids", "routes", "route", "start", "end", "input_tokens", "output_tokens", "weight")
+    wire = msgspec.msgpack.decode(usage_record("h1", [part]).body)
+    older = {name: wire[name] for name in known}
+    record = replace(_stood(usage_record("h1", [])), body=msgspec.msgpack.encode(older))
+    decoded = Decoder().decode(record)
+    assert isinstance(decoded, UsageBatch)
+    assert decoded.usages() == (replace(part, phases=None),)
+    assert set(wire) - set(older) == {"phase_devices", *PHASE_FIGURES}
+
+
 def test_an_amount_of_no_unit_is_not_told() -> None:
     """Two records of the same request are the same request, whatever stands where nothing counts."""
     odd = replace(batch_of("h1", [_usage()]), work_amount=struct.pack("<d", 4.0))
@@ -258,6 +322,9 @@ def test_an_amount_of_no_unit_is_not_told() -> None:
         {"start": b""},
         {"end": b"\0" * 24},
         {"weight": b"\0" * 8},
+        {"decode_end": b"\0" * 8},
+        {"phase_devices": [None, None, None]},
+        {"phase_devices": [["gpu0", []]]},
         {"route": b"\0" * 9},
         {"route": b"\0\0\0\0\1\0\0\0"},
         {"route": b"\0\0\0\0\xff\xff\xff\xff"},

@@ -12,6 +12,7 @@ import msgspec
 from collectors.errors import Rejected
 from collectors.moments import EARLIEST, LATEST, moment_from_number, moment_from_text
 from collectors.requests.decoders.native_diagnosis import check_depth, check_schema, count_from, diagnosis
+from collectors.requests.decoders.native_parts import parts_from
 from collectors.requests.decoders.native_wire import WIRE_DECODER, Number, Time, WireEvent, WireWork, check_texts
 from collectors.requests.event import DEFAULT_NAMESPACE, UNKNOWN_TEAM, RequestEvent, Work
 from collectors.units import UnixSeconds
@@ -57,7 +58,7 @@ def decode_arrived_event(
         source=wire.source or source,
         model=wire.model,
         team=wire.team or UNKNOWN_TEAM,
-        host=wire.host or None,
+        host=None if wire.parts else wire.host or None,
         devices=None if wire.devices is None else _devices(wire.devices),
         deployment=wire.deployment or "",
         provider=wire.provider or "",
@@ -73,6 +74,7 @@ def decode_arrived_event(
         conversation_id=wire.conversation_id or "",
         trace_id=wire.trace_id or "",
         status=wire.status or "ok",
+        parts=parts_from(wire, start if scheduled is None else scheduled, first_token, end) if wire.parts else (),
     )
     return event, end if wire.arrived is None else _moment(wire.arrived, "arrived")
 

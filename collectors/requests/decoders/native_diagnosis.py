@@ -115,10 +115,27 @@ def _check_nested(content: Mapping[str, Any]) -> None:
         raise Rejected("bad_devices", "devices is a list of strings")
     if labels is not None and not (_all_texts(labels, dict) and _all_texts(list(labels.values()), list)):
         raise Rejected("bad_labels", "labels is an object of strings")
+    _check_parts(content.get("parts"))
     if work is not None and not (
         isinstance(work, dict) and isinstance(work.get("unit"), str) and _is_number(work.get("amount"))
     ):
         raise Rejected("bad_work", 'work is an object like {"unit": "image", "amount": 4}')
+
+
+def _check_parts(parts: object) -> None:
+    if parts is None:
+        return
+    if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
+        raise Rejected("bad_parts", 'parts is a list of objects like {"phase": "prefill", "host": "gpu-07"}')
+    for part in parts:
+        if not all(isinstance(part.get(field), str | None) for field in ("phase", "host", "deployment")):
+            raise Rejected("bad_parts", "phase, host and deployment of a part are strings")
+        if part.get("devices") is not None and not _all_texts(part["devices"], list):
+            raise Rejected("bad_devices", "devices of a part is a list of strings")
+        if not all(
+            _is_number(part.get(field)) or isinstance(part.get(field), str | None) for field in ("start", "end")
+        ):
+            raise Rejected("bad_time", "start or end of a part is neither a number nor a string")
 
 
 def _all_texts(value: object, kind: type[list[Any]] | type[dict[Any, Any]]) -> bool:

@@ -102,13 +102,14 @@ def _plain_event(namespace: str, source: str, *, forbid_unknown_fields: bool = F
         ("input_tokens", _Tokens | None, None),
         ("cached_input_tokens", _Tokens | None, None),
         ("output_tokens", _Tokens | None, None),
-        ("work", None, None),  # rare, and left to the other path
+        ("work", None, None),  # rare, and left to the other path, as parts are
         ("labels", _Labels, msgspec.field(default_factory=dict)),
         ("conversation_id", _Any, ""),
         ("trace_id", _Any, ""),
         ("status", _Text, "ok"),
         ("schema", Literal[SCHEMA], SCHEMA),
         ("arrived", _Moment | None, None),
+        ("parts", tuple[()], ()),
     ]
     needed: list[tuple[str, Any]] = [("request_id", _Text), ("model", _Text), ("start", _Moment), ("end", _Moment)]
     plain: Any = msgspec.defstruct(

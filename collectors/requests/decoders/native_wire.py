@@ -11,6 +11,7 @@ from collectors.errors import Rejected
 MAX_TEXT_BYTES: Final = 256
 MAX_LABELS: Final = 64
 MAX_DEVICES: Final = 1024
+MAX_PARTS: Final = 64
 _SURELY_SHORT_CHARACTERS: Final = MAX_TEXT_BYTES // 4
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f]")
 
@@ -23,6 +24,17 @@ class WireWork(msgspec.Struct):
 
     unit: str
     amount: float
+
+
+class WirePart(msgspec.Struct):
+    """Where a part of the request was served; all of it may be absent."""
+
+    phase: str | None = None
+    host: str | None = None
+    devices: list[str] | None = None
+    deployment: str | None = None
+    start: Time | None = None
+    end: Time | None = None
 
 
 class WireEvent(msgspec.Struct):
@@ -52,6 +64,7 @@ class WireEvent(msgspec.Struct):
     trace_id: str | None = None
     status: str | None = None
     arrived: Time | None = None
+    parts: list[WirePart] | None = None
 
 
 WIRE_DECODER: Final = msgspec.json.Decoder(WireEvent)
@@ -89,6 +102,8 @@ def _check_each_text(wire: WireEvent) -> None:
         raise Rejected("bad_labels", f"{len(wire.labels)} labels; an event has at most {MAX_LABELS}")
     if wire.devices and len(wire.devices) > MAX_DEVICES:
         raise Rejected("bad_devices", f"{len(wire.devices)} devices; a host has at most {MAX_DEVICES}")
+    if wire.parts and len(wire.parts) > MAX_PARTS:
+        raise Rejected("bad_parts", f"{len(wire.parts)} parts; a request has at most {MAX_PARTS}")
     for field, text in _texts(wire):
         if len(text) > _SURELY_SHORT_CHARACTERS and len(text.encode()) > MAX_TEXT_BYTES:
             raise Rejected("text_too_long", f"{field} has {len(text.encode())} bytes; at most {MAX_TEXT_BYTES}")
@@ -104,6 +119,8 @@ def _texts(wire: WireEvent) -> Iterator[tuple[str, str]]:
         yield "work.unit", wire.work.unit
     for device in wire.devices or ():
         yield "devices", device
+    for part in wire.parts or ():
+        yield from (("parts", text) for text in (part.host, part.deployment, *(part.devices or ())) if text)
     for key, text in (wire.labels or {}).items():
         yield "a label's key", key
         yield "a label", text

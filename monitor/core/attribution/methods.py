@@ -31,7 +31,10 @@ class Method(Protocol):
 
     @property
     def learns(self) -> bool:
-        """Whether work is priced by what was learned, that which makes no tokens too; else by priors, or not at all."""
+        """Whether work is priced by what was learned, that which makes no tokens too; else by priors, or not at all.
+
+        And whether a CPU is its servers' by how busy each was, where there are several.
+        """
         ...
 
     def price(
@@ -84,8 +87,8 @@ class TimeShare:
         return _NOTHING
 
 
-DEFAULT_METHOD: Final = "virtual-energy.3"
-WHOLE_FIT: Final = "virtual-energy-whole.3"
+DEFAULT_METHOD: Final = "virtual-energy.4"
+WHOLE_FIT: Final = "virtual-energy-whole.4"
 """The default's, by coefficients that were fitted on a whole recording first. A recording's alone: it has an end."""
 METHODS: Final[Mapping[str, Method]] = MappingProxyType(
     {
