@@ -74,6 +74,15 @@ class Placer:
             )
         return [_part(event, place) for place in places]
 
+    def place_all(self, events: Sequence[RequestEvent], *, trust_team: bool) -> Sequence[Placed] | None:
+        """What `place` gives of each, one after the other; None where one of them is unplaced."""
+        if trust_team and not [event for event in events if event.host is None]:
+            return events
+        try:
+            return [part for event in events for part in self.place(event, trust_team=trust_team)]
+        except Rejected:
+            return None
+
 
 class PlacerByFacts:
     """Places by the facts of a fleet as they were read last; `facts` reads them. Before the first look it knows none.

@@ -24,6 +24,10 @@ class EventDecoder(Protocol):
         """The event in these bytes; raises Rejected."""
         ...
 
+    def common_events(self, raws: Sequence[bytes | None], most_bytes: int) -> Sequence[RequestEvent | None]:
+        """The event in each of these, None where only `decode` tells what it is; where bytes are not there or more."""
+        ...
+
 
 DECODERS: Final[Mapping[str, type[NativeDecoder]]] = {_NATIVE: NativeDecoder}
 
