@@ -28,7 +28,7 @@ class RequestEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     weight: ClassVar[float] = 1.0
     """All of it, where it says itself on which host it ran."""
 
-    # The first eighteen are Usage's (monitor/core/usage.py), in its order.
+    # The first eighteen are Usage's, too (monitor/core/usage.py).
     request_id: str
     model: str
     start: UnixSeconds

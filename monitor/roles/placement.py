@@ -137,8 +137,4 @@ def with_unknown_team(event: RequestEvent) -> RequestEvent:
 
 
 def _part(event: RequestEvent, place: Place) -> Usage:
-    usage = usage_of(event, place.host, weight=place.weight)
-    devices = event.devices if event.devices is not None else place.devices
-    if devices == usage.devices and (place.deployment or usage.deployment) == usage.deployment:
-        return usage
-    return msgspec.structs.replace(usage, devices=devices, deployment=place.deployment or usage.deployment)
+    return usage_of(event, place.host, weight=place.weight, devices=place.devices, deployment=place.deployment)

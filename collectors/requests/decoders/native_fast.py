@@ -46,7 +46,7 @@ class NativeDecoder:
 
     def decode(self, raw: bytes) -> RequestEvent:
         """As `decode_event`: the event in these bytes, or Rejected."""
-        event = self.common_events((raw,))[0]
+        event = self._common_event(raw, MAX_EVENT_BYTES)
         if event is None:
             return decode_event(raw, namespace=self._namespace, source=self._source, allowed_labels=self._allowed)
         return event
@@ -59,9 +59,10 @@ class NativeDecoder:
         None, too, for no bytes, and for more than `most_bytes`. Many at once cost less than one by one: what is asked
         of bytes is asked of all together, and the decoder is called without a step of Python in between.
         """
-        raws = _common_bytes(raws, min(most_bytes, MAX_EVENT_BYTES))
+        if None in raws or not _are_common(cast(Sequence[bytes], raws), most_bytes):
+            return [None if raw is None else self._common_event(raw, most_bytes) for raw in raws]
         found: list[RequestEvent | None] = []
-        decoded = map(self._known.decode, raws)  # nests no deeper than an event does
+        decoded = map(self._known.decode, cast(Sequence[bytes], raws))  # nests no deeper than an event does
         while len(found) < len(raws):
             try:
                 for event in decoded:
@@ -69,8 +70,19 @@ class NativeDecoder:
                         self._keep_allowed(event.labels)
                     found.append(event if _is_right(event) else None)
             except msgspec.DecodeError:
-                found.append(self._with_unknown(raws[len(found)]))
+                found.append(self._with_unknown(cast(bytes, raws[len(found)])))
         return found
+
+    def _common_event(self, raw: bytes, most_bytes: int) -> RequestEvent | None:
+        if not _are_common((raw,), most_bytes):
+            return None
+        try:
+            event = self._known.decode(raw)
+        except msgspec.DecodeError:
+            return self._with_unknown(raw)
+        if event.labels:
+            self._keep_allowed(event.labels)
+        return event if _is_right(event) else None
 
     def _keep_allowed(self, labels: dict[str, str]) -> None:
         """Of an event that was decoded a moment ago, and is nobody else's."""
@@ -91,20 +103,13 @@ class NativeDecoder:
         return event if _is_right(event) else None
 
 
-def _common_bytes(raws: Sequence[bytes | None], most_bytes: int) -> Sequence[bytes]:
-    """These, and b"" in the place of what the typed decodes would read otherwise than decode_event, or not at all."""
-    try:
-        together = b"".join(raws)  # type: ignore[arg-type]
-    except TypeError:  # a message that is not there
-        return _common_bytes([raw or b"" for raw in raws], most_bytes)
-    if _is_common(together) and (len(together) <= most_bytes or max(map(len, raws)) <= most_bytes):  # type: ignore[arg-type]
-        return raws  # type: ignore[return-value]
-    return [raw if raw and len(raw) <= most_bytes and _is_common(raw) else b"" for raw in raws]
-
-
-def _is_common(raw: bytes) -> bool:
+def _are_common(raws: Sequence[bytes], most_bytes: int) -> bool:
     """An escape may stand for a control character; DEL is one."""
-    return raw.isascii() and _ESCAPE not in raw and _DEL not in raw
+    together = b"".join(raws)
+    if not together.isascii() or _ESCAPE in together or _DEL in together:
+        return False
+    most_bytes = min(most_bytes, MAX_EVENT_BYTES)
+    return len(together) <= most_bytes or max(map(len, raws)) <= most_bytes
 
 
 def _is_right(event: RequestEvent) -> bool:
