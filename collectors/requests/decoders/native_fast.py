@@ -59,18 +59,19 @@ class NativeDecoder:
         None, too, for no bytes, and for more than `most_bytes`. Many at once cost less than one by one: what is asked
         of bytes is asked of all together, and the decoder is called without a step of Python in between.
         """
-        if None in raws or not _are_common(cast(Sequence[bytes], raws), most_bytes):
+        if not _are_common(raws, most_bytes):
             return [None if raw is None else self._common_event(raw, most_bytes) for raw in raws]
         found: list[RequestEvent | None] = []
+        keep_allowed, append = self._keep_allowed, found.append
         decoded = map(self._known.decode, cast(Sequence[bytes], raws))  # nests no deeper than an event does
         while len(found) < len(raws):
             try:
                 for event in decoded:
                     if event.labels:
-                        self._keep_allowed(event.labels)
-                    found.append(event if _is_right(event) else None)
+                        keep_allowed(event.labels)
+                    append(event if _is_right(event) else None)
             except msgspec.DecodeError:
-                found.append(self._with_unknown(cast(bytes, raws[len(found)])))
+                append(self._with_unknown(cast(bytes, raws[len(found)])))
         return found
 
     def _common_event(self, raw: bytes, most_bytes: int) -> RequestEvent | None:
@@ -86,7 +87,7 @@ class NativeDecoder:
 
     def _keep_allowed(self, labels: dict[str, str]) -> None:
         """Of an event that was decoded a moment ago, and is nobody else's."""
-        if not self._allowed:
+        if self._allowed.isdisjoint(labels):
             labels.clear()
         elif not labels.keys() <= self._allowed:
             for key in labels.keys() - self._allowed:
@@ -103,13 +104,16 @@ class NativeDecoder:
         return event if _is_right(event) else None
 
 
-def _are_common(raws: Sequence[bytes], most_bytes: int) -> bool:
+def _are_common(raws: Sequence[bytes | None], most_bytes: int) -> bool:
     """An escape may stand for a control character; DEL is one."""
-    together = b"".join(raws)
+    try:
+        together = b"".join(cast(Sequence[bytes], raws))
+    except TypeError:  # one is not there; to look for it would cost as much as all the rest of this
+        return False
     if not together.isascii() or _ESCAPE in together or _DEL in together:
         return False
     most_bytes = min(most_bytes, MAX_EVENT_BYTES)
-    return len(together) <= most_bytes or max(map(len, raws)) <= most_bytes
+    return len(together) <= most_bytes or max(map(len, cast(Sequence[bytes], raws))) <= most_bytes
 
 
 def _is_right(event: RequestEvent) -> bool:
