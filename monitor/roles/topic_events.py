@@ -93,7 +93,7 @@ class SourceTopic:
         self, messages: Sequence[Any], future: UnixSeconds
     ) -> Iterator[tuple[Sequence[Any], Sequence[RequestEvent]]]:
         """The messages in their order, run by run: such as are one good event each, with these; others alone."""
-        found = self._decoder.common_events([message.value for message in messages], self._most_bytes)
+        found = self._decoder.events([message.value for message in messages], self._most_bytes)
         begin, run = 0, []
         for place, event in enumerate(found):
             if event is not None and event.end <= future:

@@ -61,18 +61,18 @@ def test_same_events_and_same_verdicts(more: dict[str, object]) -> None:
 def test_many_at_once_are_those_one_by_one(more: list[dict[str, object]], odd: list[bytes | None]) -> None:
     """Each event is at its place; where there is none, decode_event alone tells."""
     raws = [*(msgspec.json.encode(GOOD | each) for each in more), *odd]
-    found = DECODER.common_events(raws)
+    found = DECODER.events(raws)
     for raw, event in zip(raws, found, strict=True):
         if event is not None:
             assert verdict(lambda _raw, event=event: event, b"") == verdict(slow, raw or b"")
-    assert found == [None if raw is None else DECODER.common_events([raw])[0] for raw in raws]
+    assert found == [None if raw is None else DECODER.events([raw])[0] for raw in raws]
 
 
 def test_what_is_longer_than_may_be_is_not_read() -> None:
     """To the byte, whoever stands beside it."""
     raw = msgspec.json.encode(GOOD)
     longer = raw + b" "
-    found = DECODER.common_events([raw, longer, raw], len(raw))
+    found = DECODER.events([raw, longer, raw], len(raw))
     assert [event is None for event in found] == [False, True, False]
 
 

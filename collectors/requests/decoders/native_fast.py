@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, Literal, cast
 import msgspec
 from msgspec import Meta
 
+from collectors.errors import Rejected
 from collectors.moments import EARLIEST, LATEST
 from collectors.requests.decoders.native import (
     MAX_ATTEMPT,
@@ -23,6 +24,7 @@ from collectors.requests.decoders.native_wire import MAX_LABELS, MAX_TEXT_BYTES
 from collectors.requests.event import UNKNOWN_TEAM, RequestEvent
 
 _MAX_PLAIN_DEVICES: Final = 8
+_ARRAY: Final = ord("[")
 _ESCAPE: Final = ord("\\")
 _DEL: Final = 0x7F
 _Text = Annotated[str, Meta(min_length=1, max_length=MAX_TEXT_BYTES)]
@@ -46,21 +48,19 @@ class NativeDecoder:
 
     def decode(self, raw: bytes) -> RequestEvent:
         """As `decode_event`: the event in these bytes, or Rejected."""
-        event = self._common_event(raw, MAX_EVENT_BYTES)
+        event = self._common_event(raw)
         if event is None:
             return decode_event(raw, namespace=self._namespace, source=self._source, allowed_labels=self._allowed)
         return event
 
-    def common_events(
-        self, raws: Sequence[bytes | None], most_bytes: int = MAX_EVENT_BYTES
-    ) -> Sequence[RequestEvent | None]:
-        """The event in each of these, in their order; None where it is not of the common form, and `decode` tells.
+    def events(self, raws: Sequence[bytes | None], most_bytes: int = MAX_EVENT_BYTES) -> Sequence[RequestEvent | None]:
+        """What `decode` gives of each of these, in their order; None where it refuses, and for arrays, which it would.
 
         None, too, for no bytes, and for more than `most_bytes`. Many at once cost less than one by one: what is asked
         of bytes is asked of all together, and the decoder is called without a step of Python in between.
         """
         if not _are_common(raws, most_bytes):
-            return [None if raw is None else self._common_event(raw, most_bytes) for raw in raws]
+            return [self._event(raw, most_bytes) for raw in raws]
         found: list[RequestEvent | None] = []
         keep_allowed, append = self._keep_allowed, found.append
         decoded = map(self._known.decode, cast(Sequence[bytes], raws))  # nests no deeper than an event does
@@ -69,13 +69,22 @@ class NativeDecoder:
                 for event in decoded:
                     if event.labels:
                         keep_allowed(event.labels)
-                    append(event if _is_right(event) else None)
+                    append(event if _is_right(event) else self._event(raws[len(found)], most_bytes))
             except msgspec.DecodeError:
-                append(self._with_unknown(cast(bytes, raws[len(found)])))
+                raw = cast(bytes, raws[len(found)])
+                append(self._with_unknown(raw) or self._event(raw, most_bytes))
         return found
 
-    def _common_event(self, raw: bytes, most_bytes: int) -> RequestEvent | None:
-        if not _are_common((raw,), most_bytes):
+    def _event(self, raw: bytes | None, most_bytes: int) -> RequestEvent | None:
+        if not raw or len(raw) > most_bytes or raw[0] == _ARRAY:
+            return None
+        try:
+            return self.decode(raw)
+        except Rejected:
+            return None
+
+    def _common_event(self, raw: bytes) -> RequestEvent | None:
+        if not _are_common((raw,), MAX_EVENT_BYTES):
             return None
         try:
             event = self._known.decode(raw)

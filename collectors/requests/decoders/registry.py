@@ -24,8 +24,8 @@ class EventDecoder(Protocol):
         """The event in these bytes; raises Rejected."""
         ...
 
-    def common_events(self, raws: Sequence[bytes | None], most_bytes: int) -> Sequence[RequestEvent | None]:
-        """The event in each of these, None where only `decode` tells what it is; where bytes are not there or more."""
+    def events(self, raws: Sequence[bytes | None], most_bytes: int) -> Sequence[RequestEvent | None]:
+        """What `decode` gives of each; None where it refuses, where bytes are not there or more, and for arrays."""
         ...
 
 
