@@ -48,6 +48,7 @@ class QuickRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
     def _unpack_records(
         self, tp: Any, records: Any, key_deserializer: Any, value_deserializer: Any
     ) -> Iterator[ConsumerRecord]:
+        last = None
         while (batch := records.next_batch()) is not None:
             found = self._messages(tp, batch) if key_deserializer is value_deserializer is None else None
             if found is None:
@@ -61,7 +62,11 @@ class QuickRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
             if found:
                 self.records_read += len(found)
                 self.bytes_read += batch.size_in_bytes
-            self.next_fetch_offset = batch.next_offset  # behind the last that compaction has taken, too
+            elif batch.is_control_batch:
+                self.next_fetch_offset = batch.next_offset
+            last = batch
+        if last is not None:  # behind its last message, though compaction may have taken that
+            self.next_fetch_offset = last.next_offset
         self.drain()
 
     def _messages(self, tp: Any, batch: Any) -> list[ConsumerRecord] | None:

@@ -68,6 +68,14 @@ def test_many_at_once_are_those_one_by_one(more: list[dict[str, object]], odd: l
     assert found == [None if raw is None else DECODER.events([raw])[0] for raw in raws]
 
 
+@pytest.mark.parametrize("control", ["\x07", "\x7f"], ids=["as an escape", "as it is"])
+def test_a_control_character_takes_nobody_along(control: str) -> None:
+    """It is in one event alone, which is refused for it."""
+    good, bad = msgspec.json.encode(GOOD), msgspec.json.encode(GOOD | {"team": f"a{control}"})
+    assert [event is None for event in DECODER.events([good, bad, good])] == [False, True, False]
+    assert verdict(DECODER.decode, bad) == ("control_character", "team holds a control character")
+
+
 def test_what_is_longer_than_may_be_is_not_read() -> None:
     """To the byte, whoever stands beside it."""
     raw = msgspec.json.encode(GOOD)

@@ -5,7 +5,7 @@ from typing import Any
 
 import kafka
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord, Fetcher
@@ -91,9 +91,12 @@ def test_the_same_of_damaged_batches(fetch: list[Any], data: st.DataObject) -> N
 
 
 @given(st.integers(0, 60), st.integers(0, 255))
+@example(5, 3)  # a value of -2 bytes
 def test_a_length_that_is_not_true(at: int, byte: int) -> None:
     """Wherever a varint of a record says another thing, nobody reads more or less for it than the client."""
-    raw, _ = batch([(1, b"key", b"value", [("a", b"b")], 1), (2, None, b"v" * 40, [], 1)], NONE, 0)
+    raw, _ = batch(
+        [(0, None, None, [], 1), (1, b"key", b"value", [("a", b"b")], 1), (2, None, b"v" * 40, [], 1)], NONE, 0
+    )
     raw[min(_HEAD + at, len(raw) - 1)] = byte
     assert read(QuickRecords, sealed(raw)) == read(Fetcher.PartitionRecords, raw)
 
