@@ -3,12 +3,15 @@
     python -m bench ingest_kafka                     200 000 events
     EVENTS=10000000 python -m bench ingest_kafka     memory alone, over ten million
 
-CPU seconds of the process are compared, as broker and client share the machine; wall time is told too. quixstreams
-(a 10 s tumbling sum per model and team) runs in a virtual environment of its own in the cache folder, made on demand;
-where it cannot be had it is named and left out.
+CPU seconds of the process are compared, as broker and client share the machine; wall time is told too. The bare loop is
+what users of the client write, with its own way through batches, for a third of which ours goes (docs/decisions/0044).
+Every event is of the common form and says its host; docs/scaling.md has what others cost. quixstreams (a 10 s tumbling
+sum per model and team) runs in a virtual environment of its own in the cache folder, made on demand; where it cannot be
+had it is named and left out.
 """
 
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -83,13 +86,13 @@ def _lines(server: Any, events: int, folder: Path) -> list[str]:
         ours = _cost(lambda number=each: _ours(house, events, f"bench-{number}"))  # type: ignore[misc]
         pairs.append((bare, ours))
     (bare_cpu, bare_wall), (cpu, wall) = sorted(pairs, key=lambda pair: pair[0][0] / pair[1][0])[ROUNDS // 2]
-    rises = _rise_of_memory(house, events)
     return [
         f"ingest: {events:,} events of 400 bytes, one a message: {cpu / events * 1e6:.1f} us of CPU an event, that is"
         f" {events / cpu:,.0f} events/s per core ({events / wall:,.0f}/s by the clock beside the broker)",
-        f"bare poll + msgspec: {bare_cpu / events * 1e6:.1f} us, {events / bare_cpu:,.0f} events/s per core"
-        f" ({events / bare_wall:,.0f}/s by the clock); ratio of CPU {bare_cpu / cpu:.2f} (goal >= 0.7)",
-        rises,
+        f"bare poll of kafka-python + msgspec: {bare_cpu / events * 1e6:.1f} us, {events / bare_cpu:,.0f} events/s per"
+        f" core ({events / bare_wall:,.0f}/s by the clock); ratio of CPU {bare_cpu / cpu:.2f} (goal >= 0.7)",
+        f"memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB at the most, both loops in one"
+        " process; whether it rises, EVENTS=10000000 tells",
         _quix_line(server.bootstrap, events, cpu, folder),
     ]
 

@@ -48,7 +48,7 @@ class RequestEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     phases: ClassVar[None] = None
     """Both of them; what has `parts` is placed by these."""
 
-    # The first eighteen are Usage's (monitor/core/usage.py), in its order.
+    # The first eighteen are Usage's, too (monitor/core/usage.py).
     request_id: str
     model: str
     start: UnixSeconds

@@ -7,7 +7,6 @@ have this module in memory, too.
 from array import array
 from collections.abc import Iterable, Sequence
 from math import isnan
-from operator import attrgetter
 from sys import byteorder
 from typing import Any, Final, Literal
 
@@ -142,10 +141,6 @@ def check_whole(batch: UsageBatch) -> None:
         raise msgspec.ValidationError(f"a request is of route {most}, there are {len(batch.routes)}")
 
 
-_of_a_route: Final = attrgetter("namespace", "model", "team", "deployment", "devices", "status", "attempt")
-_of_its_own: Final = attrgetter("request_id", *FIGURES[:-1], "work")
-
-
 class HostParts:
     """Parts of requests on one host on their way into records, in the order in which they come.
 
@@ -165,14 +160,37 @@ class HostParts:
 
     def add(self, part: Placed) -> None:
         """A Usage or an event that is of this host."""
+        # Attribute by attribute: that is a third of the price of an attrgetter, and this is done for every request.
         labels, work = part.labels, part.work
-        said = tuple(labels.items()) if labels else ()
-        key: tuple[Any, ...] = (_of_a_route(part), said, None if work is None else work.unit)
         if (phases := part.phases) is not None:
-            key = (*key, phases.devices)
             self._phases[len(self._rows)] = phases
+        key = (
+            part.namespace,
+            part.model,
+            part.team,
+            part.deployment,
+            part.devices,
+            tuple(labels.items()) if labels else (),
+            part.status,
+            part.attempt,
+            None if work is None else work.unit,
+            None if phases is None else phases.devices,
+        )
         self._route.append(self._routes.setdefault(key, len(self._routes)))
-        self._rows.append(_of_its_own(part))
+        self._rows.append(
+            (
+                part.request_id,
+                part.start,
+                part.end,
+                part.scheduled,
+                part.first_token,
+                part.input_tokens,
+                part.cached_input_tokens,
+                part.output_tokens,
+                part.weight,
+                work,
+            )
+        )
 
     def batch(self, begin: int, end: int) -> UsageBatch:
         """Those of the places from `begin` up to `end`, with no other routes than theirs."""
@@ -188,7 +206,7 @@ class HostParts:
         return UsageBatch(
             host=self._host,
             request_ids=ids,
-            routes=tuple([_wire_route(*known[place][:3]) for place in used]),
+            routes=tuple([_wire_route(known[place]) for place in used]),
             route=_little(route),
             start=_little(array("d", starts)),
             end=_little(array("d", ends)),
@@ -208,7 +226,7 @@ class HostParts:
             return {}
         told = [self._phases[place].figures if place in self._phases else NOT_PHASED for place in range(begin, end)]
         columns = (_little(array("d", column)) for column in zip(*told, strict=True))
-        devices = tuple(route[3] if len(route) > 3 else None for route in routes)
+        devices = tuple(route[-1] for route in routes)
         return {"phase_devices": devices, **dict(zip(PHASE_FIGURES, columns, strict=True))}
 
 
@@ -220,8 +238,8 @@ def batch_of(host: str, parts: Iterable[Placed]) -> UsageBatch:
     return gathered.batch(0, len(gathered))
 
 
-def _wire_route(fixed: tuple[Any, ...], labels: tuple[tuple[str, str], ...], unit: str | None) -> WireRoute:
-    namespace, model, team, deployment, devices, status, attempt = fixed
+def _wire_route(key: tuple[Any, ...]) -> WireRoute:
+    namespace, model, team, deployment, devices, labels, status, attempt, unit, _ = key
     return WireRoute(namespace, model, team, deployment, devices, dict(labels), status, attempt, unit)
 
 

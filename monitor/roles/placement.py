@@ -89,6 +89,15 @@ class Placer:
             )
         return places
 
+    def place_all(self, events: Sequence[RequestEvent], *, trust_team: bool) -> Sequence[Placed] | None:
+        """What `place` gives of each, one after the other; None where one of them is unplaced."""
+        if trust_team and not [event for event in events if event.host is None]:
+            return events
+        try:
+            return [part for event in events for part in self.place(event, trust_team=trust_team)]
+        except Rejected:
+            return None
+
 
 class PlacerByFacts:
     """Places by the facts of a fleet as they were read last; `facts` reads them. Before the first look it knows none.
@@ -143,8 +152,4 @@ def with_unknown_team(event: RequestEvent) -> RequestEvent:
 
 
 def _part(event: RequestEvent, place: Place) -> Usage:
-    usage = usage_of(event, place.host, weight=place.weight)
-    devices = event.devices if event.devices is not None else place.devices
-    if devices == usage.devices and (place.deployment or usage.deployment) == usage.deployment:
-        return usage
-    return msgspec.structs.replace(usage, devices=devices, deployment=place.deployment or usage.deployment)
+    return usage_of(event, place.host, weight=place.weight, devices=place.devices, deployment=place.deployment)

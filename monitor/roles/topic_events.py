@@ -1,7 +1,8 @@
 """From the messages of one topic to placed usage. In: messages, as they came. Out: usage, and what is not used."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from hashlib import sha256
 from typing import Any, Final, Protocol, TypeVar
 
@@ -15,7 +16,8 @@ from monitor.config.sections import Config
 from monitor.log.protocol import DeadLetter
 from monitor.roles.placement import with_unknown_team
 
-_ARRAY: Final = ord("[")
+_AT_ONCE: Final = 128
+"""Messages: what they are made into is used up while the processor still has it at hand."""
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 T_contra = TypeVar("T_contra", contravariant=True)
@@ -26,6 +28,10 @@ class Places(Protocol[T_co]):
 
     def place(self, event: RequestEvent, *, trust_team: bool) -> Sequence[T_co]:
         """What is made of an event; raises Rejected."""
+        ...
+
+    def place_all(self, events: Sequence[RequestEvent], *, trust_team: bool) -> Sequence[T_co] | None:
+        """What is made of each, one after the other; None where `place` raises Rejected of one."""
         ...
 
 
@@ -43,6 +49,10 @@ class AsTheyAre:
     def place(self, event: RequestEvent, *, trust_team: bool) -> Sequence[RequestEvent]:
         """The event."""
         return (event if trust_team else with_unknown_team(event),)
+
+    def place_all(self, events: Sequence[RequestEvent], *, trust_team: bool) -> Sequence[RequestEvent]:
+        """The events."""
+        return events if trust_team else [with_unknown_team(event) for event in events]
 
 
 class SourceTopic:
@@ -67,21 +77,32 @@ class SourceTopic:
         `messages` are Kafka's; `came_at` is the time at which they came, against which an event is of the future.
         """
         before, events = len(refused.letters), 0
-        decode, most_bytes, trust_team = self._decoder.decode, self._most_bytes, self._trust_team
-        place, take, future = placer.place, placed.extend, came_at + FUTURE_SECONDS
-        for message in messages:
-            value = message.value
-            if value and value[0] != _ARRAY and len(value) <= most_bytes:
-                try:  # one event, well: the common case, without a call too many
-                    event = decode(value)
-                    if event.end <= future:
-                        take(place(event, trust_team=trust_team))
-                        events += 1
-                        continue
-                except Rejected:
-                    pass
-            events += self._read_one(message, placer, came_at, placed, refused)
+        alone = partial(self._read_one, placer=placer, came_at=came_at, placed=placed, refused=refused)
+        for begin in range(0, len(messages), _AT_ONCE):
+            some = messages[begin : begin + _AT_ONCE]
+            for run, common in self._runs(some, came_at + FUTURE_SECONDS):
+                parts = placer.place_all(common, trust_team=self._trust_team) if common else None
+                if parts is None:
+                    events += sum(map(alone, run))
+                else:
+                    placed.extend(parts)
+                    events += len(common)
         return events - (len(refused.letters) - before)
+
+    def _runs(
+        self, messages: Sequence[Any], future: UnixSeconds
+    ) -> Iterator[tuple[Sequence[Any], Sequence[RequestEvent]]]:
+        """The messages in their order, run by run: such as are one good event each, with these; others alone."""
+        found = self._decoder.events([message.value for message in messages], self._most_bytes)
+        begin, run = 0, []
+        for place, event in enumerate(found):
+            if event is not None and event.end <= future:
+                run.append(event)
+                continue
+            yield messages[begin:place], run
+            yield messages[place : place + 1], ()
+            begin, run = place + 1, []
+        yield messages[begin:], run
 
     def _read_one(
         self, message: Any, placer: Places[T], came_at: UnixSeconds, placed: "Into[T]", refused: "Refusals"

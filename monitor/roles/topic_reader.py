@@ -25,6 +25,7 @@ from monitor.config.output_sections import Kafka
 from monitor.garbage import look_seldom
 from monitor.log.kafka_client import client_settings, trouble_of, unavailable
 from monitor.log.kafka_group import Outside
+from monitor.log.kafka_unpacking import read_quickly
 from monitor.log.protocol import LogUnavailable
 
 _PARTITION_BYTES: Final = 2**19
@@ -203,6 +204,7 @@ class TopicReader:
                 max_partition_fetch_bytes=_PARTITION_BYTES,
                 fetch_max_bytes=_FETCH_BYTES,
             )
+            read_quickly(self._consumer)
             self._outside = Outside()
             self._consumer.subscribe(self._topics, listener=_Handover(self._parts, self._fresh))
         return self._consumer

@@ -46,15 +46,43 @@ def verdict(decode: object, raw: bytes) -> object:
     return {name: getattr(event, name) for name in RequestEvent.__struct_fields__}
 
 
+def slow(raw: bytes) -> RequestEvent:
+    """The path that alone decides."""
+    return decode_event(raw, namespace="gw", source="gateway", allowed_labels=LABELS)
+
+
 @given(fields)
 def test_same_events_and_same_verdicts(more: dict[str, object]) -> None:
     """Whatever stands in an event, both paths see the same."""
     raw = msgspec.json.encode(GOOD | more)
-
-    def slow(raw: bytes) -> RequestEvent:
-        return decode_event(raw, namespace="gw", source="gateway", allowed_labels=LABELS)
-
     assert verdict(DECODER.decode, raw) == verdict(slow, raw)
+
+
+@given(st.lists(st.one_of(st.just({}), fields), max_size=6), st.lists(st.none() | st.binary(max_size=4), max_size=2))
+def test_many_at_once_are_those_one_by_one(more: list[dict[str, object]], odd: list[bytes | None]) -> None:
+    """Each event is at its place; where there is none, decode_event alone tells."""
+    raws = [*(msgspec.json.encode(GOOD | each) for each in more), *odd]
+    found = DECODER.events(raws)
+    for raw, event in zip(raws, found, strict=True):
+        if event is not None:
+            assert verdict(lambda _raw, event=event: event, b"") == verdict(slow, raw or b"")
+    assert found == [None if raw is None else DECODER.events([raw])[0] for raw in raws]
+
+
+@pytest.mark.parametrize("control", ["\x07", "\x7f"], ids=["as an escape", "as it is"])
+def test_a_control_character_takes_nobody_along(control: str) -> None:
+    """It is in one event alone, which is refused for it."""
+    good, bad = msgspec.json.encode(GOOD), msgspec.json.encode(GOOD | {"team": f"a{control}"})
+    assert [event is None for event in DECODER.events([good, bad, good])] == [False, True, False]
+    assert verdict(DECODER.decode, bad) == ("control_character", "team holds a control character")
+
+
+def test_what_is_longer_than_may_be_is_not_read() -> None:
+    """To the byte, whoever stands beside it."""
+    raw = msgspec.json.encode(GOOD)
+    longer = raw + b" "
+    found = DECODER.events([raw, longer, raw], len(raw))
+    assert [event is None for event in found] == [False, True, False]
 
 
 @pytest.mark.parametrize("more", [{}, {"x": [1]}], ids=["known", "unknown"])

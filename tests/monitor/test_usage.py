@@ -53,6 +53,17 @@ def test_the_part_of_an_event_on_a_host() -> None:
     )
 
 
+def test_where_it_is_placed_tells_what_the_event_does_not() -> None:
+    """The placement's devices stand in for those of an event that names none; its deployment is the one that counts."""
+    silent = msgspec.structs.replace(EVENT, devices=None, deployment="")
+    placed = usage_of(silent, "h1", devices=("gpu7",), deployment="green")
+    assert (placed.devices, placed.deployment) == (("gpu7",), "green")
+    assert (usage_of(silent, "h1").devices, usage_of(silent, "h1").deployment) == (None, "")
+    outspoken = usage_of(EVENT, "h1", devices=("gpu7",), deployment="green")
+    assert (outspoken.devices, outspoken.deployment) == (("gpu0", "gpu1"), "green")
+    assert usage_of(EVENT, "h1", devices=("gpu7",)).deployment == "blue"
+
+
 def test_the_same_request_on_two_hosts_is_two_identities() -> None:
     """The host is part of it, the content is not."""
     assert usage_of(EVENT, "h1").identity == Identity("h1", "gateway", "r1", 2)

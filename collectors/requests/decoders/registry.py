@@ -24,6 +24,10 @@ class EventDecoder(Protocol):
         """The event in these bytes; raises Rejected."""
         ...
 
+    def events(self, raws: Sequence[bytes | None], most_bytes: int) -> Sequence[RequestEvent | None]:
+        """What `decode` gives of each; None where it refuses, where bytes are not there or more, and for arrays."""
+        ...
+
 
 DECODERS: Final[Mapping[str, type[NativeDecoder]]] = {_NATIVE: NativeDecoder}
 
