@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from collectors.dcgm_board import BoardTrack
 from collectors.dcgm_page import Board, boards, slices_of
+from collectors.nvml_gpu import MeteredGpu
+from collectors.nvml_samples import Active, GpuFacts, GpuRead, MigInstance, SlowFacts
 from collectors.readings import ActivityReading, Device, EnergyReading, HostProfile
 from monitor.core.account import account
 from monitor.core.explain import Part, watching
@@ -137,6 +139,33 @@ def test_instances_known_together_only_are_one() -> None:
     assert books(requests, activities, board=board) == pytest.approx(expected)
     both = [request("A", first, second), request("B", second, end=5.0)]
     assert books(both, activities, board=board) == pytest.approx(expected), "on two that are one it is there once"
+
+
+def test_rounds_of_the_driver_reach_the_books() -> None:
+    """300 J a second, "MIG-a" of 3 slices always active, "MIG-b" of 4 a quarter of the time, under the driver's names."""
+    gpu = MeteredGpu(GpuFacts(token="#0", uuid="g", pci="", name="NVIDIA H100 80GB HBM3"), boot_id="b", marks={})
+    mig = (
+        MigInstance(uuid="MIG-a", gpu_instance=1, slices=3.0),
+        MigInstance(uuid="MIG-b", gpu_instance=2, slices=4.0),
+    )
+    activities = []
+    for second in range(11):
+        read = GpuRead(
+            token="#0",
+            uuid="g",
+            tick=float(second),
+            energy_joules=300.0 * second,
+            slow=SlowFacts(limit_watts=700.0, instances=mig) if second in (0, 10) else None,
+            active=Active(since=second - 1.0, ratios=((1, 1.0), (2, 0.25))) if second else Active(),
+        )
+        told = gpu.take(read, T + second, float(second), lambda _pid: True)
+        activities += [each for each in told if isinstance(each, ActivityReading)]
+    (device,) = gpu.devices
+    board = msgspec.structs.replace(device, idle_watts=70.0)
+    requests = [request("A", "MIG-a"), request("C", "MIG-b")]
+    assert books(requests, activities, board=board, watts=[300.0] * 10) == pytest.approx(
+        {"A": 2_025.0, "C": 975.0, "idle": 0.0, "unattributed": 0.0}
+    )
 
 
 def test_activity_that_changes_within_the_window() -> None:
