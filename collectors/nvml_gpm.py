@@ -13,10 +13,12 @@ from typing import Any, Final
 
 import pynvml
 
-from collectors.nvml_samples import Active, MigInstance
+from collectors.nvml_samples import NOT_SUPPORTED, Active, MigInstance
 
 LEAST_SECONDS: Final = 0.9
 """Between two rounds: reads that are due each second come a little early at times."""
+
+_UNKNOWN_CALL: Final = frozenset({NOT_SUPPORTED, pynvml.NVML_ERROR_FUNCTION_NOT_FOUND})
 
 
 class InstanceActivity:
@@ -83,10 +85,14 @@ class InstanceActivity:
         return min(metric.value / 100.0, 1.0) if math.isfinite(metric.value) and metric.value >= 0.0 else None
 
     def _supports(self) -> bool:
+        """Asked until it is answered; a board that never will, or a driver before 520, not again."""
         if self._is_supported is None:
             try:
                 self._is_supported = bool(pynvml.nvmlGpmQueryDeviceSupport(self._handle).isSupportedDevice)
-            except pynvml.NVMLError:  # a driver before 520 does not know the call
+            except pynvml.NVMLError as error:
+                if error.value not in _UNKNOWN_CALL:
+                    self.why = str(error)
+                    return False
                 self._is_supported = False
         if not self._is_supported:
             self.why = "board or driver has no GPM counters"

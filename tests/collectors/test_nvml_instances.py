@@ -178,6 +178,18 @@ def test_a_board_without_gpm_is_asked_once(bench: Bench, lacks: str) -> None:
     assert bench.meter.devices[0].instance_slices == (3.0, 4.0)
 
 
+def test_a_driver_that_refuses_for_a_while_is_asked_again(bench: Bench) -> None:
+    """Instances are told from the second round after it."""
+    gpu = bench.nvml.gpu(0)
+    gpu.set_instances("MIG-a")
+    gpu.set_activity(g1=10.0)
+    gpu.answer("gpm_support", fake_nvml.UNKNOWN)
+    bench.meter.open()
+    assert [bench.told(), bench.told()] == [{}, {}]
+    gpu.answer("gpm_support", 0)
+    assert [bench.told(), bench.told()] == [{}, {"instance:MIG-a": 0.1}]
+
+
 def test_a_board_without_mig_is_not_asked(bench: Bench) -> None:
     """Its processes tell who is busy."""
     bench.nvml.gpu(0).set_activity(g1=10.0)

@@ -142,7 +142,7 @@ def test_instances_known_together_only_are_one() -> None:
 
 
 def test_rounds_of_the_driver_reach_the_books() -> None:
-    """300 J a second, "MIG-a" of 3 slices always active, "MIG-b" of 4 a quarter of the time, under the driver's names."""
+    """300 J a second, "MIG-a" of 3 slices always active, "MIG-b" of 4 a quarter of it, under the driver's names."""
     gpu = MeteredGpu(GpuFacts(token="#0", uuid="g", pci="", name="NVIDIA H100 80GB HBM3"), boot_id="b", marks={})
     mig = (
         MigInstance(uuid="MIG-a", gpu_instance=1, slices=3.0),
