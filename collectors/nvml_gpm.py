@@ -65,7 +65,6 @@ class InstanceActivity:
             try:
                 ratio = self._ratio(instance, samples)
             except pynvml.NVMLError as error:
-                samples.has_last = False  # what is told next would be of a longer time than the others'
                 self.why = str(error)
                 continue
             if ratio is not None:
@@ -73,9 +72,10 @@ class InstanceActivity:
         return Active(since=since, ratios=tuple(ratios))
 
     def _ratio(self, instance: int, samples: "_Samples") -> float | None:
+        had_last, samples.has_last = samples.has_last, False  # after a miss the next would tell of more than its round
         pynvml.nvmlGpmMigSampleGet(self._handle, instance, samples.next)
         samples.last, samples.next = samples.next, samples.last
-        had_last, samples.has_last = samples.has_last, True
+        samples.has_last = True
         if not had_last:
             return None
         self._query.sample1, self._query.sample2 = samples.next, samples.last
