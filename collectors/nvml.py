@@ -12,10 +12,12 @@ from typing import Any, Final
 import pynvml
 
 from collectors.clock import boot_seconds
+from collectors.nvml_gpm import InstanceActivity
 from collectors.nvml_samples import (
     NOT_SUPPORTED,
     GpuFacts,
     GpuRead,
+    MigInstance,
     Opened,
     Plan,
     SlowFacts,
@@ -49,6 +51,7 @@ class Board:
         self.lacks: set[str] = set()
         self.seen_microseconds = int(time.time() * 1e6)
         self.failure: pynvml.NVMLError | None = None
+        self.activity = InstanceActivity(handle)
 
     def ask(self, call: str, *arguments: Any) -> Any:
         """What the call gives; None where it is not supported (then never asked again) or fails (the first is kept)."""
@@ -130,6 +133,10 @@ def read_board(board: Board, *, slow: bool) -> GpuRead:
     tick = boot_seconds()
     power = _power_watts(board, values)
     failure = board.failure
+    instances = _instances(board) if slow else ()
+    if slow:
+        board.activity.follow(instances)
+    active = board.activity.read(tick, must=slow)
     reasons = board.ask("nvmlDeviceGetCurrentClocksEventReasons")
     if reasons is None:  # the call's name before driver 535
         reasons = board.ask("nvmlDeviceGetCurrentClocksThrottleReasons")
@@ -146,7 +153,8 @@ def read_board(board: Board, *, slow: bool) -> GpuRead:
         reasons=int(reasons or 0),
         code=0 if failure is None else failure.value,
         text="" if failure is None else str(failure),
-        slow=_slow_facts(board, values) if slow else None,
+        slow=_slow_facts(board, values, instances) if slow else None,
+        active=active,
     )
 
 
@@ -185,24 +193,24 @@ def _power_watts(board: Board, values: Values) -> float | None:
     return None if milliwatts is None else watts_from_milliwatts(milliwatts)
 
 
-def _slow_facts(board: Board, values: Values) -> SlowFacts:
+def _slow_facts(board: Board, values: Values, instances: tuple[MigInstance, ...]) -> SlowFacts:
     limits = [values[field] for field in _SLOW if field in values]
     if not limits:
         enforced = board.ask("nvmlDeviceGetEnforcedPowerLimit")
         limits = [] if enforced is None else [float(enforced)]
     module = [values[field] for field in _SLOW_MODULE if field in values]
-    instances = _instances(board)
     return SlowFacts(
         limit_watts=watts_from_milliwatts(max(limits)) if limits else None,
         module_limit_watts=watts_from_milliwatts(max(module)) if module else None,
         instances=instances,
+        untold=board.activity.why if instances else "",
         busy=None if instances else _busy(board),
         processes=_processes(board),
     )
 
 
-def _instances(board: Board) -> tuple[str, ...]:
-    """The UUIDs of its MIG instances; they have no energy and no power of their own."""
+def _instances(board: Board) -> tuple[MigInstance, ...]:
+    """Its MIG devices; they have no energy and no power of their own."""
     mode = board.ask("nvmlDeviceGetMigMode")
     if not mode or mode[0] != pynvml.NVML_DEVICE_MIG_ENABLE:
         return ()
@@ -210,9 +218,17 @@ def _instances(board: Board) -> tuple[str, ...]:
     for place in range(board.ask("nvmlDeviceGetMaxMigDeviceCount") or 0):
         try:
             instance = pynvml.nvmlDeviceGetMigDeviceHandleByIndex(board.handle, place)
-            found.append(str(pynvml.nvmlDeviceGetUUID(instance)))
+            uuid = str(pynvml.nvmlDeviceGetUUID(instance))
         except pynvml.NVMLError:  # an empty place
             continue
+        attributes = _optional(pynvml.nvmlDeviceGetAttributes, instance)
+        found.append(
+            MigInstance(
+                uuid=uuid,
+                gpu_instance=_optional(pynvml.nvmlDeviceGetGpuInstanceId, instance),
+                slices=None if attributes is None else float(attributes.gpuInstanceSliceCount),
+            )
+        )
     return tuple(found)
 
 

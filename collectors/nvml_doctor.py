@@ -90,8 +90,12 @@ def _gpu(gpu: GpuFacts, read: GpuRead | None, seconds: float) -> list[Finding]:
         found.append(_of(gpu, "warning", what, "nvidia-smi -pm 1, or the service nvidia-persistenced"))
     slow = read.slow
     if slow is not None and slow.instances:
-        what = f"MIG: {len(slow.instances)} instances, metered as one GPU; what each process does cannot be told"
-        found.append(_of(gpu, "ok", what))
+        what = f"MIG: {len(slow.instances)} instances, metered as one GPU"
+        if slow.untold:
+            what += f" and shared as one: how active each of them is cannot be told ({slow.untold})"
+        else:
+            what += " and split by how active each of them is (GPM counters)"
+        found.append(_of(gpu, "warning" if slow.untold else "ok", what))
     elif slow is not None and slow.busy is None:
         found.append(_of(gpu, "warning", "per-process utilisation is not readable: other processes are not told apart"))
     if slow is not None and slow.limit_watts is None:

@@ -8,6 +8,7 @@ from collectors.device_track import DeviceTrack, Sample
 from collectors.idle_levels import IdleLevels
 from collectors.meter import DeviceHealth, DeviceState, Measured
 from collectors.nvml_driver import mend
+from collectors.nvml_instances import InstanceTrack, slices_of, units_of
 from collectors.nvml_samples import NO_PERMISSION, REOPEN, GpuFacts, GpuRead, SlowFacts
 from collectors.readings import OTHER_PROCESSES, ActivityReading, CounterMark, Device, EnergyReading
 from collectors.units import UnixSeconds
@@ -49,6 +50,7 @@ class MeteredGpu:
         self._seen: UnixSeconds | None = None
         self._seen_busy: UnixSeconds | None = None
         self._levels = IdleLevels()
+        self._instances = InstanceTrack(facts.uuid)
 
     @property
     def module_id(self) -> str:
@@ -73,7 +75,9 @@ class MeteredGpu:
             kind="gpu",
             hardware=self.facts.name,
             parent=parent,
-            instances=self.slow.instances,
+            instances=tuple(each.uuid for each in self.slow.instances),
+            instance_slices=slices_of(self.slow.instances),
+            instance_units=units_of(self.slow.instances),
             loaded=self._levels.loaded,
             bare_watts=self._levels.bare_watts,
             loaded_watts=self._levels.loaded_watts,
@@ -142,8 +146,9 @@ class MeteredGpu:
             self._is_told = self._is_told or bool(measured)
             if self._state == "ok" and not self._is_told:
                 self.mark_state("waiting", "")
+        measured += self._instances.take(read.active, read.tick, at, self.slow.instances)
         if read.slow is not None:
-            self._look(read.slow)
+            self._look(read.slow, at)
         measured += self._module_readings(read, at, tick)
         measured += self._activity(read, at, is_server)
         return measured
@@ -157,10 +162,11 @@ class MeteredGpu:
             self._module.power_limit_watts = slow.module_limit_watts
         self.slow = slow
 
-    def _look(self, slow: SlowFacts) -> None:
-        """Of a board with MIG nobody tells which process is busy, nor is an instance's memory the board's."""
+    def _look(self, slow: SlowFacts, at: UnixSeconds) -> None:
+        """A board with MIG is at rest where all its instances are; no instance's memory is the board's."""
+        busiest = self._instances.look(at)
         self._levels.look(
-            busy_ratio=None if slow.busy is None else sum(ratio for _, ratio in slow.busy),
+            busy_ratio=busiest if slow.busy is None else sum(ratio for _, ratio in slow.busy),
             loaded=None if slow.instances else bool(slow.processes),
             limit_watts=self._track.power_limit_watts,
         )

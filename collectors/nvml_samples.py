@@ -77,15 +77,35 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     unopened: tuple[Unopened, ...] = ()
 
 
+class MigInstance(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A MIG device: its UUID, the GPU instance that it lies in, how many compute slices that has. None is not told."""
+
+    uuid: str
+    gpu_instance: int | None = None
+    slices: float | None = None
+
+
+class Active(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A round of GPM samples: how active (0-1) each GPU instance was since the round before; those not told are absent.
+
+    `since` is the tick of the read that made the round before; None for a child's first.
+    """
+
+    since: float | None = None
+    ratios: tuple[tuple[int, float], ...] = ()
+
+
 class SlowFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What changes seldom. `limit_watts` is the highest power the board may be set to, or is set to where that is all
     it tells. `busy` are (pid, share of the time since the last slow read); None where it cannot be told (MIG).
-    `processes` are those with memory on the GPU: (pid, bytes).
+    `processes` are those with memory on the GPU: (pid, bytes). `untold` is why the activity of its instances is not
+    told, "" where it is.
     """
 
     limit_watts: float | None = None
     module_limit_watts: float | None = None
-    instances: tuple[str, ...] = ()
+    instances: tuple[MigInstance, ...] = ()
+    untold: str = ""
     busy: tuple[tuple[int, float], ...] | None = None
     processes: tuple[tuple[int, float], ...] = ()
 
@@ -94,7 +114,8 @@ class GpuRead(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag
     """One GPU, read once. `tick` is clock.boot_seconds() after the energy was read. NaN energy: an all-ones sentinel.
 
     `module_..` are those of the Grace Hopper module that the GPU is a part of. `reasons` is NVML's clocks-event mask.
-    `code` and `text` say which call failed first, where one failed that this GPU supports; 0 if none did.
+    `code` and `text` say which call failed first, where one failed that this GPU supports; 0 if none did. `active` is
+    there where this read made a round of GPM samples.
     """
 
     token: str
@@ -108,6 +129,7 @@ class GpuRead(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag
     code: int = 0
     text: str = ""
     slow: SlowFacts | None = None
+    active: Active | None = None
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=True):

@@ -22,6 +22,7 @@ class Device(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     its maker names it ("NVIDIA A100-SXM4-40GB"). `idle_watts` is the power with nothing running, `idle_source` says
     where that figure comes from. `instances` are the ids of its parts (MIG) that have no meter of their own: a request
     placed on one of them is on this device. `instance_slices` are their sizes, in their order; () is not known.
+    `instance_units` are alike for those of which only the activity of all together is known; () is each its own.
 
     `loaded` tells whether a process holds memory on it, `bare_watts` and `loaded_watts` are what it was seen to draw at
     rest without and with one, `resident_models` whose servers are on it. None, and no name, is not known.
@@ -35,6 +36,7 @@ class Device(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     idle_source: IdleSource = "unknown"
     instances: tuple[str, ...] = ()
     instance_slices: tuple[float, ...] = ()
+    instance_units: tuple[int, ...] = ()
     loaded: bool | None = None
     bare_watts: float | None = None
     loaded_watts: float | None = None

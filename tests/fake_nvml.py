@@ -40,6 +40,10 @@ CALLS = [
     "processes",
     "utilisation",
     "persistence",
+    "instance",
+    "gpm_support",
+    "gpm_sample",
+    "gpm_metrics",
 ]
 FIELDS = [
     "energy",
@@ -89,6 +93,11 @@ class FakeGpu(ctypes.Structure):
         ("samples", ctypes.c_uint32),
         ("process", _Process * 16),
         ("sample", _UtilisationSample * 16),
+        ("gpm", ctypes.c_uint32),
+        ("gpu_instance", ctypes.c_uint32 * 8),
+        ("slices", ctypes.c_uint32 * 8),
+        ("unit_code", ctypes.c_int32 * 16),
+        ("active", ctypes.c_double * 16),
     )
 
     def answer(self, call: str, code: int) -> None:
@@ -104,11 +113,19 @@ class FakeGpu(ctypes.Structure):
         """From now on energy grows by itself, by what this power gives over time."""
         self.watts, self.since = watts, time.clock_gettime(time.CLOCK_BOOTTIME)
 
-    def set_instances(self, *uuids: str) -> None:
-        """MIG mode on, with these instances."""
+    def set_instances(self, *uuids: str, units: Sequence[int] = (), slices: Sequence[int] = ()) -> None:
+        """MIG mode on, with these instances: their GPU instances (1, 2, ..) and the sizes of those (1 slice each)."""
         self.mig, self.instances = 1, len(uuids)
         for place, uuid in enumerate(uuids):
             self.instance[place].value = uuid.encode()
+            self.gpu_instance[place] = units[place] if units else place + 1
+            self.slices[place] = slices[place] if slices else 1
+
+    def set_activity(self, **percent: float) -> None:
+        """GPM counters, and how active each GPU instance is: set_activity(g1=100.0, g2=25.0)."""
+        self.gpm = 1
+        for unit, active in percent.items():
+            self.active[int(unit.removeprefix("g"))] = active
 
     def set_processes(self, *processes: tuple[int, int]) -> None:
         """Those that have memory on the board: (pid, bytes)."""
@@ -134,6 +151,7 @@ class _Control(ctypes.Structure):
         ("init_hang", ctypes.c_uint32),
         ("driver", ctypes.c_char * 80),
         ("calls", ctypes.c_uint64 * len(CALLS)),
+        ("gpm_samples", ctypes.c_int64),
         ("device", FakeGpu * 16),
     )
 

@@ -6,6 +6,7 @@ requests share its part, and where it has none its idle part is idle and the res
 
     300 W, idle 70 W; an instance of 3 slices always active, one of 4 a quarter of the time: 230 W go 3 : 1
     first 30 + 172.5 W, second 40 + 57.5 W
+Instances of which only the activity of all together is known are one (`Device.instance_units`).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,6 +24,8 @@ from monitor.core.attribution.virtual_energy import Meter, Quiet, Split, split
 LEAST_COVERED: Final = 0.9
 """Of the metered time. Where less is known of the instances' activity the board stays one."""
 _CONSUMER: Final = "instance:"
+_Unit = tuple[str, ...]
+"""The instances that are one."""
 _Span = tuple[float, float, Mapping[str, float]]
 
 
@@ -51,14 +54,15 @@ def split_by_instance(
     known = {instance for _, _, busy in spans for instance in busy}
     if not {instance for devices in places for instance in devices if instance in device.instances} <= known:
         return None
-    pieces, shares = _cut(meter, spans, device)
+    units = _units(device)
+    slices = _slices(device, units)
+    pieces, shares = _cut(meter, spans, units, slices)
     if pieces is None:
         return None
-    slices = _slices(device)
     base = np.zeros_like(pieces.watts) if idle_watts is None else np.minimum(pieces.watts, idle_watts)
     total = _nothing(len(requests))
-    for place, instance in enumerate(device.instances):
-        chosen = np.array([instance in devices for devices in places], dtype=np.bool_)
+    for place, unit in enumerate(units):
+        chosen = np.array([not set(unit).isdisjoint(devices) for devices in places], dtype=np.bool_)
         part = split(
             _with_watts(pieces, slices[place] * base + shares[place] * (pieces.watts - base)),
             _of(requests, chosen),
@@ -73,11 +77,21 @@ def split_by_instance(
     return total
 
 
-def _slices(device: Device) -> Column:
-    """Each instance's part of all instances' size; alike where sizes are not told."""
+def _units(device: Device) -> list[_Unit]:
+    """Which instances are one, in the order of the first of each; each for itself where nothing is told."""
+    told = device.instance_units
+    units: dict[int, list[str]] = {}
+    for place, instance in enumerate(device.instances):
+        units.setdefault(told[place] if len(told) == len(device.instances) else place, []).append(instance)
+    return [tuple(instances) for instances in units.values()]
+
+
+def _slices(device: Device, units: Sequence[_Unit]) -> Column:
+    """Each unit's part of all instances' size; instances count alike where sizes are not told."""
     told = device.instance_slices
-    sizes = np.array(told if len(told) == len(device.instances) else [1.0] * len(device.instances), dtype=np.float64)
-    parts: Column = sizes / sizes.sum()
+    sizes = dict(zip(device.instances, told, strict=True)) if len(told) == len(device.instances) else {}
+    sums = np.array([sum(sizes.get(instance, 1.0) for instance in unit) for unit in units], dtype=np.float64)
+    parts: Column = sums / sums.sum()
     return parts
 
 
@@ -97,8 +111,8 @@ def _spans(device: Device, activities: Iterable[ActivityReading], start: UnixSec
     return spans
 
 
-def _cut(meter: Meter, spans: Sequence[_Span], device: Device) -> tuple[Meter | None, Column]:
-    """The readings cut where activity changes, and of each instance its share of each piece (instances x pieces).
+def _cut(meter: Meter, spans: Sequence[_Span], units: Sequence[_Unit], slices: Column) -> tuple[Meter | None, Column]:
+    """The readings cut where activity changes, and of each unit its share of each piece (units x pieces).
 
     Slivers of which nothing is known go by the mean of the others. None where too little is known.
     """
@@ -110,7 +124,7 @@ def _cut(meter: Meter, spans: Sequence[_Span], device: Device) -> tuple[Meter | 
         if min(end, high) > max(begin, low)
     ]
     if not cuts:
-        return None, np.empty((len(device.instances), 0))
+        return None, np.empty((len(units), 0))
     begins, ends = (np.array([cut[side] for cut in cuts], dtype=np.float64) for side in (0, 1))
     place = np.array([cut[2] for cut in cuts], dtype=np.intp)
     middles = (begins + ends) / 2.0
@@ -118,15 +132,15 @@ def _cut(meter: Meter, spans: Sequence[_Span], device: Device) -> tuple[Meter | 
     known = np.array([at >= 0 and middle < spans[at][1] for at, middle in zip(found, middles, strict=True)])
     seconds = ends - begins
     if seconds[known].sum() < LEAST_COVERED * seconds.sum():
-        return None, np.empty((len(device.instances), 0))
-    active = np.zeros((len(device.instances), len(cuts)))
+        return None, np.empty((len(units), 0))
+    active = np.zeros((len(units), len(cuts)))
     for piece in known.nonzero()[0].tolist():
         busy = spans[found[piece]][2]
-        active[:, piece] = [busy.get(instance, 0.0) for instance in device.instances]
-    active *= _slices(device)[:, None]
+        active[:, piece] = [max(busy.get(instance, 0.0) for instance in unit) for unit in units]
+    active *= slices[:, None]
     active[:, ~known] = (active[:, known] @ seconds[known] / seconds[known].sum())[:, None]
     sums = active.sum(axis=0)
-    shares = np.where(sums > 0.0, active / np.where(sums > 0.0, sums, 1.0), _slices(device)[:, None])
+    shares = np.where(sums > 0.0, active / np.where(sums > 0.0, sums, 1.0), slices[:, None])
     return (
         Meter(
             start=begins,

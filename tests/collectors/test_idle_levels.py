@@ -7,7 +7,7 @@ from collectors.dcgm_board import BoardTrack
 from collectors.dcgm_page import Board
 from collectors.idle_levels import IdleLevels, at_rest
 from collectors.nvml_gpu import MeteredGpu
-from collectors.nvml_samples import GpuFacts, GpuRead, SlowFacts
+from collectors.nvml_samples import Active, GpuFacts, GpuRead, MigInstance, SlowFacts
 from collectors.readings import EnergyReading, Method
 
 
@@ -136,10 +136,10 @@ def test_the_level_lies_among_the_quiet_ones(quiet: list[float], louder: list[fl
 def test_nvml_tells_who_is_there_and_who_is_busy() -> None:
     """Looks 10 s apart, 1 180 J each: a process with memory and nobody busy is loaded and at rest at 118 W.
 
-    With MIG nobody tells who is busy: nothing is learned.
+    With MIG and no GPM counters nobody tells who is busy: nothing is learned.
     """
     facts = GpuFacts(token="#0", uuid="g", pci="", name="NVIDIA H100 80GB HBM3")
-    for instances, expected in (((), (True, 118.0)), (("MIG-1",), (None, None))):
+    for instances, expected in (((), (True, 118.0)), ((MigInstance(uuid="MIG-1"),), (None, None))):
         gpu = MeteredGpu(facts, boot_id="b", marks={})
         for look in range(6):
             at = 10.0 * look
@@ -153,6 +153,32 @@ def test_nvml_tells_who_is_there_and_who_is_busy() -> None:
             gpu.take(read, at, at, lambda _pid: True)
         (device,) = gpu.devices
         assert (device.loaded, device.loaded_watts) == expected
+
+
+def test_nvml_tells_the_rest_of_a_board_with_mig_by_its_instances() -> None:
+    """80 W, rounds each 5 s, looks each 10 s: its one level, where both instances rest in every round.
+
+    One busy in every other round, between two looks, is no rest; nor is a round in which one is not told.
+    """
+    facts = GpuFacts(token="#0", uuid="g", pci="", name="NVIDIA H100 80GB HBM3")
+    mig = (MigInstance(uuid="MIG-1", gpu_instance=1), MigInstance(uuid="MIG-2", gpu_instance=2))
+    told = []
+    for between in (((1, 0.0), (2, 0.0)), ((1, 0.0), (2, 0.4)), ((1, 0.0),)):
+        gpu = MeteredGpu(facts, boot_id="b", marks={})
+        for round_ in range(11):
+            at = 5.0 * round_
+            is_look = round_ % 2 == 0
+            read = GpuRead(
+                token="#0",
+                uuid="g",
+                tick=at,
+                energy_joules=400.0 * round_,
+                slow=SlowFacts(limit_watts=700.0, instances=mig) if is_look else None,
+                active=Active(since=at - 5.0 if round_ else None, ratios=((1, 0.0), (2, 0.0)) if is_look else between),
+            )
+            gpu.take(read, at, at, lambda _pid: True)
+        told.append((gpu.devices[0].loaded, gpu.devices[0].bare_watts))
+    assert told == [(None, 80.0), (None, None), (None, None)]
 
 
 def test_a_board_with_mig_rests_when_all_of_its_instances_do() -> None:

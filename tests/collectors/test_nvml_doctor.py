@@ -38,10 +38,23 @@ def test_persistence_mode_off_names_its_command(nvml: FakeNvml) -> None:
     assert line.mend.startswith("nvidia-smi -pm 1")
 
 
-def test_mig_is_told(nvml: FakeNvml) -> None:
-    """Its instances are counted, and said to be metered as one."""
-    nvml.gpu(0).set_instances("MIG-a", "MIG-b", "MIG-c")
-    assert any("3 instances, metered as one GPU" in line.what for line in diagnose())
+@pytest.mark.parametrize(
+    ("gpm", "refusal", "state", "said"),
+    [
+        (1, 0, "ok", "split by how active each of them is (GPM counters)"),
+        (0, 0, "warning", "cannot be told (board or driver has no GPM counters)"),
+        (1, fake_nvml.NO_PERMISSION, "warning", "cannot be told (Insufficient Permissions)"),
+    ],
+)
+def test_mig_is_told(nvml: FakeNvml, gpm: int, refusal: int, state: str, said: str) -> None:
+    """Its instances are counted and metered as one, and whether they can be told apart is said."""
+    gpu = nvml.gpu(0)
+    gpu.set_instances("MIG-a", "MIG-b", "MIG-c")
+    gpu.gpm = gpm
+    gpu.answer("gpm_sample", refusal)
+    (line,) = [line for line in diagnose() if line.what.startswith("MIG: 3 instances, metered as one GPU and ")]
+    assert (line.subject, line.state) == (uuid(0), state)
+    assert line.what.endswith(said)
 
 
 def test_what_cannot_be_opened_or_read_is_broken(nvml: FakeNvml) -> None:

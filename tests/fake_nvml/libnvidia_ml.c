@@ -21,11 +21,11 @@
 enum { SUCCESS, UNINITIALIZED, INVALID_ARGUMENT, NOT_SUPPORTED, NO_PERMISSION, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7,
        DRIVER_NOT_LOADED = 9, GPU_IS_LOST = 15, LIB_RM_VERSION_MISMATCH = 18, UNKNOWN = 999 };
 
-enum { MAX_DEVICES = 16, MAX_INSTANCES = 8, MAX_PROCESSES = 16 };
+enum { MAX_DEVICES = 16, MAX_INSTANCES = 8, MAX_PROCESSES = 16, MAX_UNITS = 16 };
 
 /* One code per call; tests/fake_nvml.py has the same list. */
 enum call { INIT, COUNT, HANDLE, UUID, NAME, PCI, FIELDS, ENERGY, POWER, LIMIT, REASONS, MIG, C2C, PROCESSES,
-            UTILISATION, PERSISTENCE, CALLS };
+            UTILISATION, PERSISTENCE, INSTANCE, GPM_SUPPORT, GPM_SAMPLE, GPM_METRICS, CALLS };
 /* One code per (field, scope) that is known. */
 enum field { F_ENERGY, F_AVERAGE, F_INSTANT, F_LIMIT, F_MAX_LIMIT, F_MODULE_ENERGY, F_MODULE_AVERAGE, F_MODULE_LIMIT,
              F_MEMORY_AVERAGE, FIELD_COUNT };
@@ -47,6 +47,9 @@ struct device {
   uint32_t c2c, persistence, processes, samples;
   struct process process[MAX_PROCESSES];
   struct sample sample[MAX_PROCESSES];
+  uint32_t gpm, gpu_instance[MAX_INSTANCES], slices[MAX_INSTANCES]; /* of each MIG instance: its GPU instance, its size */
+  int32_t unit_code[MAX_UNITS]; /* what a metric of this GPU instance returns */
+  double active[MAX_UNITS];     /* how active a GPU instance is, in percent */
 };
 
 struct control {
@@ -56,6 +59,7 @@ struct control {
   uint32_t init_hang;
   char driver[80];
   uint64_t calls[CALLS];
+  int64_t gpm_samples; /* allocated and not freed, by all processes together */
   struct device device[MAX_DEVICES];
 };
 
@@ -237,6 +241,28 @@ int nvmlDeviceGetMigDeviceHandleByIndex(volatile struct device *handle, unsigned
   *instance = (void *)handle->instance[index];
   return SUCCESS;
 }
+/* The board that a MIG instance's handle is of, and its place there. */
+static volatile struct device *board_of(const volatile void *instance, unsigned *place) {
+  for (unsigned slot = 0; slot < MAX_DEVICES; slot++)
+    for (*place = 0; *place < MAX_INSTANCES; ++*place)
+      if ((const volatile void *)control->device[slot].instance[*place] == instance) return &control->device[slot];
+  return NULL;
+}
+int nvmlDeviceGetGpuInstanceId(volatile void *instance, unsigned *id) {
+  unsigned place;
+  volatile struct device *handle = board_of(instance, &place);
+  ENTER(INSTANCE);
+  *id = handle->gpu_instance[place];
+  return SUCCESS;
+}
+struct attributes { unsigned processors, copiers, decoders, encoders, jpeg, ofa, gpu_slices, compute_slices; uint64_t megabytes; };
+int nvmlDeviceGetAttributes_v2(volatile void *instance, struct attributes *to) {
+  unsigned place;
+  volatile struct device *handle = board_of(instance, &place);
+  ENTER(INSTANCE);
+  *to = (struct attributes){.gpu_slices = handle->slices[place], .compute_slices = 1};
+  return SUCCESS;
+}
 int nvmlDeviceGetC2cModeInfoV(volatile struct device *handle, unsigned *enabled) {
   ENTER(C2C);
   *enabled = handle->c2c;
@@ -350,6 +376,55 @@ int nvmlDeviceGetProcessUtilization(volatile struct device *handle, struct sampl
   *n = found;
   if (!found) return to ? NOT_FOUND : SUCCESS; /* as drivers do: an idle board succeeds with nothing to tell */
   return found > room || !to ? INSUFFICIENT_SIZE : SUCCESS;
+}
+
+/* GPM: what lies between two samples of a GPU instance */
+
+struct gpm_sample { volatile struct device *device; unsigned gpu_instance; uint64_t serial; };
+struct gpm_support { unsigned version, supported; };
+struct gpm_metric { unsigned id; int code; double value; const char *words[3]; };
+struct gpm_metrics { unsigned version, count; struct gpm_sample *first, *second; struct gpm_metric metric[]; };
+
+int nvmlGpmQueryDeviceSupport(volatile struct device *handle, struct gpm_support *to) {
+  ENTER(GPM_SUPPORT);
+  if (to->version != 1) return INVALID_ARGUMENT;
+  to->supported = handle->gpm;
+  return SUCCESS;
+}
+int nvmlGpmSampleAlloc(struct gpm_sample **to) {
+  if (!initialised) return UNINITIALIZED;
+  __atomic_fetch_add(&control->gpm_samples, 1, __ATOMIC_RELAXED);
+  *to = calloc(1, sizeof **to);
+  return SUCCESS;
+}
+int nvmlGpmSampleFree(struct gpm_sample *sample) {
+  if (!sample) return INVALID_ARGUMENT;
+  __atomic_fetch_sub(&control->gpm_samples, 1, __ATOMIC_RELAXED);
+  free(sample);
+  return SUCCESS;
+}
+int nvmlGpmMigSampleGet(volatile struct device *handle, unsigned gpu_instance, struct gpm_sample *to) {
+  static uint64_t serial;
+  ENTER(GPM_SAMPLE);
+  for (unsigned place = 0; place < handle->instances; place++) {
+    if (handle->gpu_instance[place] != gpu_instance) continue;
+    *to = (struct gpm_sample){handle, gpu_instance, ++serial};
+    return SUCCESS;
+  }
+  return INVALID_ARGUMENT;
+}
+int nvmlGpmMetricsGet(struct gpm_metrics *metrics) {
+  volatile struct device *handle = metrics->first->device;
+  ENTER(GPM_METRICS);
+  if (metrics->version != 1 || metrics->second->device != handle || metrics->second->serial <= metrics->first->serial ||
+      metrics->second->gpu_instance != metrics->first->gpu_instance)
+    return INVALID_ARGUMENT;
+  for (unsigned i = 0; i < metrics->count; i++) {
+    struct gpm_metric *metric = &metrics->metric[i];
+    metric->code = metric->id == 1 ? handle->unit_code[metrics->first->gpu_instance] : NOT_SUPPORTED;
+    if (!metric->code) metric->value = handle->active[metrics->first->gpu_instance];
+  }
+  return SUCCESS;
 }
 
 /* What other meters (CodeCarbon, Zeus) ask besides; fixed answers */

@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from math import fsum
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from collectors.dcgm_board import BoardTrack
 from collectors.dcgm_page import Board, boards, slices_of
+from collectors.nvml_gpu import MeteredGpu
+from collectors.nvml_samples import Active, GpuFacts, GpuRead, MigInstance, SlowFacts
 from collectors.readings import ActivityReading, Device, EnergyReading, HostProfile
 from monitor.core.account import account
 from monitor.core.explain import Part, watching
@@ -116,6 +119,55 @@ def test_each_instance_has_its_part() -> None:
     )
 
 
+def test_instances_known_together_only_are_one() -> None:
+    """The small one as two, each told that it is always active, 1.5 slices each: what A and B used in it above.
+
+    As two of their own they would have half each, and B would leave half of that when it is gone.
+    """
+    first, second = "g/1a", "g/1b"
+    board = Device(
+        id="g",
+        kind="gpu",
+        idle_watts=70.0,
+        instances=(first, LARGE, second),
+        instance_slices=(1.5, 4.0, 1.5),
+        instance_units=(1, 2, 1),
+    )
+    activities = [*busy(1.0, first), *busy(1.0, second), *busy(0.25, LARGE)]
+    requests = [request("A", first), request("B", second, end=5.0)]
+    expected = {"A": 1_518.75, "B": 506.25, "idle": 400.0, "unattributed": 575.0}
+    assert books(requests, activities, board=board) == pytest.approx(expected)
+    both = [request("A", first, second), request("B", second, end=5.0)]
+    assert books(both, activities, board=board) == pytest.approx(expected), "on two that are one it is there once"
+
+
+def test_rounds_of_the_driver_reach_the_books() -> None:
+    """300 J a second, "MIG-a" of 3 slices always active, "MIG-b" of 4 a quarter of it, under the driver's names."""
+    gpu = MeteredGpu(GpuFacts(token="#0", uuid="g", pci="", name="NVIDIA H100 80GB HBM3"), boot_id="b", marks={})
+    mig = (
+        MigInstance(uuid="MIG-a", gpu_instance=1, slices=3.0),
+        MigInstance(uuid="MIG-b", gpu_instance=2, slices=4.0),
+    )
+    activities = []
+    for second in range(11):
+        read = GpuRead(
+            token="#0",
+            uuid="g",
+            tick=float(second),
+            energy_joules=300.0 * second,
+            slow=SlowFacts(limit_watts=700.0, instances=mig) if second in (0, 10) else None,
+            active=Active(since=second - 1.0, ratios=((1, 1.0), (2, 0.25))) if second else Active(),
+        )
+        told = gpu.take(read, T + second, float(second), lambda _pid: True)
+        activities += [each for each in told if isinstance(each, ActivityReading)]
+    (device,) = gpu.devices
+    board = msgspec.structs.replace(device, idle_watts=70.0)
+    requests = [request("A", "MIG-a"), request("C", "MIG-b")]
+    assert books(requests, activities, board=board, watts=[300.0] * 10) == pytest.approx(
+        {"A": 2_025.0, "C": 975.0, "idle": 0.0, "unattributed": 0.0}
+    )
+
+
 def test_activity_that_changes_within_the_window() -> None:
     """5 s each of one alone: 30 + 230 W, then 40 + 230 W; the other's idle part is its requests' while they wait."""
     activities = [
@@ -175,9 +227,10 @@ def test_where_too_little_is_known_the_board_stays_one(
     large=st.floats(0.0, 1.0),
     cut=st.floats(0.5, 9.5),
     ends=st.tuples(st.floats(0.1, 10.0), st.floats(0.1, 10.0)),
+    units=st.sampled_from([(), (1, 2), (1, 1), (1,)]),
 )
 def test_what_the_board_used_is_what_all_pay(
-    watts: list[float], small: float, large: float, cut: float, ends: tuple[float, float]
+    *, watts: list[float], small: float, large: float, cut: float, ends: tuple[float, float], units: tuple[int, ...]
 ) -> None:
     """Whatever the activity, where its intervals end, and who asks."""
     activities = [
@@ -187,7 +240,7 @@ def test_what_the_board_used_is_what_all_pay(
         *busy(small, LARGE, start=cut),
     ]
     requests = [request("A", SMALL, end=ends[0]), request("C", LARGE, start=10.0 - ends[1])]
-    told = books(requests, activities, watts=watts)
+    told = books(requests, activities, watts=watts, board=msgspec.structs.replace(BOARD, instance_units=units))
     measured = fsum(watts) * 10.0 / len(watts)
     assert fsum(told.values()) == pytest.approx(measured, rel=1e-9, abs=1e-9)
     assert min(told.values()) >= -1e-9
