@@ -68,6 +68,21 @@ class Requests:
         return len(self.start)
 
 
+def stacked(parts: Sequence[Requests]) -> Requests:
+    """All of these, one device's after the other's; of those that tell engines' steps there is no other."""
+    if len(parts) == 1:
+        return parts[0]
+    return Requests(
+        start=np.concatenate([each.start for each in parts]),
+        first=np.concatenate([each.first for each in parts]),
+        end=np.concatenate([each.end for each in parts]),
+        weight=np.concatenate([each.weight for each in parts]),
+        prefill_joules=np.concatenate([each.prefill_joules for each in parts]),
+        decode_joules=np.concatenate([each.decode_joules for each in parts]),
+        growing_joules=np.concatenate([each.growing_joules for each in parts]),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Rates:
     """Watts of each request's own tokens: `prefill` until its first, then base + slope * t at t s of the window."""
