@@ -672,10 +672,9 @@ class _RequestShares:
 
     def __init__(self, usages: UsageColumns) -> None:
         self._usages = usages
-        self._joules = np.zeros((COLUMNS, len(usages)))
-        self._grams: Column | None = np.zeros(len(usages))
-        self._label = ""
-        self._labelled = np.zeros(len(usages), dtype=np.bool_)
+        self._terms: _Terms | None = None
+        self._chosen: list[Index] = []
+        self._columns: list[tuple[Column, ...]] = []
         self._measured = np.zeros(len(usages), dtype=np.bool_)
 
     def add(self, chosen: Index, columns: tuple[Column, ...], terms: _Terms, *, measured: bool) -> None:
@@ -683,22 +682,30 @@ class _RequestShares:
 
         All devices of an account are on the same terms.
         """
-        self._measured[chosen] |= measured
-        for total, values in zip(self._joules, columns, strict=True):
-            total[chosen] += values
-        more, self._label = terms.grams(columns[ENERGY]), terms.label
-        if more is None or self._grams is None:
-            self._grams = None
-        else:
-            self._grams[chosen] += more
-        self._labelled[chosen] = bool(terms.label)
+        self._terms = terms
+        self._chosen.append(chosen)
+        self._columns.append(columns)
+        if measured:
+            self._measured[chosen] = True
 
     def shares(self) -> Shares:
         """One share for each request that touches the window, also where it used nothing that was measured."""
-        unknown = np.full(len(self._usages), np.nan)  # no meter, or no factor: not known, which is not 0
-        grams = unknown if self._grams is None else np.where(self._labelled, self._grams, unknown)
-        factor = np.where(self._labelled, np.array(self._label, dtype=np.object_), "")
-        return Shares(self._usages, self._joules, grams, factor, self._measured)
+        count, terms = len(self._usages), self._terms
+        grams = np.full(count, np.nan)  # no meter, or no factor: not known, which is not 0
+        factor = np.full(count, "", dtype=np.object_)
+        if terms is None:
+            return Shares(self._usages, np.zeros((COLUMNS, count)), grams, factor, self._measured)
+        chosen = np.concatenate(self._chosen)
+        told = [np.concatenate(values) for values in zip(*self._columns, strict=True)]
+        joules = np.empty((COLUMNS, count))
+        for sums, values in zip(joules, told, strict=True):
+            sums[:] = np.bincount(chosen, values, count)  # of each request in the order of the devices
+        if terms.label:
+            factor[chosen] = terms.label
+            if (told_grams := terms.grams(told[ENERGY])) is not None:
+                known = np.bincount(chosen, told_grams, count)
+                grams[chosen] = known[chosen]
+        return Shares(self._usages, joules, grams, factor, self._measured)
 
 
 def _request_rows(host: str, start: UnixSeconds, shares: Shares, revision: int) -> list[Row]:
