@@ -41,7 +41,7 @@ from monitor.core.readings import Nearby, Piece, Told, disjoint, meter_of, own_p
 from monitor.core.shares import COLUMNS, ENERGY, VARIANCE, Shares
 from monitor.core.teaching import cost_in, joules_above_idle, lesson_asked, lesson_in, tell_work
 from monitor.core.unit_teaching import tells_units, unit_lesson_in
-from monitor.core.usage_columns import Index, Key, UsageColumns, all_known, all_known_counts
+from monitor.core.usage_columns import Index, Key, UsageColumns, all_known, all_known_counts, told_or_nothing
 from monitor.core.usage_order import in_order
 
 IntensityAt = Callable[[str, UnixSeconds], Intensity | None]
@@ -53,6 +53,7 @@ RequestsAs = Literal["rows", "shares", "neither"]
 
 MOST_EXACT = 2.0**53
 """Below it every whole number is a float."""
+MOST_SMALL = 2**15
 
 
 class Account(msgspec.Struct, frozen=True, eq=False):
@@ -634,7 +635,8 @@ def _usage_rows(host: str, interval: tuple[UnixSeconds, UnixSeconds], usages: Us
     groups = sorted(set(tags))
     places = {each: place for place, each in enumerate(groups)}
     group = np.array([places[each] for each in tags], dtype=np.intp)[usages.route[ended]]
-    order = np.argsort(group, kind="stable")
+    few = group.astype(np.int16) if len(groups) < MOST_SMALL else group  # small numbers are sorted by their digits
+    order = np.argsort(few, kind="stable")
     group, ended = group[order], ended[order]
     begins = np.flatnonzero(np.concatenate(([True], group[1:] != group[:-1])))
     sums = [_exact_sums(column, begins) for column in _usage_columns(usages, ended)]
@@ -650,9 +652,9 @@ def _usage_columns(usages: UsageColumns, ended: Index) -> tuple[Column, ...]:
     told, made = usages.input_tokens[ended], usages.output_tokens[ended]
     return (
         weight,
-        weight * np.nan_to_num(told, nan=0.0),
-        weight * np.nan_to_num(usages.cached_input_tokens[ended], nan=0.0),
-        weight * np.nan_to_num(made, nan=0.0),
+        weight * told_or_nothing(told),
+        weight * told_or_nothing(usages.cached_input_tokens[ended]),
+        weight * told_or_nothing(made),
         weight * (usages.end[ended] - usages.active_start[ended]),
         np.where(np.isnan(told) & np.isnan(made), weight, 0.0),
     )

@@ -18,7 +18,7 @@ from monitor.core.attribution.pieces import Column
 from monitor.core.attribution.priors import PRIOR, Marginals, Scalars, held_factor, prefill_seconds
 from monitor.core.attribution.requests import Requests
 from monitor.core.stepping import steps_on
-from monitor.core.usage_columns import Index, Route, UsageColumns
+from monitor.core.usage_columns import Index, Route, UsageColumns, told_or_nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,16 +69,16 @@ class Demand:
 
 def demand_of(usages: UsageColumns, window_begin: UnixSeconds) -> Demand:
     """What these ask, which must be in their fixed order."""
-    context = np.nan_to_num(usages.input_tokens, nan=0.0)
+    context = told_or_nothing(usages.input_tokens)
     return Demand(
         begin=window_begin,
         usages=usages,
         active=usages.active_start - window_begin,
         first=usages.first_token - window_begin,
         end=usages.end - window_begin,
-        fresh_tokens=np.maximum(context - np.nan_to_num(usages.cached_input_tokens, nan=0.0), 0.0),
+        fresh_tokens=np.maximum(context - told_or_nothing(usages.cached_input_tokens), 0.0),
         context_tokens=context,
-        output_tokens=np.nan_to_num(usages.output_tokens, nan=0.0),
+        output_tokens=told_or_nothing(usages.output_tokens),
         unknown=usages.where(lambda route: route.devices is None).nonzero()[0],
     )
 

@@ -97,7 +97,7 @@ def rates_of(requests: Requests) -> Rates:
     decoding = requests.end - requests.first
     grows = decoding >= GROWTH_SECONDS
     growth = _watts(requests.growing_joules, decoding)
-    slope = np.divide(2.0 * growth, decoding, out=np.zeros_like(growth), where=grows)
+    slope = 2.0 * np.where(grows, growth, 0.0) / np.where(grows, decoding, 1.0)
     return Rates(
         prefill=_watts(requests.prefill_joules, requests.first - requests.start),
         base=_watts(requests.decode_joules, decoding) + np.where(grows, -slope * requests.first, growth),
@@ -107,4 +107,5 @@ def rates_of(requests: Requests) -> Rates:
 
 def _watts(joules: Column, seconds: Column) -> Column:
     most = np.minimum(joules, TOP_WATTS * seconds)
-    return np.divide(most, seconds, out=np.zeros_like(most), where=seconds > 0)
+    lasts = seconds > 0.0
+    return np.where(lasts, most, 0.0) / np.where(lasts, seconds, 1.0)  # a divide with `where` takes thrice as long

@@ -78,13 +78,15 @@ def gathered(pieces: Placed, readings: Readings) -> Column:
     """
     count = len(readings.watts)
     busy = pieces.covered & pieces.busy
-    busy_seconds = np.bincount(pieces.reading[busy], pieces.seconds[busy], count)
-    quiet_watts = _quiet_watts(readings, readings.loose & (busy_seconds == 0.0))
+    busy_seconds = np.bincount(pieces.reading, np.where(busy, pieces.seconds, 0.0), count)
     mixed = readings.loose & (busy_seconds > 0.0)
     gives = pieces.covered & ~pieces.busy & mixed[pieces.reading]
+    if not (gives & (pieces.seconds > 0.0)).any():
+        return pieces.joules
+    quiet_watts = _quiet_watts(readings, readings.loose & (busy_seconds == 0.0))
     over = np.maximum(pieces.joules - quiet_watts[pieces.reading] * pieces.seconds, 0.0) * (1.0 - pieces.stays)
-    moved = np.bincount(pieces.reading[gives], over[gives], count)
-    held = np.bincount(pieces.reading[busy], pieces.joules[busy], count)
+    moved = np.bincount(pieces.reading, np.where(gives, over, 0.0), count)
+    held = np.bincount(pieces.reading, np.where(busy, pieces.joules, 0.0), count)
     most = np.multiply(readings.limit_watts, busy_seconds, out=np.zeros(count), where=busy_seconds > 0.0)
     room = np.maximum(most - held, 0.0)
     part = np.divide(room, moved, out=np.ones(count), where=moved > room)
