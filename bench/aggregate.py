@@ -84,9 +84,16 @@ def _decode(records: list[LogRecord]) -> None:
 
 def _enter(records: list[LogRecord]) -> None:
     entering = Entering(TERMS, Book(TERMS, lambda _zone, _at: None), reject=lambda _letter: None)
+    entered = START
     for record in records:
-        for _touch in (*entering.enter(record), *entering.requests()):
+        if record.stamp >= entered + TERMS.window_seconds:  # as the ledger enters them, when windows become final
+            entered = record.stamp
+            for _touch in entering.requests():
+                pass
+        for _ in entering.enter(record):
             pass
+    for _touch in entering.requests():
+        pass
 
 
 def _best(work: Callable[[], object]) -> float:
