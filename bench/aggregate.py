@@ -12,6 +12,7 @@ from monitor.core.book import Book
 from monitor.core.facts import Facts
 from monitor.core.membership import Accounting
 from monitor.core.request_energy import RequestEnergy
+from monitor.freed_memory import keep_freed_memory
 from monitor.garbage import look_seldom
 from monitor.ledger.entering import Entering
 from monitor.ledger.ledger import Ledger
@@ -29,7 +30,8 @@ _ROUNDS = 2
 
 def run() -> list[str]:
     """The rate of the whole, and what the stages take of it."""
-    look_seldom()  # as an aggregator does
+    look_seldom()  # as an aggregator does, both
+    keep_freed_memory()
     records = [
         record
         for number in range(HOSTS)
