@@ -9,13 +9,37 @@ from virtual_energy_by_hand import Job, Reading
 
 from monitor.core.attribution.pieces import Column
 from monitor.core.attribution.requests import Requests, Steps
-from monitor.core.attribution.virtual_energy import NOBODY_ELSE, Foreign, Meter, Split, split
+from monitor.core.attribution.virtual_energy import NOBODY_ELSE, Foreign, Meter, Split, Window, split
 
 NOWHERE: list[tuple[float, float]] = []
 
 
 def _column(values: list[float]) -> Column:
     return np.array(values, dtype=np.float64)
+
+
+def _meter(readings: list[Reading]) -> Meter:
+    return Meter(
+        start=_column([each.start for each in readings]),
+        end=_column([each.end for each in readings]),
+        watts=_column([each.watts for each in readings]),
+        lasts_seconds=_column([each.end - each.start for each in readings]),
+        recovered=np.array([each.method == "recovered" for each in readings], dtype=np.bool_),
+        modelled=np.array([each.method == "modelled" for each in readings], dtype=np.bool_),
+    )
+
+
+def _requests(jobs: list[Job], steps: Steps | None) -> Requests:
+    return Requests(
+        start=_column([job.start for job in jobs]),
+        first=_column([job.first for job in jobs]),
+        end=_column([job.end for job in jobs]),
+        weight=_column([job.weight for job in jobs]),
+        prefill_joules=_column([job.prefill for job in jobs]),
+        decode_joules=_column([job.decode for job in jobs]),
+        growing_joules=_column([job.growing for job in jobs]),
+        steps=steps,
+    )
 
 
 def split_of(
@@ -31,24 +55,7 @@ def split_of(
     steps: Steps | None = None,
 ) -> Split:
     """The split of plain lists."""
-    meter = Meter(
-        start=_column([each.start for each in readings]),
-        end=_column([each.end for each in readings]),
-        watts=_column([each.watts for each in readings]),
-        lasts_seconds=_column([each.end - each.start for each in readings]),
-        recovered=np.array([each.method == "recovered" for each in readings], dtype=np.bool_),
-        modelled=np.array([each.method == "modelled" for each in readings], dtype=np.bool_),
-    )
-    requests = Requests(
-        start=_column([job.start for job in jobs]),
-        first=_column([job.first for job in jobs]),
-        end=_column([job.end for job in jobs]),
-        weight=_column([job.weight for job in jobs]),
-        prefill_joules=_column([job.prefill for job in jobs]),
-        decode_joules=_column([job.decode for job in jobs]),
-        growing_joules=_column([job.growing for job in jobs]),
-        steps=steps,
-    )
+    meter, requests = _meter(readings), _requests(jobs, steps)
     others = (_column([start for start, _ in elsewhere]), _column([end for _, end in elsewhere]))
     return split(
         meter,
@@ -92,6 +99,17 @@ class Case:
             elsewhere=self.elsewhere,
             limit=self.limit,
         )
+
+
+def window_of(case: Case, steps: Steps | None = None) -> Window:
+    """What its energy is split from, for those who split several."""
+    return Window(
+        meter=_meter(case.readings),
+        requests=_requests(case.jobs, steps),
+        idle_watts=case.idle,
+        elsewhere=(_column([start for start, _ in case.elsewhere]), _column([end for _, end in case.elsewhere])),
+        limit_watts=case.limit,
+    )
 
 
 def moments(low: int, high: int) -> st.SearchStrategy[float]:

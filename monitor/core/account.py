@@ -8,7 +8,7 @@ Pure: the same records give the same bits, whoever computes. Sums run in a fixed
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import fsum, isnan
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -17,19 +17,19 @@ from collectors.readings import ActivityReading, Device, EngineReading, HostProf
 from collectors.units import Energy, UnixSeconds
 from monitor.core import points
 from monitor.core.asked import work_asked
-from monitor.core.attribution.certainty import PRIOR_CERTAINTY
-from monitor.core.attribution.doubt import Doubts, doubts_of
+from monitor.core.attribution.certainty import PRIOR_CERTAINTY, Certainty
+from monitor.core.attribution.doubt import Doubts, doubts_of_each
 from monitor.core.attribution.hardware import UNKNOWN_GPU, hardware_of
 from monitor.core.attribution.learning import FitSums
 from monitor.core.attribution.methods import DEFAULT_METHOD, METHODS, Method
 from monitor.core.attribution.pieces import Column, Flags
 from monitor.core.attribution.priors import PRIOR, Scalars
-from monitor.core.attribution.requests import Requests, Steps
+from monitor.core.attribution.requests import Requests
 from monitor.core.attribution.units import UnitSums
-from monitor.core.attribution.virtual_energy import Foreign, Meter, Quiet, Split, split
+from monitor.core.attribution.virtual_energy import Foreign, Meter, Quiet, Split, Window, split_each
 from monitor.core.attribution.work import tokens_per_step
 from monitor.core.busy import busy_servers
-from monitor.core.demand import Demand, demand_of, requests_on
+from monitor.core.demand import Ask, Demand, demand_of, requests_on_each
 from monitor.core.emissions.factors import Intensity, factor_label, location_grams
 from monitor.core.family import Family, family_of
 from monitor.core.foreign import foreign_of
@@ -40,10 +40,10 @@ from monitor.core.phased import counted, phase_on
 from monitor.core.points import Row
 from monitor.core.queueing import Seated, seated
 from monitor.core.readings import Nearby, Piece, Told, disjoint, meter_of, own_pieces
-from monitor.core.shares import COLUMNS, VARIANCE, Shares
+from monitor.core.shares import COLUMNS, ENERGY, VARIANCE, Shares
 from monitor.core.teaching import cost_in, joules_above_idle, lesson_asked, lesson_in, tell_work
 from monitor.core.unit_teaching import tells_units, unit_lesson_in
-from monitor.core.usage_columns import Index, Key, UsageColumns, all_known, all_known_counts
+from monitor.core.usage_columns import Index, Key, UsageColumns, all_known, all_known_counts, told_or_nothing
 from monitor.core.usage_order import in_order
 
 IntensityAt = Callable[[str, UnixSeconds], Intensity | None]
@@ -51,6 +51,11 @@ ScalarsAt = Callable[[str, UnixSeconds], Scalars]
 """What the work of a GPU type (its maker's name) costs, as known at a moment."""
 RequestsAs = Literal["rows", "shares", "neither"]
 """What an account makes of each request's own energy: rows of the window, shares to be summed, or nothing."""
+
+
+MOST_EXACT = 2.0**53
+"""Below it every whole number is a float."""
+MOST_SMALL = 2**15
 
 
 class Account(msgspec.Struct, frozen=True, eq=False):
@@ -181,9 +186,7 @@ def account(
             METHODS[method],
             watch,
         )
-        for device in family.devices.values():
-            rows.append(_meter_row(terms, device, _meter_of(device.id, family, own)))
-            rows += work.on(device).rows(terms, device, own[device.id])
+        rows += work.rows(terms, own)
     rows += _usage_rows(host, (start, end), ordered, revision)
     shares = gathered.shares() if gathered else None
     if requests == "rows" and shares is not None:
@@ -195,6 +198,42 @@ def account(
 def _terms(host: str, start: UnixSeconds, revision: int, profile: HostProfile, intensity: Intensity | None) -> _Terms:
     label = factor_label(intensity, profile.pue)
     return _Terms(host=host, start=start, revision=revision, pue=profile.pue, intensity=intensity, label=label)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """What one device was asked to do in the window, and what its meter told."""
+
+    device: Device
+    pieces: Sequence[Piece]
+    meter: Meter
+    engines: Sequence[EngineReading]
+    since: Seated
+    foreign: Foreign
+    idle_source: str
+    ask: Ask
+
+    def estimated(self, joules: Column) -> Column:
+        """Of each request's joules those of one of which it was estimated when an engine began."""
+        return np.where(self.since.estimated[self.ask.chosen], joules, 0.0)
+
+
+class _Told(NamedTuple):
+    """What a device's requests did on it and what they get: each (`columns`, of each of the chosen), and each owner.
+
+    `sums` are the places of owners with a request there, and of each column the sums of all owners.
+    """
+
+    requests: Requests
+    shared: Split
+    by_instance: bool
+    doubts: Doubts
+    columns: tuple[Column, ...]
+    sums: "_Sums"
+
+
+_Sums = tuple[Sequence[Key], Sequence[Sequence[float]]]
+"""Owners, and for each what its requests' columns sum to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,56 +254,101 @@ class _Work:
     method: Method
     watch: Watch | None
 
-    def on(self, device: Device) -> "_Work":
-        """The same, of requests of which only a phase ran on the device: that phase."""
-        demand = phase_on(self.demand, device)
-        return self if demand is self.demand else replace(self, demand=demand)
+    def rows(self, terms: _Terms, own: Mapping[str, Sequence[Piece]]) -> list[Row]:
+        """Of each device its meter's row; attributed, idle and unattributed of its own part, split among the requests.
 
-    def rows(self, terms: _Terms, device: Device, pieces: Sequence[Piece]) -> list[Row]:
-        """Attributed, idle and unattributed: the device's own part, split among the requests."""
+        GPUs are split together, and so is all else. Where requests have phases each device has a demand of its own.
+        """
+        devices = list(self.family.devices.values())
+        if self.demand.usages.phases is None:
+            return self._rows_of(terms, devices, own)
+        alone = [(replace(self, demand=phase_on(self.demand, device)), device) for device in devices]
+        return [row for work, device in alone for row in work._rows_of(terms, [device], own)]
+
+    def _rows_of(self, terms: _Terms, devices: Sequence[Device], own: Mapping[str, Sequence[Piece]]) -> list[Row]:
+        chosen = self.demand.on_each(devices)
+        asked = {
+            device.id: self._asked(terms, device, own[device.id], its)
+            for device, its in zip(devices, chosen, strict=True)
+        }
+        told: dict[str, _Told] = {}
+        for alike in (
+            [each for each in devices if each.kind == "gpu"],
+            [each for each in devices if each.kind != "gpu"],
+        ):
+            if alike:
+                told |= self._told([asked[device.id] for device in alike], shares_idle=alike[0].kind == "gpu")
+        units = self.teach and tells_units(self.demand)
+        rows: list[Row] = []
+        for device in devices:
+            rows.append(_meter_row(terms, device, _meter_of(device.id, self.family, own)))
+            rows += self._rows(terms, asked[device.id], told[device.id], tells_units=units)
+        return rows
+
+    def _asked(self, terms: _Terms, device: Device, pieces: Sequence[Piece], chosen: Index) -> "_Asked":
+        """What the chosen ask of a device, and what its meter told."""
         idle_watts, idle_source = idle_power(device)
-        chosen = self.demand.on(device)
         scalars = self.scalars_at(device.hardware, terms.start)
         if scalars.units and not (self.method.learns and device.kind == "gpu"):
             scalars = msgspec.structs.replace(scalars, units=())
         meter = meter_of(pieces, terms.start)
         engines = self._engines_on(device)
         since = self._seated(device, chosen, terms.start)
-        demand = since.demand
-        held = self._held_watts(device, meter, demand, chosen, start=terms.start)
-        requests = requests_on(
-            demand,
-            chosen,
-            device,
-            self.family.profile,
-            idle_watts=idle_watts,
-            scalars=scalars,
-            method=self.method,
-            tokens_per_step=tokens_per_step(engines),
-            held_watts=held,
-            counters=engines,
-        )
-        if device.kind in ("cpu", "dram") and self.method.learns:
-            requests = replace(requests, steps=self._by_busy_servers(chosen, terms.start))
-        shared = split(
-            meter,
-            requests,
-            length_seconds=self.length_seconds,
-            idle_watts=idle_watts,
-            shares_idle=device.kind == "gpu",
-            elsewhere=self.demand.elsewhere() if device.kind == "gpu" else (np.empty(0), np.empty(0)),
+        return _Asked(
+            device=device,
+            pieces=pieces,
+            meter=meter,
+            engines=engines,
+            since=since,
             foreign=self._foreign(device, terms.start),
-            limit_watts=_limit_watts(device),
+            idle_source=idle_source,
+            ask=Ask(
+                device,
+                chosen,
+                since.demand.active[chosen],
+                idle_watts,
+                scalars,
+                tokens_per_step(engines),
+                self._held_watts(device, meter, since.demand, chosen, start=terms.start),
+                engines,
+            ),
+        )
+
+    def _told(self, asked: Sequence["_Asked"], *, shares_idle: bool) -> "dict[str, _Told]":
+        """What each of these devices' requests asked of it and what they get of its joules, by device."""
+        requests = requests_on_each(self.demand, [each.ask for each in asked], self.family.profile, self.method)
+        if self.method.learns:
+            requests = [self._by_servers(each, its) for each, its in zip(asked, requests, strict=True)]
+        elsewhere = self.demand.elsewhere() if shares_idle else (np.empty(0), np.empty(0))
+        splits = split_each(
+            [
+                Window(
+                    meter=each.meter,
+                    requests=its,
+                    idle_watts=each.ask.idle_watts,
+                    elsewhere=elsewhere,
+                    foreign=each.foreign,
+                    limit_watts=_limit_watts(each.device),
+                )
+                for each, its in zip(asked, requests, strict=True)
+            ],
+            length_seconds=self.length_seconds,
+            shares_idle=shares_idle,
             rest_equally=self.method.rest_equally,
         )
-        by_instance = self._by_instance(
-            device, terms.start, pieces, chosen=chosen, requests=requests, idle_watts=idle_watts
-        )
-        if by_instance is not None:
-            shared = by_instance
-        tested = self.method.rest_equally and by_instance is None and not self._prices_units(chosen, scalars)
-        doubts = self._doubts(device, demand, chosen, requests, shared=shared, scalars=scalars, tested=tested)
-        estimated = np.where(since.estimated[chosen], shared.energy, 0.0)
+        by_instance = [self._by_instance(each, its) for each, its in zip(asked, requests, strict=True)]
+        splits = [instead or shared for instead, shared in zip(by_instance, splits, strict=True)]
+        doubts = self._doubts(asked, requests, splits, by_instance)
+        columns = [_columns(*each) for each in zip(splits, doubts, strict=True)]
+        summed = [(*told, each.estimated(told[ENERGY])) for each, told in zip(asked, columns, strict=True)]
+        sums = self.owners.sums([each.ask.chosen for each in asked], summed)
+        found = zip(requests, splits, (each is not None for each in by_instance), doubts, columns, sums, strict=True)
+        return {each.device.id: _Told(*told) for each, told in zip(asked, found, strict=True)}
+
+    def _rows(self, terms: _Terms, asked: "_Asked", told: "_Told", *, tells_units: bool) -> list[Row]:
+        """Attributed, idle and unattributed."""
+        device, pieces, chosen = asked.device, asked.pieces, asked.ask.chosen
+        since, shared = asked.since, told.shared
         if self.watch is not None:
             self.watch(
                 Watched(
@@ -272,53 +356,45 @@ class _Work:
                     pieces=pieces,
                     usages=self.demand.usages,
                     chosen=chosen,
-                    requests=requests,
+                    requests=told.requests,
                     estimated_start=since.estimated[chosen],
                     shared=shared,
-                    idle_watts=idle_watts,
-                    scalars=scalars,
-                    held_watts=held,
-                    by_instance=by_instance is not None,
-                    doubts=doubts,
+                    idle_watts=asked.ask.idle_watts,
+                    scalars=asked.ask.scalars,
+                    held_watts=asked.ask.held_watts,
+                    by_instance=told.by_instance,
+                    doubts=told.doubts,
                 )
             )
         if device.kind == "gpu" and self.teach:
-            name, lesson = self._lesson(device, pieces, demand, shared, terms.start)
+            name, lesson = self._lesson(device, pieces, since.demand, shared, terms.start)
             if lesson is not None:
                 self.lessons[name] = self.lessons.get(name, FitSums()).plus(lesson)
-            if tells_units(demand):
-                self._learn_unit(device, pieces, demand, chosen)
+            if tells_units:
+                self._learn_unit(device, pieces, since.demand, chosen)
         if self.shares is not None:
-            self.shares.add(chosen, shared, doubts, terms, measured=bool(pieces))
+            self.shares.add(chosen, told.columns, terms, measured=bool(pieces))
         return [
-            *_attributed_rows(terms, device, self.owners, chosen, (*_columns(shared, doubts), estimated)),
-            _idle_row(terms, device, shared.idle, idle_source, self._resident(device)),
+            *_attributed_rows(terms, device, told.sums),
+            _idle_row(terms, device, shared.idle, asked.idle_source, self._resident(device)),
             _unattributed_row(terms, device, shared),
         ]
 
-    def _by_instance(
-        self,
-        device: Device,
-        start: UnixSeconds,
-        pieces: Sequence[Piece],
-        *,
-        chosen: Index,
-        requests: Requests,
-        idle_watts: float | None,
-    ) -> Split | None:
+    def _by_instance(self, asked: "_Asked", requests: Requests) -> Split | None:
         """The split of a board whose MIG instances' activity is known; None for any other."""
+        device, begin = asked.device, self.demand.begin
         if not device.instances:
             return None
         routes = self.demand.usages.routes
         return split_by_instance(
             device,
             self.activities,
-            meter_of(pieces, start),
+            asked.meter,
             requests,
-            [routes[place].devices or () for place in self.demand.usages.route[chosen].tolist()],
-            start=start,
+            [routes[place].devices or () for place in self.demand.usages.route[asked.ask.chosen].tolist()],
+            start=begin,
             length_seconds=self.length_seconds,
-            idle_watts=idle_watts,
+            idle_watts=asked.ask.idle_watts,
             elsewhere=self.demand.elsewhere(),
             limit_watts=_limit_watts(device),
             rest_equally=self.method.rest_equally,
@@ -326,26 +402,34 @@ class _Work:
 
     def _doubts(
         self,
-        device: Device,
-        demand: Demand,
-        chosen: Index,
-        requests: Requests,
-        *,
-        shared: Split,
-        scalars: Scalars,
-        tested: bool,
-    ) -> Doubts:
-        """How far the shares may be off; not known by methods that price nothing or all, or of units."""
-        return doubts_of(
-            shared,
-            requests,
-            context_tokens=demand.context_tokens[chosen],
-            output_tokens=demand.output_tokens[chosen],
-            certainty=scalars.certainty if self.method.learns else PRIOR_CERTAINTY,
-            prices=device.kind == "gpu",
-            tested=tested,
-            by_steps=any(each.steps is not None for each in self._engines_on(device)),
-        )
+        asked: Sequence["_Asked"],
+        requests: Sequence[Requests],
+        splits: Sequence[Split],
+        by_instance: Sequence[Split | None],
+    ) -> list[Doubts]:
+        """How far each device's shares may be off; not known by methods that price nothing or all, or of units."""
+        alike: dict[tuple[Certainty, bool, bool], list[int]] = {}
+        for place, each in enumerate(asked):
+            certainty = each.ask.scalars.certainty if self.method.learns else PRIOR_CERTAINTY
+            units = self._prices_units(each.ask.chosen, each.ask.scalars)
+            tested = self.method.rest_equally and by_instance[place] is None and not units
+            by_steps = any(engine.steps is not None for engine in each.engines)
+            alike.setdefault((certainty, tested, by_steps), []).append(place)
+        found: dict[int, Doubts] = {}
+        for (certainty, tested, by_steps), places in alike.items():
+            chosen = np.concatenate([asked[place].ask.chosen for place in places])
+            doubts = doubts_of_each(
+                [splits[place] for place in places],
+                [requests[place] for place in places],
+                context_tokens=self.demand.context_tokens[chosen],
+                output_tokens=self.demand.output_tokens[chosen],
+                certainty=certainty,
+                prices=asked[places[0]].device.kind == "gpu",
+                tested=tested,
+                by_steps=by_steps,
+            )
+            found.update(zip(places, doubts, strict=True))
+        return [found[place] for place in range(len(asked))]
 
     def _prices_units(self, chosen: Index, scalars: Scalars) -> bool:
         """Whether some of the requests pay what a unit of their work was learned to cost, whose error is not known."""
@@ -424,20 +508,21 @@ class _Work:
     def _foreign(self, device: Device, start: UnixSeconds) -> Foreign:
         return foreign_of(self.activities, device, self._cpus, start, start + self.length_seconds)
 
-    def _by_busy_servers(self, chosen: Index, start: UnixSeconds) -> Steps | None:
-        """How busy each of the servers was for which there are requests, where there are several."""
-        if not self.engines:
-            return None
+    def _by_servers(self, asked: "_Asked", requests: Requests) -> Requests:
+        """Of a CPU or memory with how busy each server was for which there are requests, if there are several."""
+        if asked.device.kind not in ("cpu", "dram") or not self.engines:
+            return requests
         usages = self.demand.usages
-        return busy_servers(
+        steps = busy_servers(
             usages.routes,
-            usages.route[chosen],
+            usages.route[asked.ask.chosen],
             activities=self.activities,
             engines=self.engines,
             cpus=self._cpus,
-            start=start,
+            start=self.demand.begin,
             length_seconds=self.length_seconds,
         )
+        return replace(requests, steps=steps)
 
     @property
     def _cpus(self) -> frozenset[str]:
@@ -509,22 +594,33 @@ class _Owners:
         places = {key: place for place, key in enumerate(keys)}
         return cls(keys, np.array([places[key] for key in of_routes], dtype=np.intp)[usages.route])
 
+    def sums(self, chosen: Sequence[Index], columns: Sequence[tuple[Column, ...]]) -> list[_Sums]:
+        """Of each device the owners of its chosen requests, and what each of those columns is for each owner."""
+        devices, keys = len(chosen), len(self.keys)
+        if not keys:
+            return [((), ())] * devices
+        counts = [len(each) for each in chosen]
+        owner = self.owner[np.concatenate(chosen)] + np.repeat(np.arange(devices) * keys, counts)
+        active = np.bincount(owner, minlength=devices * keys).reshape(devices, keys) > 0
+        told = [
+            np.bincount(owner, np.concatenate(values), devices * keys).reshape(devices, keys)
+            for values in zip(*columns, strict=True)
+        ]
+        sums = np.stack(told, axis=2)
+        return [
+            ([self.keys[place] for place in mine.nonzero()[0].tolist()], of_keys[mine].tolist())
+            for mine, of_keys in zip(active, sums, strict=True)
+        ]
 
-def _attributed_rows(
-    terms: _Terms, device: Device, owners: _Owners, chosen: Index, told: tuple[Column, ...]
-) -> list[Row]:
-    """One row for each model, team, deployment and labels with a request active on the device. `told` is what
-    `_columns` gives, and joules whose start was estimated."""
-    owner = owners.owner[chosen]
-    active = np.flatnonzero(np.bincount(owner, minlength=len(owners.keys))).tolist()
-    columns = [np.bincount(owner, values, len(owners.keys)).tolist() for values in told]
+
+def _attributed_rows(terms: _Terms, device: Device, sums: _Sums) -> list[Row]:
+    """One row for each model, team, deployment and labels with a request active on the device."""
     rows = []
-    for place in active:
-        *joules, variance, estimated = (column[place] for column in columns)
-        sums = (*joules, None if isnan(variance) else variance, terms.grams(joules[0]), 0.0, 0.0, 0.0, 0.0, estimated)
-        facts = ("", "", terms.label, terms.revision)
-        tags = (*terms.tags(device), points.ATTRIBUTED, *owners.keys[place])
-        rows.append(Row(points.ENERGY.name, terms.start, tags, sums + facts))
+    device_tags, facts = (*terms.tags(device), points.ATTRIBUTED), ("", "", terms.label, terms.revision)
+    for key, (*joules, variance, estimated) in zip(*sums, strict=True):
+        grams = terms.grams(joules[0])
+        told = (*joules, None if isnan(variance) else variance, grams, 0.0, 0.0, 0.0, 0.0, estimated)
+        rows.append(Row(points.ENERGY.name, terms.start, (*device_tags, *key), told + facts))
     return rows
 
 
@@ -574,32 +670,40 @@ def _usage_rows(host: str, interval: tuple[UnixSeconds, UnixSeconds], usages: Us
     groups = sorted(set(tags))
     places = {each: place for place, each in enumerate(groups)}
     group = np.array([places[each] for each in tags], dtype=np.intp)[usages.route[ended]]
-    order = np.argsort(group, kind="stable")
-    group, sums = group[order], _usage_sums(usages, ended[order])
-    begins = np.flatnonzero(np.concatenate(([True], group[1:] != group[:-1]))).tolist()
-    ends = [*begins[1:], len(group)]
-    rows = []
-    for begin, stop in zip(begins, ends, strict=True):
-        fields = (*(fsum(column[begin:stop]) for column in sums), revision)
-        rows.append(Row(points.USAGE.name, start, groups[group[begin]], fields))
-    return rows
+    few = group.astype(np.int16) if len(groups) < MOST_SMALL else group  # small numbers are sorted by their digits
+    order = np.argsort(few, kind="stable")
+    group, ended = group[order], ended[order]
+    begins = np.flatnonzero(np.concatenate(([True], group[1:] != group[:-1])))
+    sums = [_exact_sums(column, begins) for column in _usage_columns(usages, ended)]
+    return [
+        Row(points.USAGE.name, start, groups[place], (*fields, revision))
+        for place, *fields in zip(group[begins].tolist(), *sums, strict=True)
+    ]
 
 
-def _usage_sums(usages: UsageColumns, ended: Index) -> list[list[float]]:
+def _usage_columns(usages: UsageColumns, ended: Index) -> tuple[Column, ...]:
     """What each of those that ended adds to the sums of a usage row, in the order of its fields."""
     prompt, answer, active_seconds = (column[ended] for column in counted(usages))
     weight = usages.weight[ended]
     told, made = usages.input_tokens[ended], usages.output_tokens[ended]
-    columns = (
+    return (
         weight,
-        prompt * np.nan_to_num(told, nan=0.0),
-        prompt * np.nan_to_num(usages.cached_input_tokens[ended], nan=0.0),
-        answer * np.nan_to_num(made, nan=0.0),
+        prompt * told_or_nothing(told),
+        prompt * told_or_nothing(usages.cached_input_tokens[ended]),
+        answer * told_or_nothing(made),
         active_seconds,
         np.where(np.isnan(told) & np.isnan(made), weight, 0.0),
         np.where(usages.scheduled_told[ended], weight, 0.0),
     )
-    return [column.tolist() for column in columns]
+
+
+def _exact_sums(values: Column, begins: Index) -> list[float]:
+    """The sums, rounded once, of values >= 0 from each place to the next. Of whole numbers any sum is, while small."""
+    if (values == np.floor(values)).all() and (sums := np.add.reduceat(values, begins)).max() < MOST_EXACT:
+        return list(sums.tolist())
+    ends = [*begins[1:].tolist(), len(values)]
+    told = values.tolist()
+    return [fsum(told[begin:end]) for begin, end in zip(begins.tolist(), ends, strict=True)]
 
 
 class _RequestShares:
@@ -607,33 +711,40 @@ class _RequestShares:
 
     def __init__(self, usages: UsageColumns) -> None:
         self._usages = usages
-        self._joules = np.zeros((COLUMNS, len(usages)))
-        self._grams: Column | None = np.zeros(len(usages))
-        self._label = ""
-        self._labelled = np.zeros(len(usages), dtype=np.bool_)
+        self._terms: _Terms | None = None
+        self._chosen: list[Index] = []
+        self._columns: list[tuple[Column, ...]] = []
         self._measured = np.zeros(len(usages), dtype=np.bool_)
 
-    def add(self, chosen: Index, shared: Split, doubts: Doubts, terms: _Terms, *, measured: bool) -> None:
+    def add(self, chosen: Index, columns: tuple[Column, ...], terms: _Terms, *, measured: bool) -> None:
         """Adds one device's split; `measured` tells whether a meter of it was read in this window.
 
         All devices of an account are on the same terms.
         """
-        self._measured[chosen] |= measured
-        for total, values in zip(self._joules, _columns(shared, doubts), strict=True):
-            total[chosen] += values
-        more, self._label = terms.grams(shared.energy), terms.label
-        if more is None or self._grams is None:
-            self._grams = None
-        else:
-            self._grams[chosen] += more
-        self._labelled[chosen] = bool(terms.label)
+        self._terms = terms
+        self._chosen.append(chosen)
+        self._columns.append(columns)
+        if measured:
+            self._measured[chosen] = True
 
     def shares(self) -> Shares:
         """One share for each request that touches the window, also where it used nothing that was measured."""
-        unknown = np.full(len(self._usages), np.nan)  # no meter, or no factor: not known, which is not 0
-        grams = unknown if self._grams is None else np.where(self._labelled, self._grams, unknown)
-        factor = np.where(self._labelled, np.array(self._label, dtype=np.object_), "")
-        return Shares(self._usages, self._joules, grams, factor, self._measured)
+        count, terms = len(self._usages), self._terms
+        grams = np.full(count, np.nan)  # no meter, or no factor: not known, which is not 0
+        factor = np.full(count, "", dtype=np.object_)
+        if terms is None:
+            return Shares(self._usages, np.zeros((COLUMNS, count)), grams, factor, self._measured)
+        chosen = np.concatenate(self._chosen)
+        told = [np.concatenate(values) for values in zip(*self._columns, strict=True)]
+        joules = np.empty((COLUMNS, count))
+        for sums, values in zip(joules, told, strict=True):
+            sums[:] = np.bincount(chosen, values, count)  # of each request in the order of the devices
+        if terms.label:
+            factor[chosen] = terms.label
+            if (told_grams := terms.grams(told[ENERGY])) is not None:
+                known = np.bincount(chosen, told_grams, count)
+                grams[chosen] = known[chosen]
+        return Shares(self._usages, joules, grams, factor, self._measured)
 
 
 def _request_rows(host: str, start: UnixSeconds, shares: Shares, revision: int) -> list[Row]:

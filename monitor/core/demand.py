@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from collectors.readings import Device, EngineReading, HostProfile
 from collectors.units import UnixSeconds
@@ -15,7 +18,7 @@ from monitor.core.attribution.pieces import Column
 from monitor.core.attribution.priors import PRIOR, Marginals, Scalars, held_factor, prefill_seconds
 from monitor.core.attribution.requests import Requests
 from monitor.core.stepping import steps_on
-from monitor.core.usage_columns import Index, Route, UsageColumns
+from monitor.core.usage_columns import Index, Route, UsageColumns, told_or_nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,10 +43,25 @@ class Demand:
 
     def on(self, device: Device) -> Index:
         """Which of them work on the device: a GPU's by placement; everything else on the host serves all of them."""
-        if device.kind != "gpu":
-            return self.usages.where(lambda route: route.devices != ()).nonzero()[0]
-        parts = {device.id, *device.instances}
-        return self.usages.where(lambda route: not parts.isdisjoint(route.devices or ())).nonzero()[0]
+        return self.on_each([device])[0]
+
+    def on_each(self, devices: Sequence[Device]) -> list[Index]:
+        """`on` of each of these devices."""
+        routes_on: dict[str, list[int]] = {}
+        served = np.ones(len(self.usages.routes), dtype=np.bool_)
+        for place, route in enumerate(self.usages.routes):
+            served[place] = route.devices != ()
+            for part in route.devices or ():
+                routes_on.setdefault(part, []).append(place)
+        found = []
+        for device in devices:
+            chosen = served
+            if device.kind == "gpu":
+                chosen = np.zeros(len(served), dtype=np.bool_)
+                for part in (device.id, *device.instances):
+                    chosen[routes_on.get(part, [])] = True
+            found.append(chosen[self.usages.route].nonzero()[0])
+        return found
 
     def elsewhere(self) -> tuple[Column, Column]:
         """Starts and ends of those of which nobody knows the device."""
@@ -52,19 +70,45 @@ class Demand:
 
 def demand_of(usages: UsageColumns, window_begin: UnixSeconds) -> Demand:
     """What these ask, which must be in their fixed order."""
-    context = np.nan_to_num(usages.input_tokens, nan=0.0)
+    context = told_or_nothing(usages.input_tokens)
     return Demand(
         begin=window_begin,
         usages=usages,
         active=usages.active_start - window_begin,
         first=usages.first_token - window_begin,
         end=usages.end - window_begin,
-        fresh_tokens=np.maximum(context - np.nan_to_num(usages.cached_input_tokens, nan=0.0), 0.0),
+        fresh_tokens=np.maximum(context - told_or_nothing(usages.cached_input_tokens), 0.0),
         context_tokens=context,
-        output_tokens=np.nan_to_num(usages.output_tokens, nan=0.0),
+        output_tokens=told_or_nothing(usages.output_tokens),
         weight=usages.weight,
         unknown=usages.where(lambda route: route.devices is None).nonzero()[0],
     )
+
+
+class Ask(NamedTuple):
+    """A device of which `requests_on_each` tells what the `chosen` of a host's requests do on it; see `requests_on`.
+
+    `active` is when an engine on it began with each of the chosen.
+    """
+
+    device: Device
+    chosen: Index
+    active: Column
+    idle_watts: float | None
+    scalars: Scalars = PRIOR
+    tokens_per_step: Mapping[str, float] = MappingProxyType({})
+    held_watts: float | None = None
+    counters: Sequence[EngineReading] = ()
+
+    @property
+    def hardware(self) -> Hardware:
+        """The facts of its type, as far as they are known."""
+        return hardware_of(self.device.hardware) or UNKNOWN_GPU
+
+    @property
+    def watts(self) -> float:
+        """Idle power, the type's where the device's own is not known."""
+        return self.hardware.idle_watts if self.idle_watts is None else self.idle_watts
 
 
 def requests_on(
@@ -88,51 +132,84 @@ def requests_on(
     which has steps of its own (stepping.py). A request on n devices (a tensor-parallel group) brings a part of n to
     each. On a CPU, DRAM or node there is no marginal energy: what they share, they share equally.
     """
-    start, end = demand.active[chosen], demand.end[chosen]
+    ask = Ask(device, chosen, demand.active[chosen], idle_watts, scalars, tokens_per_step, held_watts, counters)
+    return requests_on_each(demand, [ask], profile, method)[0]
+
+
+def requests_on_each(
+    demand: Demand, asks: Sequence[Ask], profile: HostProfile, method: Method = METHODS[DEFAULT_METHOD]
+) -> list[Requests]:
+    """`requests_on` of several devices of a host, to the same bits, with all of their requests in one column."""
     usages = demand.usages
-    hardware = hardware_of(device.hardware) or UNKNOWN_GPU
-    watts = hardware.idle_watts if idle_watts is None else idle_watts
-    costs = _costs(usages, profile) if device.kind == "gpu" else {}
-    prices = {model: method.price(cost, hardware, watts, scalars, held_watts) for model, cost in costs.items()}
-    free = Marginals(prefill_joules=0.0, decode_joules=0.0, context_joules=0.0)
-    each = [_per_token(prices.get(route.model, free), route) for route in usages.routes]
-    per_prefill, per_decode, per_context = np.array(each, dtype=np.float64).reshape(-1, 3)[usages.route[chosen]].T
-    at_once = _made_at_once(usages, tokens_per_step)[usages.route[chosen]] if tokens_per_step else 1.0
+    costs = _costs(usages, profile)
+    prices = [_prices(ask, costs, method) if ask.device.kind == "gpu" else {} for ask in asks]
+    chosen = np.concatenate([ask.chosen for ask in asks])
+    counts = [len(ask.chosen) for ask in asks]
+    route = usages.route[chosen]
+    # Each device has routes of its own in the tables below: a request's place there is that of its device and route.
+    place = route + np.repeat(np.arange(len(asks)) * len(usages.routes), counts)
+    start, end = np.concatenate([ask.active for ask in asks]), demand.end[chosen]
+    per_prefill, per_decode, per_context = _per_token(usages.routes, prices).take(place, axis=1)
+    at_once: Column | float = 1.0
+    if any(ask.tokens_per_step for ask in asks):
+        at_once = np.concatenate([_made_at_once(usages, ask.tokens_per_step) for ask in asks])[place]
     per_context = per_context / at_once
-    made = demand.output_tokens[chosen]
-    prefill = demand.fresh_tokens[chosen] * per_prefill
+    made, fresh = demand.output_tokens[chosen], demand.fresh_tokens[chosen]
+    prefill = fresh * per_prefill
     decode = made * per_decode + demand.context_tokens[chosen] * made * per_context
     growing = made * made / 2.0 * per_context
-    first = _first_tokens(demand, chosen, costs, hardware)
-    if scalars.units:
-        factor = held_factor(hardware, watts, scalars, held_watts)
-        by_unit = {(each.model, each.unit): each.joules(watts, factor) for each in scalars.units}
-        work = _unit_joules(usages, chosen, by_unit)
+    first = demand.first[chosen]
+    if np.isnan(first).any():
+        usual = np.concatenate([_usual_prefill(usages, costs, ask) for ask in asks])[place] * fresh
+        guess = np.where(made > 0, start + usual, end)
+        first = np.where(np.isnan(first), guess, first)
+    first = np.clip(first, start, end)
+    if any(ask.scalars.units for ask in asks):
+        work = usages.work_amount[chosen] * np.concatenate([_per_unit(usages, ask) for ask in asks])[place]
         priced = ~np.isnan(work)
         prefill, first = np.where(priced, work, prefill), np.where(priced, end, first)
         decode, growing = np.where(priced, 0.0, decode), np.where(priced, 0.0, growing)
     no_prefill, no_decode = first <= start, end <= first
-    return Requests(
-        start=start,
-        first=first,
-        end=end,
-        weight=demand.weight[chosen],
-        prefill_joules=np.where(no_prefill, 0.0, prefill + np.where(no_decode, decode + growing, 0.0)),
-        decode_joules=np.where(no_decode, 0.0, decode + np.where(no_prefill, prefill, 0.0)),
-        growing_joules=np.where(no_decode, 0.0, growing),
-        steps=steps_on(
-            usages.routes,
-            usages.route[chosen],
-            prefill_seconds=first - start,
-            decode_seconds=end - first,
-            fresh_tokens=demand.fresh_tokens[chosen],
-            decode_steps=made / at_once,
-            prices=prices,
-            costs=costs,
-            counters=counters,
-            begin=demand.begin,
-        ),
-    )
+    weight = demand.weight[chosen]
+    prefill_joules = np.where(no_prefill, 0.0, prefill + np.where(no_decode, decode + growing, 0.0))
+    decode_joules = np.where(no_decode, 0.0, decode + np.where(no_prefill, prefill, 0.0))
+    growing_joules = np.where(no_decode, 0.0, growing)
+    steps_made = made / at_once
+    found = []
+    for ask, priced_on, (begin, stop) in zip(asks, prices, pairwise(accumulate(counts, initial=0)), strict=True):
+        mine = slice(begin, stop)
+        found.append(
+            Requests(
+                start=start[mine],
+                first=first[mine],
+                end=end[mine],
+                weight=weight[mine],
+                prefill_joules=prefill_joules[mine],
+                decode_joules=decode_joules[mine],
+                growing_joules=growing_joules[mine],
+                steps=steps_on(
+                    usages.routes,
+                    route[mine],
+                    prefill_seconds=first[mine] - start[mine],
+                    decode_seconds=end[mine] - first[mine],
+                    fresh_tokens=fresh[mine],
+                    decode_steps=steps_made[mine],
+                    prices=priced_on,
+                    costs=costs,
+                    counters=ask.counters,
+                    begin=demand.begin,
+                )
+                if len(priced_on) > 1
+                else None,
+            )
+        )
+    return found
+
+
+def _prices(ask: Ask, costs: Mapping[str, TokenCost], method: Method) -> dict[str, Marginals]:
+    """Of each model on a GPU."""
+    hardware, watts = ask.hardware, ask.watts
+    return {model: method.price(cost, hardware, watts, ask.scalars, ask.held_watts) for model, cost in costs.items()}
 
 
 def _made_at_once(usages: UsageColumns, tokens_per_step: Mapping[str, float]) -> Column:
@@ -140,34 +217,48 @@ def _made_at_once(usages: UsageColumns, tokens_per_step: Mapping[str, float]) ->
     return np.array([tokens_per_step.get(route.model, every) for route in usages.routes], dtype=np.float64)
 
 
-def _unit_joules(usages: UsageColumns, chosen: Index, prices: Mapping[tuple[str, str], float]) -> Column:
-    """Joules of their work on one of its devices, NaN for requests whose work has no price."""
+def _per_unit(usages: UsageColumns, ask: Ask) -> Column:
+    """Joules of a unit of each route's work on one of its devices, NaN for work that has no price."""
+    factor = held_factor(ask.hardware, ask.watts, ask.scalars, ask.held_watts)
+    prices = {(each.model, each.unit): each.joules(ask.watts, factor) for each in ask.scalars.units}
     each = [
         prices.get((route.model, route.work_unit or ""), np.nan) / (len(route.devices or ()) or 1)
         for route in usages.routes
     ]
-    return usages.work_amount[chosen] * np.array(each, dtype=np.float64)[usages.route[chosen]]
+    return np.array(each, dtype=np.float64)
 
 
-def _per_token(price: Marginals, route: Route) -> tuple[float, float, float]:
-    """Joules of a token prefilled, a token made, and a token of context read for one made, on one of its devices."""
-    part = 1.0 / (len(route.devices or ()) or 1)
-    return price.prefill_joules * part, price.decode_joules * part, price.context_joules * part
+def _per_token(routes: Sequence[Route], prices: Sequence[Mapping[str, Marginals]]) -> NDArray[np.float64]:
+    """Joules of a token prefilled, a token made, and a token of context read for one made, on one of its devices: three
+    rows, each with the routes of one device after those of the other.
+    """
+    models = list(dict.fromkeys(route.model for route in routes))
+    number = {model: place for place, model in enumerate(models)}
+    model = np.array([number[route.model] for route in routes], dtype=np.intp)
+    part = np.array([1.0 / (len(route.devices or ()) or 1) for route in routes], dtype=np.float64)
+    free = Marginals(prefill_joules=0.0, decode_joules=0.0, context_joules=0.0)
+    told = [of_model.get(each, free) for of_model in prices for each in models]
+    joules = np.array(
+        [
+            [each.prefill_joules for each in told],
+            [each.decode_joules for each in told],
+            [each.context_joules for each in told],
+        ],
+        dtype=np.float64,
+    ).reshape(3, len(prices), len(models))
+    return (joules[:, :, model] * part).reshape(3, -1)
 
 
-def _first_tokens(demand: Demand, chosen: Index, costs: dict[str, TokenCost], hardware: Hardware) -> Column:
-    """When decoding began: as told, else after a prefill at the board's usual speed, else at the end."""
-    start, end = demand.active[chosen], demand.end[chosen]
-    told = demand.first[chosen]
-    if not np.isnan(told).any():
-        return np.clip(told, start, end)
+def _usual_prefill(usages: UsageColumns, costs: Mapping[str, TokenCost], ask: Ask) -> Column:
+    """Seconds of a token's prefill at the board's usual speed, for each route: what passes until a first token that was
+    not told; a request that makes none has none.
+    """
+    known = costs if ask.device.kind == "gpu" else {}
     usual = [
-        prefill_seconds(costs.get(route.model, UNKNOWN_MODEL), hardware, 1.0, len(route.devices or ()))
-        for route in demand.usages.routes
+        prefill_seconds(known.get(route.model, UNKNOWN_MODEL), ask.hardware, 1.0, len(route.devices or ()))
+        for route in usages.routes
     ]
-    prefill = np.array(usual, dtype=np.float64)[demand.usages.route[chosen]] * demand.fresh_tokens[chosen]
-    guess = np.where(demand.output_tokens[chosen] > 0, start + prefill, end)
-    return np.clip(np.where(np.isnan(told), guess, told), start, end)
+    return np.array(usual, dtype=np.float64)
 
 
 def _costs(usages: UsageColumns, profile: HostProfile) -> dict[str, TokenCost]:

@@ -66,8 +66,10 @@ def _busy(meter: Meter, begin: Column, end: Column) -> Flags:
     """Which readings have some request active in BUSY_RATIO of them."""
     if not len(begin) or not len(meter.start):
         return np.zeros(len(meter.start), dtype=np.bool_)
-    order = np.argsort(begin, kind="stable")
-    starts, ends = begin[order], np.maximum.accumulate(end[order])
+    if (begin[1:] < begin[:-1]).any():  # they mostly come in order
+        order = np.argsort(begin, kind="stable")
+        begin, end = begin[order], end[order]
+    starts, ends = begin, np.maximum.accumulate(end)
     news = np.flatnonzero(np.concatenate(([True], starts[1:] > ends[:-1])))
     starts, ends = starts[news], ends[np.concatenate((news[1:] - 1, [len(ends) - 1]))]
     done = np.cumsum(ends - starts)

@@ -70,7 +70,9 @@ def own_pieces(
     pieces = []
     for item in kept:
         reading = item.reading
-        part = part_within(reading.start, reading.end, start, end)
+        begins, ends = reading.start, reading.end
+        within = start <= begins < ends <= end  # as nearly all are
+        part = 1.0 if within else part_within(begins, ends, start, end)
         if part <= 0.0:
             continue
         whole = reading.energy_joules
@@ -83,13 +85,13 @@ def own_pieces(
         energy = whole * part
         pieces.append(
             Piece(
-                max(reading.start, start),
-                min(reading.end, end),
+                begins if within else max(begins, start),
+                ends if within else min(ends, end),
                 energy,
                 shortfall * part,
                 0.0 if reading.method == "modelled" else energy,
                 reading.method,
-                reading.end - reading.start,
+                ends - begins,
             )
         )
     return pieces

@@ -315,6 +315,11 @@ def known_count(value: float) -> int | None:
     return None if value != value else int(value)  # noqa: PLR0124
 
 
+def told_or_nothing(column: Column) -> Column:
+    """The values, 0 for NaN."""
+    return np.where(np.isnan(column), 0.0, column)
+
+
 def all_known(column: Column) -> list[float | None]:
     """The values, None for NaN."""
     return _with_none(column, column)

@@ -13,7 +13,7 @@ def in_order(usages: UsageColumns) -> UsageColumns:
 
     The costly rest is asked only where some start together.
     """
-    order = np.argsort(usages.start, kind="stable")
+    order = np.argsort(usages.start)  # not stable, which takes thrice as long: where none are equal there is one order
     start = usages.start[order]
     if (start[1:] == start[:-1]).any():
         order = _told_apart(usages, np.lexsort((usages.number, usages.end, usages.start)))

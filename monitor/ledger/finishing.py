@@ -6,7 +6,7 @@ the requests in it, and to all others that end in the same window as one of them
 at that moment, which is a property of the log: whoever computes, after how many crashes, gives the same.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -37,7 +37,7 @@ class Finishing:
         self._terms, self._book, self._first = terms, book, first
         self._kept: dict[Page, tuple[UnixSeconds, Shares]] = {}
 
-    def final(self, host: str, window: int, account: Account) -> list[RequestEnergy]:
+    def final(self, host: str, window: int, account: Account) -> Sequence[RequestEnergy]:
         """The entries of requests that end in this window, which has just become final with this account."""
         line, shares = self._terms.final_line(window), _asked(account)
         self._kept[window, host] = line, self._going_on(window, shares)
@@ -153,7 +153,7 @@ class MarkedRequests:
             needed.update(range(int(first[last == window].min(initial=window)), window))
         return set(self._whole(needed))
 
-    def _ending(self, book: Book, host: str, window: int) -> list[RequestEnergy]:
+    def _ending(self, book: Book, host: str, window: int) -> Sequence[RequestEnergy]:
         shares = self._shares(book, host, window)
         first, last = windows_of_each(shares.usages, self._terms.window_seconds)
         touched = range(int(first[last == window].min(initial=window)), window + 1)

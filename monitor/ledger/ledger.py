@@ -22,7 +22,7 @@ from monitor.core.lessons import Learning, Lesson, UnitLesson
 from monitor.core.membership import Accounting
 from monitor.core.points import ENERGY, HOLE, METER, RESTATEMENT, Row
 from monitor.core.readings import PARENT_REACH_SECONDS, Told
-from monitor.core.request_energy import RequestEnergy
+from monitor.core.request_energy import Entries, RequestEnergy
 from monitor.core.window import grid_starts, window_at, window_start
 from monitor.ledger.entering import Entering, RequestsTouch, Touch
 from monitor.ledger.finishing import Finishing
@@ -118,7 +118,7 @@ class Ledger:
         self._torn = False
         self._book = Book(self._terms, self._intensity_at, scalars_at=self._scalars_at, requests=self._requests)
         self._rows: list[Row] = []
-        self._entries: list[RequestEnergy] = []
+        self._entries = Entries()
         self._letters: list[DeadLetter] = []
         self._dirty: set[tuple[int, str]] = set()
         self._shown: set[tuple[int, str]] = set()
@@ -286,7 +286,7 @@ class Ledger:
             self._letters += map(_overlap, account.overlaps)
             self._learning.add(self._starts(window), account.lessons, account.unit_lessons)
             if self._finishing:
-                self._entries += self._finishing.final(host, window, account)
+                self._entries.add(self._finishing.final(host, window, account))
             self.progress.finals += 1
             self._open(window)
             if (window, host) in self._shown or (self._show_provisional and self._starts(window) <= self._shown_until):
@@ -351,7 +351,7 @@ class Ledger:
             restated = restate(source, mark, late)
             self._rows += restated.rows
             self._letters += map(_overlap, restated.overlaps)
-            self._entries += restated.entries
+            self._entries.add(restated.entries)
             self.progress.restated += len(restated.pages)
             self._restatements.noted(mark, restated.pages)
             self._open(*{window for window, _ in restated.pages})
@@ -377,7 +377,7 @@ class Ledger:
             self._rows = []
         if self._entries and self._finished:
             self._finished(self._entries)
-        self._entries = []
+        self._entries = Entries()
         if self._letters:
             self._log.reject(self._letters)
             self._letters = []

@@ -5,19 +5,20 @@ and a rule is asked of all of them at once.
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import chain, repeat
 from math import inf
 from typing import Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from collectors.units import UnixSeconds
 from monitor.core.attribution.pieces import Column, Flags
-from monitor.core.phases import PHASE_FIGURES
-from monitor.core.usage_columns import NO_USAGES, Route, UsageColumns
+from monitor.core.phases import PHASE_FIGURES, PhaseDevices
+from monitor.core.usage_columns import NO_USAGES, Index, Route, UsageColumns
 from monitor.log.contract import LEAST_WEIGHT, MOST_TOKENS
-from monitor.log.usage_wire import FIGURES, UNTOLD, UsageBatch
+from monitor.log.usage_wire import FIGURES, UNTOLD, UsageBatch, WireRoute
 
 _FIGURE: Final = np.dtype("<f8")
 _PLACE: Final = np.dtype("<u4")
@@ -38,8 +39,7 @@ def columns_of_batches(
     figures = np.empty((len(names), total))
     for row, name in enumerate(names):
         figures[row] = _figure([getattr(batch, name) for batch in batches], counts, UNTOLD.get(name, np.nan))
-    places: dict[Route, int] = {}
-    global_places = np.array([places.setdefault(route, len(places)) for route in _routes(batches)], dtype=np.intp)
+    global_places, routes = _routes(batches)
     begins = np.cumsum([0, *(len(batch.routes) for batch in batches[:-1])])
     route = np.frombuffer(b"".join([batch.route for batch in batches]), _PLACE) + np.repeat(begins, counts)
     ids = list(chain.from_iterable([batch.request_ids for batch in batches]))
@@ -48,7 +48,7 @@ def columns_of_batches(
         np.zeros(total) if log_times is None else np.repeat(np.array(log_times, dtype=np.float64), counts),
         np.array(ids, dtype=np.object_),
         global_places[route],
-        list(places),
+        routes,
         figures,
     )
     if any(batch.work_amount for batch in batches):
@@ -67,24 +67,43 @@ def _figure(said: Sequence[bytes], counts: Sequence[int], untold: float) -> Colu
     return told
 
 
-def _routes(batches: Sequence[UsageBatch]) -> Iterator[Route]:
+def _routes(batches: Sequence[UsageBatch]) -> tuple[Index, list[Route]]:
+    """Of all routes of all batches, one after the other, the places in the list of those that differ; and that list.
+
+    Records of a host say the same routes again and again: what came is compared as bytes before it is made a `Route`.
+    """
+    places: dict[Route, int] = {}
+    known: dict[tuple[str, bytes, PhaseDevices | None], int] = {}
+    found: list[int] = []
     for batch in batches:
-        phases = batch.phase_devices or (None,) * len(batch.routes)
-        for each, devices_of_phases in zip(batch.routes, phases, strict=True):
-            labels = tuple(sorted(each.labels.items()) if len(each.labels) > 1 else each.labels.items())
-            yield Route(
-                batch.host,
-                each.namespace,
-                each.attempt,
-                each.model,
-                each.team,
-                each.deployment,
-                each.devices,
-                labels,
-                each.status,
-                each.work_unit,
-                devices_of_phases,
-            )
+        host = batch.host
+        for each, phases in zip(batch.routes, batch.phase_devices or repeat(None), strict=False):
+            key = host, _encode(each), phases
+            place = known.get(key)
+            if place is None:
+                place = known[key] = places.setdefault(_route(host, each, phases), len(places))
+            found.append(place)
+    return np.array(found, dtype=np.intp), list(places)
+
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+
+
+def _route(host: str, told: WireRoute, phases: PhaseDevices | None) -> Route:
+    labels = tuple(sorted(told.labels.items()))
+    return Route(
+        host,
+        told.namespace,
+        told.attempt,
+        told.model,
+        told.team,
+        told.deployment,
+        told.devices,
+        labels,
+        told.status,
+        told.work_unit,
+        phases,
+    )
 
 
 def wrong_usages(usages: UsageColumns) -> dict[int, str]:

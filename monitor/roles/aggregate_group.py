@@ -24,6 +24,7 @@ from collectors.units import SECONDS_PER_DAY, UnixSeconds
 from monitor.config.sections import Config
 from monitor.core.membership import Accounting
 from monitor.core.questions import Missing
+from monitor.freed_memory import keep_freed_memory
 from monitor.garbage import look_seldom
 from monitor.ledger.ledger import Ledger, Progress
 from monitor.log.codec import tick_record
@@ -89,6 +90,7 @@ class GroupAggregate:
         self._lag: int | None = None
         self.trouble: dict[int, str] = {}
         look_seldom()
+        keep_freed_memory()
 
     def stop(self) -> None:
         """Ends what waits for the store. What is not committed is read again by whoever comes next."""

@@ -4,8 +4,9 @@ Ledger --> RequestEnergySink --> wattribute.request-energy
                             \\--> store, BUCKET_requests
 """
 
-from collections.abc import Iterator, Sequence
-from itertools import groupby
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby, islice
+from operator import attrgetter
 from typing import Final
 
 import msgspec
@@ -49,18 +50,30 @@ def wants_requests(config: Config) -> bool:
     return config.kafka.request_energy or keeps_requests(config)
 
 
-def batches(entries: Sequence[RequestEnergy]) -> Iterator[tuple[str, float, bytes]]:
+def batches(entries: Iterable[RequestEnergy]) -> Iterator[tuple[str, float, bytes]]:
     """(host, the latest end, a JSON array) of entries that follow each other on one host."""
-    encoder = msgspec.json.Encoder()
-    for host, some in groupby(entries, key=lambda entry: entry.host):
-        texts: list[bytes] = []
-        size, last_end = 0, 0.0
-        for entry in some:
-            text = encoder.encode(entry)
-            if texts and (len(texts) >= MOST_ENTRIES or size + len(text) > MOST_BYTES):
-                yield host, last_end, b"[%s]" % b",".join(texts)
-                texts, size = [], 0
-            texts.append(text)
-            size += len(text) + 1
-            last_end = max(last_end, entry.end)
-        yield host, last_end, b"[%s]" % b",".join(texts)
+    encode = msgspec.json.Encoder().encode
+    for host, its in groupby(entries, key=attrgetter("host")):
+        while some := list(islice(its, MOST_ENTRIES)):
+            text = encode(some)  # at once, which costs half of one by one
+            if len(text) <= MOST_BYTES:
+                yield host, max(entry.end for entry in some), text
+            else:
+                yield from _smaller(host, some, encode)
+
+
+def _smaller(
+    host: str, entries: Iterable[RequestEnergy], encode: Callable[[RequestEnergy], bytes]
+) -> Iterator[tuple[str, float, bytes]]:
+    """As many in each as there may be."""
+    texts: list[bytes] = []
+    size, last_end = 0, 0.0
+    for entry in entries:
+        text = encode(entry)
+        if texts and size + len(text) > MOST_BYTES:
+            yield host, last_end, b"[%s]" % b",".join(texts)
+            texts, size, last_end = [], 0, 0.0
+        texts.append(text)
+        size += len(text) + 1
+        last_end = max(last_end, entry.end)
+    yield host, last_end, b"[%s]" % b",".join(texts)

@@ -3,7 +3,7 @@
 The GPU draws 300 J in each window, of which a request that is alone on it pays all.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import fsum, inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,7 +23,7 @@ from monitor.core.facts import Facts
 from monitor.core.membership import Accounting
 from monitor.core.points import ENERGY, METER, REQUEST_ENERGY, RESTATEMENT, USAGE
 from monitor.core.questions import Principal, RequestsQuery
-from monitor.core.request_energy import RequestEnergy, request_row
+from monitor.core.request_energy import Entries, RequestEnergy, request_row
 from monitor.core.usage import Usage
 from monitor.ledger.ledger import Ledger
 from monitor.log.codec import ReadingBatch, Restate, readings_record, restate_record, tick_record, usage_record
@@ -284,6 +284,35 @@ def test_entries_go_out_in_batches_of_one_host() -> None:
         ("h", 500.0, b"[", 1),
         ("i", 7.0, b"[", 1),
     ]
+
+
+def test_long_entries_go_out_in_smaller_batches() -> None:
+    """Three of 200 kB on one host are more than half a megabyte: two and one, still an array each and in order."""
+    entries = [msgspec.structs.replace(_entry("h", end), labels={"note": "x" * 200_000}) for end in (3.0, 2.0, 1.0)]
+    found = [(end, [each.end for each in _read(body)]) for _, end, body in batches(entries)]
+    assert found == [(3.0, [3.0, 2.0]), (1.0, [1.0])]
+
+
+def _read(body: bytes) -> list[RequestEnergy]:
+    return msgspec.json.decode(body, type=list[RequestEnergy])
+
+
+def test_entries_that_came_together_are_one_sequence(lives: Lives) -> None:
+    """Two requests that end in one window and one in the next: as many as they are, from either end, in slices."""
+    taken: list[Sequence[RequestEnergy]] = []
+    lives.ledger = Ledger(lives.log, lives.store, TERMS, lambda: Facts([]), finished=taken.append)
+    lives.take(*minutes(0, 30), asked(26, "a", 5, 25), asked(26, "b", 6, 26), asked(36, "c", 7, 35), tick(990))
+    every = Entries()
+    for each in taken:
+        every.add(each)
+    every.add(())
+    assert len(every) == 3
+    assert [each.request_id for each in every] == ["a", "b", "c"]
+    assert [every[place].request_id for place in (0, 2, -1, -3)] == ["a", "c", "c", "a"]
+    assert [each.request_id for each in every[1:]] == ["b", "c"]
+    assert list(every) == [every[place] for place in range(3)]
+    with pytest.raises(IndexError):
+        every[3]
 
 
 def test_an_entry_is_a_row_at_the_end_of_its_request(lives: Lives) -> None:

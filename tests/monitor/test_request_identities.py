@@ -1,5 +1,7 @@
 """A record's requests are judged at once as they would be one by one, and as `Identities` judges readings."""
 
+from collections.abc import Callable
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,10 +26,23 @@ _records = st.lists(
 )
 
 
-@given(_records)
-def test_conflicts_are_those_of_one_by_one(records: list[tuple[float, list[Usage]]]) -> None:
-    """The same rule, asked of whole records; what repeats something is in the book already, what is new is not."""
-    judge, plain, at, number = RequestIdentities(HORIZON, ALWAYS), Identities(HORIZON), 0.0, 1
+def _two(told: object) -> int:
+    return hash(told) & 1
+
+
+def _one(_told: object) -> int:
+    return 7
+
+
+@given(_records, st.sampled_from([hash, _two, _one]))
+def test_conflicts_are_those_of_one_by_one(
+    records: list[tuple[float, list[Usage]]], digest: Callable[[object], int]
+) -> None:
+    """The same rule, asked of whole records; what repeats something is in the book already, what is new is not.
+
+    Whatever digests say, also where all have the same.
+    """
+    judge, plain, at, number = RequestIdentities(HORIZON, ALWAYS, digest), Identities(HORIZON), 0.0, 1
     book: list[Usage] = []
     for pause, usages in records:
         at += pause
@@ -38,6 +53,20 @@ def test_conflicts_are_those_of_one_by_one(records: list[tuple[float, list[Usage
             assert not repeated or usage in book
             if not conflict:
                 book.append(usage)
+
+
+def test_each_of_many_is_found_again() -> None:
+    """300 records of 7 ids each, then the first, one from the middle and the last once more, with another content."""
+    judge = RequestIdentities(HORIZON, ALWAYS)
+    for record in range(300):
+        ids = [f"{record}-{place}" for place in range(7)]
+        judged = judge.judge(columns_of([_usage("x", each) for each in ids], 1 + 7 * record))
+        assert not judged.conflict.any()
+        assert not judged.repeated.any()
+    again = [_usage("x", "0-0"), _usage("y", "150-3"), _usage("x", "299-6"), _usage("x", "300-0")]
+    judged = judge.judge(columns_of(again, 2_101))
+    assert judged.conflict.tolist() == [False, True, False, False]
+    assert judged.repeated.tolist() == [True, False, True, False]
 
 
 def test_another_content_under_an_identity_is_a_conflict_for_a_horizon() -> None:

@@ -9,14 +9,16 @@ Where tokens were within a window is another error: it is each request's own, so
 In: a split and what it was made from. Out: columns.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Final
 
 import numpy as np
 
 from monitor.core.attribution.certainty import Certainty
 from monitor.core.attribution.pieces import Column
-from monitor.core.attribution.requests import Requests
+from monitor.core.attribution.requests import Requests, stacked
 from monitor.core.attribution.virtual_energy import Split
 
 PLACING_ERROR_RATIO: Final = 0.065
@@ -69,44 +71,89 @@ def doubts_of(
 
     Where requests without a price shared with others (a model of which nothing is known), nobody knows what is off.
     """
-    alone = np.clip(np.divide(shared.exact, shared.energy, out=np.ones(len(requests)), where=shared.energy > 0.0), 0, 1)
-    together = (1.0 - alone) * shared.energy
-    nothing = np.zeros(len(requests))
-    least = (LEAST_ERROR_RATIO * shared.energy) ** 2
+    return doubts_of_each(
+        [shared],
+        [requests],
+        context_tokens=context_tokens,
+        output_tokens=output_tokens,
+        certainty=certainty,
+        prices=prices,
+        tested=tested,
+        by_steps=by_steps,
+    )[0]
+
+
+def doubts_of_each(
+    splits: Sequence[Split],
+    requests: Sequence[Requests],
+    *,
+    context_tokens: Column,
+    output_tokens: Column,
+    certainty: Certainty,
+    prices: bool,
+    tested: bool,
+    by_steps: bool,
+) -> list[Doubts]:
+    """`doubts_of` of several devices, to the same bits; tokens are those of one's requests, then of the next one's."""
+    asked = stacked(requests)
+    counts = [len(each) for each in requests]
+    bounds = list(pairwise(accumulate(counts, initial=0)))
+    energy, marginal, exact = (
+        np.concatenate([getattr(each, name) for each in splits]) for name in ("energy", "marginal", "exact")
+    )
+    alone = np.clip(np.divide(exact, energy, out=np.ones(len(asked)), where=energy > 0.0), 0, 1)
+    together = (1.0 - alone) * energy
+    nothing = np.zeros(len(asked))
+    least = (LEAST_ERROR_RATIO * energy) ** 2
     if not prices:
-        return Doubts(steps=nothing, learned=nothing, flop=nothing, byte=nothing, variance=least)
-    priced = requests.prefill_joules + requests.decode_joules + requests.growing_joules
-    reads = requests.growing_joules * (1.0 + 2.0 * context_tokens / np.maximum(output_tokens, 1.0))
+        return [
+            Doubts(steps=none, learned=none, flop=none, byte=none, variance=least[begin:end])
+            for begin, end in bounds
+            for none in [nothing[begin:end]]
+        ]
+    priced = asked.prefill_joules + asked.decode_joules + asked.growing_joules
+    reads = asked.growing_joules * (1.0 + 2.0 * context_tokens / np.maximum(output_tokens, 1.0))
     of_reads = np.clip(np.divide(reads, priced, out=np.zeros_like(reads), where=priced > 0.0), 0.0, 1.0)
-    own = (1.0 - alone) * shared.marginal
+    own = (1.0 - alone) * marginal
     equal = together - own
     flops, bytes_ = own * (1.0 - of_reads), own * of_reads
-    spared_flops, spared_bytes = _spared(flops, own, equal), _spared(bytes_, own, equal)
+    spared_flops, spared_bytes = _spared(flops, own, equal, bounds), _spared(bytes_, own, equal, bounds)
     flop, byte = certainty.columns(flops - spared_flops, bytes_ - spared_bytes)
     placed = flops**2 + spared_flops**2 + bytes_**2 + spared_bytes**2
-    known = tested and not ((priced <= 0.0) & (together > _NOTHING)).any()
-    unknown = np.where(together > _NOTHING, np.nan, 0.0)
-    return Doubts(
-        steps=together if by_steps else nothing,
-        learned=together if certainty.learned else nothing,
-        flop=flop if known else nothing,
-        byte=byte if known else nothing,
-        variance=least + (PLACING_ERROR_RATIO**2 * placed if known else unknown),
-    )
+    doubtful = (priced <= 0.0) & (together > _NOTHING)
+    known = [tested and not doubtful[begin:end].any() for begin, end in bounds]
+    variance = least + PLACING_ERROR_RATIO**2 * placed
+    for (begin, end), its_known in zip(bounds, known, strict=True):
+        if not its_known:
+            unknown = np.where(together[begin:end] > _NOTHING, np.nan, 0.0)
+            variance[begin:end] = least[begin:end] + unknown
+    return [
+        Doubts(
+            steps=(together if by_steps else nothing)[begin:end],
+            learned=(together if certainty.learned else nothing)[begin:end],
+            flop=(flop if its_known else nothing)[begin:end],
+            byte=(byte if its_known else nothing)[begin:end],
+            variance=variance[begin:end],
+        )
+        for (begin, end), its_known in zip(bounds, known, strict=True)
+    ]
 
 
-def _spared(part: Column, own: Column, equal: Column) -> Column:
+def _spared(part: Column, own: Column, equal: Column, bounds: Sequence[tuple[int, int]]) -> Column:
     """Who pays less if that part of everybody's own joules doubles, and how much: in sum the same as the part.
 
     Own 30 J and 10 J, equal parts 20 J and 20 J: 20 J each. Without equal parts it comes off own joules: 30 J and 10 J.
+    The requests of a device stand within its bounds.
     """
-    whole, left, paid = part.sum(), equal.sum(), own.sum()
-    if whole <= _NOTHING:
-        return np.zeros_like(part)
-    from_equal = min(1.0, left / (_BEND * whole)) if left > _NOTHING else 0.0
     spared = np.zeros_like(part)
-    if from_equal > 0.0:
-        spared = spared + from_equal * whole * equal / left
-    if from_equal < 1.0:
-        spared = spared + (1.0 - from_equal) * whole * own / paid
+    for begin, end in bounds:
+        its_own, its_equal = own[begin:end], equal[begin:end]
+        whole, left = part[begin:end].sum(), its_equal.sum()
+        if whole <= _NOTHING:
+            continue
+        from_equal = min(1.0, left / (_BEND * whole)) if left > _NOTHING else 0.0
+        if from_equal > 0.0:
+            spared[begin:end] += from_equal * whole * its_equal / left
+        if from_equal < 1.0:
+            spared[begin:end] += (1.0 - from_equal) * whole * its_own / its_own.sum()
     return spared

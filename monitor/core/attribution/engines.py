@@ -27,7 +27,7 @@ def shared_out(left: Column, pays: Flags, requests: Requests, pieces: Pieces) ->
     """
     _, _, start, _, end, *_ = pieces.places
     weights = pieces.running(requests.weight, start, end)
-    equally = np.divide(left, weights, out=np.zeros_like(left), where=pays)
+    equally = np.where(pays, left, 0.0) / np.where(pays, weights, 1.0)
     if requests.steps is None:
         return [(slice(None), equally)]
     engines = [_engine(number, requests, requests.steps, pieces) for number in range(requests.steps.engines)]

@@ -45,7 +45,7 @@ def progress_of(first: Column, end: Column, made: Column, length_seconds: float)
     begin = float(np.min(first, initial=0.0, where=decodes))
     last = float(np.max(end, initial=length_seconds, where=decodes))
     window = np.array([0.0, length_seconds]) - begin
-    pieces = Pieces(last - begin, first[decodes] - begin, end[decodes] - begin, window)
+    pieces = Pieces(last - begin, [(first[decodes] - begin, end[decodes] - begin, window)])
     begins, ends, (opens, closes) = pieces.places
     share = _share(pieces, begins, ends)
     tokens = made[decodes]

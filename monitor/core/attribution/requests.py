@@ -68,6 +68,21 @@ class Requests:
         return len(self.start)
 
 
+def stacked(parts: Sequence[Requests]) -> Requests:
+    """All of these, one device's after the other's; of those that tell engines' steps there is no other."""
+    if len(parts) == 1:
+        return parts[0]
+    return Requests(
+        start=np.concatenate([each.start for each in parts]),
+        first=np.concatenate([each.first for each in parts]),
+        end=np.concatenate([each.end for each in parts]),
+        weight=np.concatenate([each.weight for each in parts]),
+        prefill_joules=np.concatenate([each.prefill_joules for each in parts]),
+        decode_joules=np.concatenate([each.decode_joules for each in parts]),
+        growing_joules=np.concatenate([each.growing_joules for each in parts]),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Rates:
     """Watts of each request's own tokens: `prefill` until its first, then base + slope * t at t s of the window."""
@@ -82,7 +97,7 @@ def rates_of(requests: Requests) -> Rates:
     decoding = requests.end - requests.first
     grows = decoding >= GROWTH_SECONDS
     growth = _watts(requests.growing_joules, decoding)
-    slope = np.divide(2.0 * growth, decoding, out=np.zeros_like(growth), where=grows)
+    slope = 2.0 * np.where(grows, growth, 0.0) / np.where(grows, decoding, 1.0)
     return Rates(
         prefill=_watts(requests.prefill_joules, requests.first - requests.start),
         base=_watts(requests.decode_joules, decoding) + np.where(grows, -slope * requests.first, growth),
@@ -92,4 +107,5 @@ def rates_of(requests: Requests) -> Rates:
 
 def _watts(joules: Column, seconds: Column) -> Column:
     most = np.minimum(joules, TOP_WATTS * seconds)
-    return np.divide(most, seconds, out=np.zeros_like(most), where=seconds > 0)
+    lasts = seconds > 0.0
+    return np.where(lasts, most, 0.0) / np.where(lasts, seconds, 1.0)  # a divide with `where` takes thrice as long

@@ -25,10 +25,15 @@ COARSE_SECONDS: Final = 2.0
 
 
 class Readings(NamedTuple):
-    """Of each reading: its joules per second, and whether they may move within it (`loose`)."""
+    """Of each reading: its joules per second, whether they may move within it (`loose`), the number of its device, and
+    that device's idle power and power limit. The readings of a device stand together; infinite where none is known.
+    """
 
     watts: Column
     loose: Flags
+    device: Column
+    idle_watts: Column
+    limit_watts: Column
 
 
 def loose(lasts_seconds: Column, recovered: Flags) -> Flags:
@@ -63,7 +68,7 @@ class Placed(NamedTuple):
     stays: Column
 
 
-def gathered(pieces: Placed, readings: Readings, idle_watts: float, limit_watts: float | None) -> Column:
+def gathered(pieces: Placed, readings: Readings) -> Column:
     """The pieces' joules once what a loose reading holds above quiet lies where somebody was active in it.
 
     Quiet is the idle power, or the lower of the nearest readings before and after in which nobody was active, if that
@@ -73,18 +78,18 @@ def gathered(pieces: Placed, readings: Readings, idle_watts: float, limit_watts:
     """
     count = len(readings.watts)
     busy = pieces.covered & pieces.busy
-    busy_seconds = np.bincount(pieces.reading[busy], pieces.seconds[busy], count)
-    quiet_watts = _quiet_watts(readings.watts, readings.loose & (busy_seconds == 0.0), idle_watts)
+    busy_seconds = np.bincount(pieces.reading, np.where(busy, pieces.seconds, 0.0), count)
     mixed = readings.loose & (busy_seconds > 0.0)
     gives = pieces.covered & ~pieces.busy & mixed[pieces.reading]
+    if not (gives & (pieces.seconds > 0.0)).any():
+        return pieces.joules
+    quiet_watts = _quiet_watts(readings, readings.loose & (busy_seconds == 0.0))
     over = np.maximum(pieces.joules - quiet_watts[pieces.reading] * pieces.seconds, 0.0) * (1.0 - pieces.stays)
-    moved = np.bincount(pieces.reading[gives], over[gives], count)
-    if limit_watts is not None:
-        held = np.bincount(pieces.reading[busy], pieces.joules[busy], count)
-        room = np.maximum(limit_watts * busy_seconds - held, 0.0)
-        part = np.divide(room, moved, out=np.ones(count), where=moved > room)
-    else:
-        part = np.ones(count)
+    moved = np.bincount(pieces.reading, np.where(gives, over, 0.0), count)
+    held = np.bincount(pieces.reading, np.where(busy, pieces.joules, 0.0), count)
+    most = np.multiply(readings.limit_watts, busy_seconds, out=np.zeros(count), where=busy_seconds > 0.0)
+    room = np.maximum(most - held, 0.0)
+    part = np.divide(room, moved, out=np.ones(count), where=moved > room)
     more_watts = np.divide(moved * part, busy_seconds, out=np.zeros(count), where=mixed)
     takes = busy & mixed[pieces.reading]
     given = np.where(gives, over * part[pieces.reading], 0.0)
@@ -92,28 +97,34 @@ def gathered(pieces: Placed, readings: Readings, idle_watts: float, limit_watts:
     return pieces.joules - given + taken
 
 
-def _quiet_watts(watts: Column, quiet: Flags, idle_watts: float) -> Column:
-    """For each reading the power at which the device is taken to be quiet."""
+def _quiet_watts(readings: Readings, quiet: Flags) -> Column:
+    """For each reading the power at which its device is taken to be quiet."""
+    watts, device = readings.watts, readings.device
     place = np.arange(len(watts))
     before = np.maximum.accumulate(np.where(quiet, place, -1))
     after = np.minimum.accumulate(np.where(quiet, place, len(watts))[::-1])[::-1]
     known = np.concatenate((watts, [np.inf]))  # the last place, -1 too, stands for "there is none"
-    lower = np.minimum(known[before], known[after])
-    return np.maximum(np.where(np.isinf(lower), idle_watts, lower), idle_watts)
+    whose = np.concatenate((device, [np.inf]))
+    lower = np.minimum(
+        np.where(whose[before] == device, known[before], np.inf), np.where(whose[after] == device, known[after], np.inf)
+    )
+    return np.maximum(np.where(np.isinf(lower), readings.idle_watts, lower), readings.idle_watts)
 
 
 def stretches(span: Places, edges: Column, begin: Places, end: Places) -> Places:
     """For each piece the number of its stretch: its readings' span, cut wherever no request goes on.
 
-    `span` of each piece, rising; the pieces lie between the sorted `edges`, and request i begins at the place begin[i]
-    of these and ends at end[i]. Two requests one after the other within a span: each a stretch of its own.
+    `span` of each piece, rising within a device; the pieces lie between its sorted `edges`, and request i begins at the
+    place begin[i] of these and ends at end[i]. Two requests one after the other within a span: each a stretch of its
+    own.
     """
-    moment: Places = np.concatenate((np.zeros(1, dtype=np.intp), np.cumsum(np.diff(edges) > 0.0)))  # equal ones are one
+    # Equal ones are one; where the next device begins, time goes back.
+    moment: Places = np.concatenate((np.zeros(1, dtype=np.intp), np.cumsum(edges[1:] != edges[:-1])))
     first, last = moment[begin], moment[end]
     lasts: Flags = first < last
     begun, over = np.bincount(first[lasts] + 1, minlength=len(edges)), np.bincount(last[lasts], minlength=len(edges))
     goes_on = np.cumsum(begun[: len(edges)] - over) > 0
-    at = moment[:-1]
+    at = moment[: len(span)]
     new = (np.diff(span) != 0) | ((np.diff(at) > 0) & ~goes_on[at[1:]])
     return np.concatenate((np.zeros(1, dtype=np.intp), np.cumsum(new)))
 

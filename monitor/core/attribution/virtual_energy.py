@@ -12,13 +12,15 @@ In: columns of numbers (seconds relative to the window's start, joules). Out: co
 request.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 import numpy as np
 
 from monitor.core.attribution.engines import shared_out
 from monitor.core.attribution.pieces import Column, Flags, Pieces, Places
-from monitor.core.attribution.requests import Requests, rates_of
+from monitor.core.attribution.requests import Requests, rates_of, stacked
 from monitor.core.attribution.shape import Placed, Readings, gathered, loose, settled, spans_of, stretches
 
 LEAST_OF_THE_GREATEST = 1e-7
@@ -87,6 +89,18 @@ class Split:
     unreported: Quiet
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """What one device's energy in a window is split from; see `split`."""
+
+    meter: Meter
+    requests: Requests
+    idle_watts: float | None
+    elsewhere: tuple[Column, Column]
+    foreign: Foreign = NOBODY_ELSE
+    limit_watts: float | None = None
+
+
 def split(
     meter: Meter,
     requests: Requests,
@@ -113,111 +127,117 @@ def split(
     Marginals are settled and scaled down within 2 s, or within a longer reading (shape.py). Without idle power, or with
     a limit below what was measured, nothing moves within a reading; without a limit everything above quiet does.
     """
-    timeline = _Timeline(
-        meter,
-        requests,
-        elsewhere,
-        foreign,
-        length_seconds=length_seconds,
+    window = Window(
+        meter=meter,
+        requests=requests,
         idle_watts=idle_watts,
-        shares_idle=shares_idle,
+        elsewhere=elsewhere,
+        foreign=foreign,
         limit_watts=limit_watts,
-        rest_equally=rest_equally,
     )
-    everything = np.ones(len(timeline.joules), dtype=np.bool_)
-    energy, marginal = timeline.charge(everything)
-    hole, somewhere = timeline.recovered, timeline.somewhere
-    return Split(
-        energy=energy,
-        marginal=marginal,
-        exact=timeline.exact(),
-        metered=timeline.charge(~timeline.modelled)[0] if meter.modelled.any() else energy,
-        recovered=timeline.charge(hole)[0] if meter.recovered.any() else np.zeros_like(energy),
-        idle=timeline.quiet(timeline.idle, everything),
-        gap=timeline.quiet(timeline.above, hole),
-        unknown_device=timeline.quiet(timeline.above, ~hole & somewhere),
-        other_process=timeline.quiet(timeline.other, everything),
-        unreported=timeline.quiet(timeline.above, ~hole & ~somewhere),
-    )
+    return split_each([window], length_seconds=length_seconds, shares_idle=shares_idle, rest_equally=rest_equally)[0]
+
+
+def split_each(
+    windows: Sequence[Window], *, length_seconds: float, shares_idle: bool, rest_equally: bool = True
+) -> list[Split]:
+    """`split` of several devices' same window, to the same bits: many short columns would cost more than a long one.
+
+    Devices whose requests tell engines' steps are split one by one.
+    """
+    found: dict[int, Split] = {}
+    together = [place for place, each in enumerate(windows) if each.requests.steps is None]
+    alone = [[place] for place, each in enumerate(windows) if each.requests.steps is not None]
+    for places in ([together] if together else []) + alone:
+        chosen = [windows[place] for place in places]
+        timeline = _Timeline(chosen, length_seconds, shares_idle=shares_idle, rest_equally=rest_equally)
+        found.update(zip(places, timeline.splits(), strict=True))
+    return [found[place] for place in range(len(windows))]
 
 
 class _Timeline:
-    """One device's window in pieces: what each holds (joules = idle + above + shared), and what is paid of it."""
+    """Devices' windows in pieces: what each holds (joules = idle + above + shared), and what is paid of it."""
 
     def __init__(
-        self,
-        meter: Meter,
-        requests: Requests,
-        elsewhere: tuple[Column, Column],
-        foreign: Foreign,
-        *,
-        length_seconds: float,
-        idle_watts: float | None,
-        shares_idle: bool,
-        limit_watts: float | None,
-        rest_equally: bool,
+        self, windows: Sequence[Window], length_seconds: float, *, shares_idle: bool, rest_equally: bool
     ) -> None:
-        self._requests = requests
-        self._pieces = Pieces(
-            length_seconds,
-            meter.start,
-            meter.end,
-            requests.start,
-            requests.first,
-            requests.end,
-            *elsewhere,
-            foreign.start,
-            foreign.end,
-            *(() if requests.steps is None else (requests.steps.edges,)),
-        )
+        self._requests = stacked([each.requests for each in windows])
+        self._pieces = Pieces(length_seconds, [_edges(each) for each in windows])
         _, _, self._start, self._first, self._end, begun, ended, *_ = self._pieces.places
-        self._count = self._pieces.running(np.ones(len(requests)), self._start, self._end)
+        self._count = self._pieces.running(1.0, self._start, self._end)
         self.somewhere: Flags = np.zeros(len(self._count), dtype=np.bool_)
         if len(begun):
-            self.somewhere = self._pieces.running(np.ones(len(begun)), begun, ended) > 0
-        self._measure(meter)
-        others = self._ratio(foreign, shares_idle)
-        if shares_idle and idle_watts is not None and len(meter.start):
-            self._gather(meter, others, idle_watts, limit_watts)
-        self._divide(idle_watts, shares_idle, others)
+            self.somewhere = self._pieces.running(1.0, begun, ended) > 0
+        self._readings = list(pairwise(accumulate((len(each.meter.start) for each in windows), initial=0)))
+        self._windows = windows
+        self._meter = _meters([each.meter for each in windows])
+        self._measure()
+        others = self._ratio(shares_idle)
+        if shares_idle:
+            self._gather(others)
+        self._divide(shares_idle, others)
+        meter = self._meter
         self._price(spans_of(meter.start, meter.recovered, meter.modelled), rest_equally)
 
-    def _measure(self, meter: Meter) -> None:
+    def _measure(self) -> None:
         """Joules of each piece, and the method they were come by."""
-        at = self._pieces.starts
+        at, meter = self._pieces.starts, self._meter
         self._taken: Flags = (self._count > 0) | self.somewhere
         self.joules: Column = np.zeros_like(at)
         self._reading: Places = np.zeros(len(at), dtype=np.intp)
         self.recovered = self.modelled = self._covered = np.zeros(len(at), dtype=np.bool_)
         if len(meter.start) == 0:
             return
-        reading = np.searchsorted(meter.start, at, side="right") - 1
-        self._covered = covered = (reading >= 0) & (at < meter.end[reading])
-        self._reading = np.maximum(reading, 0)
-        self.joules = np.where(covered, meter.watts[reading] * self._pieces.seconds, 0.0)
-        self.recovered = covered & meter.recovered[reading]
-        self.modelled = covered & meter.modelled[reading]
+        self._covered = np.zeros(len(at), dtype=np.bool_)
+        for (begin, end), (first, last) in zip(self._pieces.bounds, self._readings, strict=True):
+            self._reading[begin:end] = min(first, len(meter.start) - 1)
+            if first < last:
+                reading = np.searchsorted(meter.start[first:last], at[begin:end], side="right") - 1
+                self._covered[begin:end] = (reading >= 0) & (at[begin:end] < meter.end[first:last][reading])
+                self._reading[begin:end] += np.maximum(reading, 0)
+        self.joules = np.where(self._covered, meter.watts[self._reading] * self._pieces.seconds, 0.0)
+        if meter.recovered.any():
+            self.recovered = self._covered & meter.recovered[self._reading]
+        if meter.modelled.any():
+            self.modelled = self._covered & meter.modelled[self._reading]
 
-    def _ratio(self, foreign: Foreign, shares_idle: bool) -> Column:
+    def _ratio(self, shares_idle: bool) -> Column:
         """Which part of each piece's work was other processes'; of what came out of a hole nobody knows it."""
         at = self._pieces.starts
-        if not len(foreign.start):
-            return np.zeros_like(at)
-        place = np.searchsorted(foreign.start, at, side="right") - 1
-        known = (place >= 0) & (at < foreign.end[place]) & ~self.recovered
-        return np.where(known & ~self._taken if shares_idle else known, foreign.ratio[place], 0.0)
+        ratio = np.zeros_like(at)
+        for (begin, end), window in zip(self._pieces.bounds, self._windows, strict=True):
+            foreign = window.foreign
+            if len(foreign.start):
+                place = np.searchsorted(foreign.start, at[begin:end], side="right") - 1
+                known = (place >= 0) & (at[begin:end] < foreign.end[place]) & ~self.recovered[begin:end]
+                known = known & ~self._taken[begin:end] if shares_idle else known
+                ratio[begin:end] = np.where(known, foreign.ratio[place], 0.0)
+        return ratio
 
-    def _gather(self, meter: Meter, others: Column, idle_watts: float, limit_watts: float | None) -> None:
+    def _gather(self, others: Column) -> None:
         """What readings of about a second hold above quiet, to where somebody was active in them."""
-        placed = Placed(self.joules, self._pieces.seconds, self._reading, self._covered, self._taken, others)
-        readings = Readings(meter.watts, loose(meter.lasts_seconds, meter.recovered))
-        self.joules = gathered(placed, readings, idle_watts, limit_watts)
+        meter = self._meter
+        may_move = loose(meter.lasts_seconds, meter.recovered)
+        idle, limit, device = (np.zeros(len(meter.start)) for _ in range(3))
+        for number, ((first, last), window) in enumerate(zip(self._readings, self._windows, strict=True)):
+            if window.idle_watts is None:
+                may_move[first:last] = False
+            else:
+                idle[first:last] = window.idle_watts
+            limit[first:last] = np.inf if window.limit_watts is None else window.limit_watts
+            device[first:last] = number
+        if may_move.any():
+            placed = Placed(self.joules, self._pieces.seconds, self._reading, self._covered, self._taken, others)
+            self.joules = gathered(placed, Readings(meter.watts, may_move, device, idle, limit))
 
-    def _divide(self, idle_watts: float | None, shares_idle: bool, others: Column) -> None:
+    def _divide(self, shares_idle: bool, others: Column) -> None:
         """What is idle, what is other processes', what active requests share, what exceeds idle while none is."""
         busy = self._count > 0
-        seconds = self._pieces.seconds
-        floor = self.joules if idle_watts is None else np.minimum(self.joules, idle_watts * seconds)
+        floor = self.joules.copy()
+        for (begin, end), window in zip(self._pieces.bounds, self._windows, strict=True):
+            if window.idle_watts is not None:
+                most = window.idle_watts * self._pieces.seconds[begin:end]
+                np.minimum(floor[begin:end], most, out=floor[begin:end])
         self.idle = np.where(busy, 0.0, floor) if shares_idle else floor
         more = self.joules - self.idle
         self.other = more * others
@@ -231,12 +251,16 @@ class _Timeline:
         base = running(weight * rates.prefill, self._start, self._first)
         base += running(weight * rates.base, self._first, self._end)
         slope = running(weight * rates.slope, self._first, self._end)
-        self._half_squares = np.diff(self._pieces.edges**2) / 2.0
+        self._half_squares = self._pieces.differences(self._pieces.edges**2) / 2.0
         self._pays = self._owns = self._covered & (self._count > 0)
-        if not rest_equally and len(base):  # what is scaled up must not be the rounding of greater rates that are over
+        if not rest_equally:  # what is scaled up must not be the rounding of greater rates that are over
             has_price = running((rates.prefill > 0.0).astype(np.float64), self._start, self._first)
             has_price += running(((rates.base != 0.0) | (rates.slope > 0.0)).astype(np.float64), self._first, self._end)
-            self._owns = self._pays & (has_price > 0.0) & (base > LEAST_OF_THE_GREATEST * base.max())
+            least = np.repeat(
+                [LEAST_OF_THE_GREATEST * base[begin:end].max() for begin, end in self._pieces.bounds],
+                [end - begin for begin, end in self._pieces.bounds],
+            )
+            self._owns = self._pays & (has_price > 0.0) & (base > least)
         priced = np.where(self._owns, np.maximum(base * self._pieces.seconds + slope * self._half_squares, 0.0), 0.0)
         span = spans[self._reading] if len(spans) else self._reading
         stretch = stretches(span, self._pieces.edges, self._start, self._end)
@@ -244,37 +268,102 @@ class _Timeline:
         self._paid = self._scale * priced + left
         self._left = shared_out(left, self._pays & (left > 0.0), self._requests, self._pieces)
 
-    def charge(self, pieces: Flags) -> tuple[Column, Column]:
-        """What each request pays for those pieces: (all of it, its own marginal part)."""
+    def splits(self) -> list[Split]:
+        """Of each device, in order."""
+        hole, somewhere = self.recovered, self.somewhere
+        energy, marginal = self._charge(None)
+        exact = self._exact()
+        metered = self._charge(~self.modelled)[0] if self._meter.modelled.any() else energy
+        recovered = self._charge(hole)[0] if self._meter.recovered.any() else np.zeros_like(energy)
+        quiet = zip(
+            self._quiet(self.idle, None),
+            self._quiet(self.above, hole),
+            self._quiet(self.above, ~hole & somewhere),
+            self._quiet(self.other, None),
+            self._quiet(self.above, ~hole & ~somewhere),
+            strict=True,
+        )
+        places = pairwise(accumulate((len(each.requests) for each in self._windows), initial=0))
+        return [
+            Split(
+                energy=energy[begin:end],
+                marginal=marginal[begin:end],
+                exact=exact[begin:end],
+                metered=metered[begin:end],
+                recovered=recovered[begin:end],
+                idle=idle,
+                gap=gap,
+                unknown_device=unknown_device,
+                other_process=other_process,
+                unreported=unreported,
+            )
+            for (begin, end), (idle, gap, unknown_device, other_process, unreported) in zip(places, quiet, strict=True)
+        ]
+
+    def _charge(self, pieces: Flags | None) -> tuple[Column, Column]:
+        """What each request pays for those pieces, None: for all: (all of it, its own marginal part)."""
         over, rates, weight = self._pieces.over, self._rates, self._requests.weight
-        scale = np.where(pieces & self._owns, self._scale, 0.0)
-        seconds, half_squares = scale * self._pieces.seconds, scale * self._half_squares
-        paid = self._pieces.totals(seconds)
+        scale = np.where(self._owns if pieces is None else pieces & self._owns, self._scale, 0.0)
+        paid = self._pieces.totals(scale * self._pieces.seconds)
         until_first = paid[self._first]
         own = rates.prefill * (until_first - paid[self._start])
         own += rates.base * (paid[self._end] - until_first)
-        own += rates.slope * over(half_squares, self._first, self._end)
+        own += rates.slope * over(scale * self._half_squares, self._first, self._end)
         equal = np.zeros_like(own)
         for members, per_weight in self._left:
-            equal[members] = over(np.where(pieces, per_weight, 0.0), self._start[members], self._end[members])
+            values = per_weight if pieces is None else np.where(pieces, per_weight, 0.0)
+            equal[members] = over(values, self._start[members], self._end[members])
         return weight * (own + equal), weight * own
 
-    def exact(self) -> Column:
+    def _exact(self) -> Column:
         """What was measured while a request was alone, as far as it paid it: no coefficient decides that it was its.
 
         One that a balancer may have sent elsewhere never knows.
         """
-        alone = np.where((self._count == 1) & ~self.somewhere, np.minimum(self._paid, self._shared), 0.0)
-        return np.where(self._requests.weight == 1.0, self._pieces.over(alone, self._start, self._end), 0.0)
+        alone = (self._count == 1) & ~self.somewhere
+        if not alone.any():
+            return np.zeros(len(self._requests))
+        paid = np.where(alone, np.minimum(self._paid, self._shared), 0.0)
+        return np.where(self._requests.weight == 1.0, self._pieces.over(paid, self._start, self._end), 0.0)
 
-    def quiet(self, joules: Column, pieces: Flags) -> Quiet:
-        """The sum of those pieces' joules."""
-        if not pieces.any():
-            return Quiet(0.0, 0.0, 0.0)
-        chosen = np.where(pieces, joules, 0.0)
-        total = float(chosen.sum())
-        return Quiet(
-            total,
-            float(np.where(self.modelled, 0.0, chosen).sum()) if self.modelled.any() else total,
-            float(np.where(self.recovered, chosen, 0.0).sum()) if self.recovered.any() else 0.0,
-        )
+    def _quiet(self, joules: Column, pieces: Flags | None) -> list[Quiet]:
+        """The sum of those pieces' joules, None: of all, for each device."""
+        if (pieces is not None and not pieces.any()) or not joules.any():
+            return [Quiet(0.0, 0.0, 0.0)] * len(self._windows)
+        chosen = joules if pieces is None else np.where(pieces, joules, 0.0)
+        total = self._sums(chosen)
+        metered = self._sums(np.where(self.modelled, 0.0, chosen)) if self.modelled.any() else total
+        holes = self._sums(np.where(self.recovered, chosen, 0.0)) if self.recovered.any() else [0.0] * len(total)
+        return list(map(Quiet, total, metered, holes))
+
+    def _sums(self, joules: Column) -> list[float]:
+        return [float(each.sum()) for each in self._pieces.of_each(joules)]
+
+
+def _edges(window: Window) -> tuple[Column, ...]:
+    meter, requests, foreign = window.meter, window.requests, window.foreign
+    return (
+        meter.start,
+        meter.end,
+        requests.start,
+        requests.first,
+        requests.end,
+        *window.elsewhere,
+        foreign.start,
+        foreign.end,
+        *(() if requests.steps is None else (requests.steps.edges,)),
+    )
+
+
+def _meters(parts: Sequence[Meter]) -> Meter:
+    """All of their readings, one meter's after the other's."""
+    if len(parts) == 1:
+        return parts[0]
+    return Meter(
+        start=np.concatenate([each.start for each in parts]),
+        end=np.concatenate([each.end for each in parts]),
+        watts=np.concatenate([each.watts for each in parts]),
+        lasts_seconds=np.concatenate([each.lasts_seconds for each in parts]),
+        recovered=np.concatenate([each.recovered for each in parts]),
+        modelled=np.concatenate([each.modelled for each in parts]),
+    )

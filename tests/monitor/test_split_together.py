@@ -1,0 +1,151 @@
+"""Devices that are split together get the bits that each gets alone: no account depends on what stands beside it."""
+
+from dataclasses import astuple
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from virtual_energy_by_hand import Job, Reading
+from virtual_energy_cases import Case, cases, window_of
+
+from collectors.readings import Device, HostProfile, ModelFacts
+from monitor.core.attribution.certainty import PRIOR_CERTAINTY
+from monitor.core.attribution.doubt import Doubts, doubts_of, doubts_of_each
+from monitor.core.attribution.pieces import Pieces
+from monitor.core.attribution.requests import Requests, Steps
+from monitor.core.attribution.virtual_energy import Split, Window, split_each
+from monitor.core.demand import Ask, demand_of, requests_on, requests_on_each
+from monitor.core.usage import Usage
+from monitor.core.usage_columns import columns_of
+
+LENGTH = 10.0
+
+
+def _split(windows: list[Window], *, shares_idle: bool, rest_equally: bool = True) -> list[Split]:
+    return split_each(windows, length_seconds=LENGTH, shares_idle=shares_idle, rest_equally=rest_equally)
+
+
+def _window(readings: list[Reading], jobs: list[Job], *, idle: float = 0.0, steps: Steps | None = None) -> Window:
+    return window_of(Case(readings, jobs, idle, shares_idle=True, elsewhere=[], limit=None), steps)
+
+
+def _same(left: Split | Doubts | Requests, right: Split | Doubts | Requests) -> bool:
+    """Bit for bit, NaN as well."""
+    return all(np.array_equal(a, b, equal_nan=True) for a, b in zip(_columns(left), _columns(right), strict=True))
+
+
+def _columns(told: Split | Doubts | Requests) -> list[np.ndarray[tuple[int], np.dtype[np.float64]]]:
+    return [np.atleast_1d(np.array(each, dtype=np.float64)) for each in astuple(told) if each is not None]
+
+
+@given(st.lists(cases(), min_size=1, max_size=4), st.booleans(), st.booleans())
+def test_devices_that_are_split_together_get_what_each_gets_alone(
+    found: list[Case], shares_idle: bool, rest_equally: bool
+) -> None:
+    """Readings of any length, or none; limits and idle powers of their own; requests anywhere; every method."""
+    windows = [window_of(each) for each in found]
+    together = _split(windows, shares_idle=shares_idle, rest_equally=rest_equally)
+    for window, shared in zip(windows, together, strict=True):
+        (alone,) = _split([window], shares_idle=shares_idle, rest_equally=rest_equally)
+        assert _same(shared, alone)
+
+
+def test_a_quiet_level_is_the_devices_own() -> None:
+    """The first is at 300 W in the second before its request, which pays 150 J; the other one's is 50 W: 225 J."""
+    request = [Job(1.25, 1.25, 1.75)]
+    hot = _window([Reading(second, second + 1.0, 300.0) for second in (0.0, 1.0)], request, idle=50.0)
+    cool = _window([Reading(1.0, 2.0, 250.0)], request, idle=50.0)
+    first, second = _split([hot, cool], shares_idle=True)
+    assert (first.energy.tolist(), second.energy.tolist()) == ([150.0], [225.0])
+
+
+def test_a_device_with_engines_of_its_own_is_split_beside_others() -> None:
+    """Two engines on the second of three, whose steps take 1 : 3 of what is left; in the order in which they came."""
+    plain = _window([Reading(0.0, 10.0, 100.0)], [Job(0.0, 0.0, 10.0)])
+    jobs = [Job(0.0, 0.0, 10.0), Job(0.0, 0.0, 10.0)]
+    steps = Steps(
+        engines=2,
+        engine=np.array([0, 1]),
+        prefill_watts=np.zeros(2),
+        decode_watts=np.array([10.0, 30.0]),
+        told=[[], []],
+    )
+    shared = _window([Reading(0.0, 10.0, 400.0)], jobs, steps=steps)
+    first, second, third = _split([plain, shared, plain], shares_idle=True)
+    assert first.energy.tolist() == third.energy.tolist() == [1_000.0]
+    assert second.energy.tolist() == [1_000.0, 3_000.0]
+
+
+@given(st.lists(cases(), min_size=1, max_size=3))
+def test_doubts_about_one_device_are_no_others(found: list[Case]) -> None:
+    """Also where of one nobody knows what is off, because its requests have no price."""
+    windows = [window_of(each) for each in found]
+    splits, requests = _split(windows, shares_idle=True), [window.requests for window in windows]
+    tokens = [np.arange(len(each), dtype=np.float64) for each in requests]
+    together = doubts_of_each(
+        splits,
+        requests,
+        context_tokens=np.concatenate(tokens),
+        output_tokens=np.concatenate(tokens),
+        certainty=PRIOR_CERTAINTY,
+        prices=True,
+        tested=True,
+        by_steps=True,
+    )
+    for shared, its, told, doubts in zip(splits, requests, tokens, together, strict=True):
+        alone = doubts_of(
+            shared,
+            its,
+            context_tokens=told,
+            output_tokens=told,
+            certainty=PRIOR_CERTAINTY,
+            prices=True,
+            tested=True,
+            by_steps=True,
+        )
+        assert _same(doubts, alone)
+
+
+def test_what_is_asked_of_several_devices_is_what_is_asked_of_each() -> None:
+    """A small and a large board, a CPU, and a request on both boards; one first token is told, one is not."""
+    devices = (
+        Device(id="a", kind="gpu", hardware="NVIDIA H100 80GB HBM3"),
+        Device(id="b", kind="gpu", hardware="NVIDIA L4"),
+        Device(id="c", kind="cpu"),
+    )
+    facts = (ModelFacts(name="m", parameters=8e9, kv_bytes_per_token=131_072.0),)
+    profile = HostProfile(host="h", zone="FR", pue=1.0, devices=devices, models=facts)
+    placed = (("a",), ("b",), ("a", "b"))
+    usages = [
+        Usage(
+            host="h",
+            namespace="",
+            request_id=f"r{number}",
+            model="m",
+            team="t",
+            devices=on,
+            start=100.0 + number,
+            end=105.0,
+            first_token=None if number else 101.0,
+            input_tokens=1_000,
+            output_tokens=100,
+        )
+        for number, on in enumerate(placed)
+    ]
+    demand = demand_of(columns_of(usages), 100.0)
+    chosen = demand.on_each(devices)
+    assert [each.tolist() for each in chosen] == [[0, 2], [1, 2], [0, 1, 2]]
+    asks = [Ask(device, its, demand.active[its], 50.0) for device, its in zip(devices, chosen, strict=True)]
+    together = requests_on_each(demand, asks, profile)
+    for device, its, requests in zip(devices, chosen, together, strict=True):
+        assert _same(requests, requests_on(demand, its, device, profile, idle_watts=50.0))
+    assert together[2].prefill_joules.tolist() == [0.0, 0.0, 0.0]
+
+
+def test_sums_begin_anew_with_each_device() -> None:
+    """1 + 2 beside 1e20: a sum over both would lose the 3. The last piece of each lasts nothing and holds nothing."""
+    first, second = [np.array([4.0])], [np.array([5.0])]
+    pieces = Pieces(LENGTH, [first, second])
+    assert pieces.seconds.tolist() == [4.0, 6.0, 0.0, 5.0, 5.0, 0.0]
+    assert pieces.totals(np.array([1e20, 1e20, 0.0, 1.0, 2.0, 0.0])).tolist() == [0.0, 1e20, 2e20, 0.0, 1.0, 3.0]
+    assert [each.tolist() for each in pieces.of_each(pieces.starts)] == [[0.0, 4.0], [0.0, 5.0]]
