@@ -5,9 +5,10 @@
 Pure: the same records give the same bits, whoever computes. Sums run in a fixed order.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import fsum, isnan
+from operator import attrgetter
 from typing import Literal
 
 import msgspec
@@ -38,6 +39,7 @@ from monitor.core.lessons import GpuUnit, from_requests
 from monitor.core.points import Row
 from monitor.core.queueing import Seated, seated
 from monitor.core.readings import Nearby, Piece, Told, disjoint, meter_of, own_pieces
+from monitor.core.routing import EXPONENTS, routed, saved
 from monitor.core.shares import COLUMNS, VARIANCE, Shares
 from monitor.core.teaching import cost_in, joules_above_idle, lesson_asked, lesson_in, tell_work
 from monitor.core.unit_teaching import tells_units, unit_lesson_in
@@ -273,8 +275,7 @@ class _Work:
                 )
             )
         if device.kind == "gpu" and self.teach:
-            name, lesson = self._lesson(device, pieces, demand, shared, terms.start)
-            if lesson is not None:
+            for name, lesson in self._lessons(device, pieces, demand, shared, terms.start):
                 self.lessons[name] = self.lessons.get(name, FitSums()).plus(lesson)
             if tells_units(demand):
                 self._learn_unit(device, pieces, demand, chosen)
@@ -364,15 +365,44 @@ class _Work:
         engines, hardware = self._engines_on(device), hardware_of(device.hardware) or UNKNOWN_GPU
         return seated(self.demand, chosen, engines, cost_in(self.family.profile), hardware, window_begin=start)
 
-    def _lesson(
+    def _lessons(
         self, device: Device, pieces: Sequence[Piece], demand: Demand, shared: Split, start: UnixSeconds
+    ) -> Iterator[tuple[str, FitSums]]:
+        """What the window teaches of the board's type, and under which name that is kept: also what fewer reads of
+        experts would take off.
+        """
+        name, lesson = self._lesson(device, pieces, demand, shared, start=start, routing_exponent=1.0)
+        if lesson is None:
+            return
+        yield name, lesson
+        models = {each.model for each in self._engines_on(device)} | {route.model for route in demand.usages.routes}
+        if any(map(attrgetter("mixes"), map(cost_in(self.family.profile), models))):
+            for exponent in EXPONENTS:
+                _, less = self._lesson(device, pieces, demand, shared, start=start, routing_exponent=exponent)
+                if less is not None:
+                    yield routed(name, exponent), saved(lesson, less)
+
+    def _lesson(
+        self,
+        device: Device,
+        pieces: Sequence[Piece],
+        demand: Demand,
+        shared: Split,
+        *,
+        start: UnixSeconds,
+        routing_exponent: float,
     ) -> tuple[str, FitSums | None]:
-        """What the window teaches of the board's type, and under which name that is kept."""
         engines, profile, length = self._engines_on(device), self.family.profile, self.length_seconds
         if tell_work(engines):
             interval = start, start + length
             return device.hardware, lesson_in(
-                device, pieces, engines, self.activities, profile=profile, interval=interval
+                device,
+                pieces,
+                engines,
+                self.activities,
+                profile=profile,
+                routing_exponent=routing_exponent,
+                interval=interval,
             )
         lesson = lesson_asked(
             device,
@@ -381,7 +411,7 @@ class _Work:
             lambda: work_asked(
                 demand,
                 demand.on(device),
-                cost_in(profile),
+                cost_in(profile, routing_exponent),
                 hardware_of(device.hardware) or UNKNOWN_GPU,
                 length_seconds=length,
                 tokens_per_step=tokens_per_step(engines),

@@ -14,6 +14,7 @@ from monitor.core.attribution.models import UNKNOWN_MODEL, TokenCost, token_cost
 from monitor.core.attribution.pieces import Column
 from monitor.core.attribution.priors import PRIOR, Marginals, Scalars, held_factor, prefill_seconds
 from monitor.core.attribution.requests import Requests
+from monitor.core.prompt_experts import experts_of_prompts
 from monitor.core.stepping import steps_on
 from monitor.core.usage_columns import Index, Route, UsageColumns
 
@@ -90,7 +91,8 @@ def requests_on(
     usages = demand.usages
     hardware = hardware_of(device.hardware) or UNKNOWN_GPU
     watts = hardware.idle_watts if idle_watts is None else idle_watts
-    costs = _costs(usages, profile) if device.kind == "gpu" else {}
+    routing_exponent = scalars.routing_exponent if method.learns else 1.0
+    costs = _costs(usages, profile, routing_exponent) if device.kind == "gpu" else {}
     prices = {model: method.price(cost, hardware, watts, scalars, held_watts) for model, cost in costs.items()}
     free = Marginals(prefill_joules=0.0, decode_joules=0.0, context_joules=0.0)
     each = [_per_token(prices.get(route.model, free), route) for route in usages.routes]
@@ -102,6 +104,14 @@ def requests_on(
     decode = made * per_decode + demand.context_tokens[chosen] * made * per_context
     growing = made * made / 2.0 * per_context
     first = _first_tokens(demand, chosen, costs, hardware)
+    prefill = prefill + experts_of_prompts(
+        usages.routes,
+        usages.route[chosen],
+        (start, first, end),
+        fresh_tokens=demand.fresh_tokens[chosen],
+        prices=prices,
+        costs=costs,
+    )
     if scalars.units:
         factor = held_factor(hardware, watts, scalars, held_watts)
         by_unit = {(each.model, each.unit): each.joules(watts, factor) for each in scalars.units}
@@ -168,6 +178,9 @@ def _first_tokens(demand: Demand, chosen: Index, costs: dict[str, TokenCost], ha
     return np.clip(np.where(np.isnan(told), guess, told), start, end)
 
 
-def _costs(usages: UsageColumns, profile: HostProfile) -> dict[str, TokenCost]:
+def _costs(usages: UsageColumns, profile: HostProfile, routing_exponent: float) -> dict[str, TokenCost]:
     facts = {model.name: model for model in profile.models}
-    return {name: token_cost(name, facts.get(name)) for name in sorted({route.model for route in usages.routes})}
+    return {
+        name: token_cost(name, facts.get(name), routing_exponent)
+        for name in sorted({route.model for route in usages.routes})
+    }

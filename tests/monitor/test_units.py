@@ -32,6 +32,7 @@ from monitor.core.attribution.units import (
     unit_sums_of,
 )
 from monitor.core.lessons import (
+    MOST_ROUTINGS,
     MOST_TYPES,
     MOST_UNIT_KINDS,
     GpuUnit,
@@ -43,6 +44,7 @@ from monitor.core.lessons import (
 from monitor.core.membership import Accounting
 from monitor.core.points import ENERGY, REQUEST_ENERGY, Row
 from monitor.core.readings import Told
+from monitor.core.routing import EXPONENTS, routed
 from monitor.core.unit_teaching import MOST_NAME_BYTES, units_within
 from monitor.core.usage import Usage
 from monitor.core.usage_columns import columns_of
@@ -278,12 +280,15 @@ def test_commits_stay_small_however_much_is_learned() -> None:
         from_requests(f"{each}" * LONGEST_NAME): msgspec.convert([10**6, *[worst] * 6], FitSums)
         for each in range(MOST_TYPES + 1)
     }
+    few = FitSums(windows=10**6, flops_bytes=worst, bytes_bytes=worst, bytes_joules=worst)
+    ways = {routed(gpu, exponent): few for gpu in gpus for exponent in EXPONENTS}
     wide = "x" * (MOST_NAME_BYTES - 2)
     units = {
         GpuUnit("g", wide, str(each)): msgspec.convert([10**6, *[worst] * 4], UnitSums)
         for each in range(MOST_UNIT_KINDS + 1)
     }
-    learning.add(T, gpus, units)
+    learning.add(T, gpus | ways, units)
+    assert len(learning.open) == MOST_TYPES + MOST_ROUTINGS
     assert len(learning.open_units) == MOST_UNIT_KINDS
     claim = Claim(
         n=512,

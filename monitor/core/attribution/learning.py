@@ -55,6 +55,15 @@ class FitSums(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
             joules_joules=self.joules_joules + other.joules_joules,
         )
 
+    def minus(self, other: "FitSums") -> "FitSums":
+        """The sums where less was read: `other` is what that takes off, windows not among it."""
+        return msgspec.structs.replace(
+            self,
+            flops_bytes=self.flops_bytes - other.flops_bytes,
+            bytes_bytes=self.bytes_bytes - other.bytes_bytes,
+            bytes_joules=self.bytes_joules - other.bytes_joules,
+        )
+
 
 def sums_of(work: Work, joules: float) -> FitSums:
     """The sums of one window: 2e15 FLOPs and 1e12 bytes at 300 J add 6e17 to flops_joules."""
