@@ -8,7 +8,6 @@ Pure: the same records give the same bits, whoever computes. Sums run in a fixed
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import fsum, isnan
-from operator import attrgetter
 from typing import Literal
 
 import msgspec
@@ -336,7 +335,14 @@ class _Work:
             prices=device.kind == "gpu",
             tested=tested,
             by_steps=any(each.steps is not None for each in self._engines_on(device)),
+            mixes=self._mixes()[self.demand.usages.route[chosen]] if device.kind == "gpu" else None,
         )
+
+    def _mixes(self) -> Flags:
+        """Of each route whether its model is a mixture of experts."""
+        routes, cost_of = self.demand.usages.routes, cost_in(self.family.profile)
+        mixtures = {model for model in {route.model for route in routes} if cost_of(model).mixes}
+        return np.array([route.model in mixtures for route in routes], dtype=np.bool_)
 
     def _prices_units(self, chosen: Index, scalars: Scalars) -> bool:
         """Whether some of the requests pay what a unit of their work was learned to cost, whose error is not known."""
@@ -375,8 +381,8 @@ class _Work:
         if lesson is None:
             return
         yield name, lesson
-        models = {each.model for each in self._engines_on(device)} | {route.model for route in demand.usages.routes}
-        if any(map(attrgetter("mixes"), map(cost_in(self.family.profile), models))):
+        told = map(cost_in(self.family.profile), {each.model for each in self._engines_on(device)})
+        if self._mixes().any() or any(cost.mixes for cost in told):
             for exponent in EXPONENTS:
                 _, less = self._lesson(device, pieces, demand, shared, start=start, routing_exponent=exponent)
                 if less is not None:

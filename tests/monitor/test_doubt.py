@@ -24,6 +24,7 @@ def doubts(
     prices: bool = True,
     tested: bool = True,
     by_steps: bool = True,
+    mixes: list[bool] | None = None,
 ) -> Doubts:
     """Of these jobs, each with that context and as many tokens made."""
 
@@ -48,6 +49,7 @@ def doubts(
         prices=prices,
         tested=tested,
         by_steps=by_steps,
+        mixes=None if mixes is None else np.array(mixes),
     )
 
 
@@ -64,6 +66,13 @@ def test_dearer_flops_move_joules_from_one_request_to_the_other() -> None:
     assert found.variance.tolist() == pytest.approx([549.25 + 5.76, 211.25 + 2.56])
     assert found.steps.tolist() == found.learned.tolist() == pytest.approx([600.0, 400.0])
     assert doubts(split_of(WHOLE, jobs), jobs, by_steps=False).steps.tolist() == [0.0, 0.0]
+
+
+def test_experts_are_placed_worse() -> None:
+    """The same two, the first of them of a mixture: 0.11^2 x (300^2 + 200^2) = 1 573 for it alone."""
+    jobs = [Job(0.0, 0.0, 10.0, decode=300.0), Job(0.0, 0.0, 10.0, decode=100.0)]
+    found = doubts(split_of(WHOLE, jobs), jobs, mixes=[True, False])
+    assert found.variance.tolist() == pytest.approx([1_573.0 + 5.76, 211.25 + 2.56])
 
 
 def test_reads_of_the_context_are_the_bytes() -> None:

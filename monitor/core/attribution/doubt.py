@@ -15,12 +15,14 @@ from typing import Final
 import numpy as np
 
 from monitor.core.attribution.certainty import Certainty
-from monitor.core.attribution.pieces import Column
+from monitor.core.attribution.pieces import Column, Flags
 from monitor.core.attribution.requests import Requests
 from monitor.core.attribution.virtual_energy import Split
 
 PLACING_ERROR_RATIO: Final = 0.065
 """Standard error of what a request pays for its own tokens in a window, and of what it is spared for the others'."""
+MIXTURE_PLACING_ERROR_RATIO: Final = 0.11
+"""The same of a mixture of experts: which steps read more of them is known worse."""
 LEAST_ERROR_RATIO: Final = 0.004
 """And of its joules, also where it was alone: a reading is cut where it began and ended."""
 _BEND: Final = 0.1
@@ -59,13 +61,14 @@ def doubts_of(
     prices: bool,
     tested: bool,
     by_steps: bool,
+    mixes: Flags | None = None,
 ) -> Doubts:
     """The doubts about one device's window.
 
     `prices`: own tokens have a price there (a GPU); elsewhere equal parts are the rule, and nothing is off. `tested`:
-    by a method whose error is known. `context_tokens` and `output_tokens` tell which part of a request's own joules
-    are reads of its context: growing joules g were placed for m^2 / 2 tokens read, so c m + m^2 / 2 reads are
-    g (1 + 2 c / m).
+    by a method whose error is known. `mixes`: whose model is a mixture of experts, None for nobody's. `context_tokens`
+    and `output_tokens` tell which part of a request's own joules are reads of its context: growing joules g were placed
+    for m^2 / 2 tokens read, so c m + m^2 / 2 reads are g (1 + 2 c / m).
 
     Where requests without a price shared with others (a model of which nothing is known), nobody knows what is off.
     """
@@ -84,6 +87,9 @@ def doubts_of(
     spared_flops, spared_bytes = _spared(flops, own, equal), _spared(bytes_, own, equal)
     flop, byte = certainty.columns(flops - spared_flops, bytes_ - spared_bytes)
     placed = flops**2 + spared_flops**2 + bytes_**2 + spared_bytes**2
+    placing = (
+        PLACING_ERROR_RATIO if mixes is None else np.where(mixes, MIXTURE_PLACING_ERROR_RATIO, PLACING_ERROR_RATIO)
+    )
     known = tested and not ((priced <= 0.0) & (together > _NOTHING)).any()
     unknown = np.where(together > _NOTHING, np.nan, 0.0)
     return Doubts(
@@ -91,7 +97,7 @@ def doubts_of(
         learned=together if certainty.learned else nothing,
         flop=flop if known else nothing,
         byte=byte if known else nothing,
-        variance=least + (PLACING_ERROR_RATIO**2 * placed if known else unknown),
+        variance=least + (placing**2 * placed if known else unknown),
     )
 
 
