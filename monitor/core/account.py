@@ -17,7 +17,7 @@ from collectors.readings import ActivityReading, Device, EngineReading, HostProf
 from collectors.units import Energy, UnixSeconds
 from monitor.core import points
 from monitor.core.asked import work_asked
-from monitor.core.attribution.certainty import PRIOR_CERTAINTY
+from monitor.core.attribution.certainty import PRIOR_CERTAINTY, UNTOLD_DRAFTS_ERROR_RATIO
 from monitor.core.attribution.doubt import Doubts, doubts_of
 from monitor.core.attribution.hardware import UNKNOWN_GPU, hardware_of
 from monitor.core.attribution.learning import FitSums
@@ -254,7 +254,7 @@ class _Work:
         )
         if by_instance is not None:
             shared = by_instance
-        tested = self.method.rest_equally and by_instance is None and not self._prices_units(chosen, scalars)
+        tested = self.method.rest_equally and by_instance is None
         doubts = self._doubts(device, demand, chosen, requests, shared=shared, scalars=scalars, tested=tested)
         if self.watch is not None:
             self.watch(
@@ -325,17 +325,22 @@ class _Work:
         scalars: Scalars,
         tested: bool,
     ) -> Doubts:
-        """How far the shares may be off; not known by methods that price nothing or all, or of units."""
+        """How far the shares may be off; not known by methods that price nothing or all."""
+        engines = self._engines_on(device)
+        certainty = scalars.certainty if self.method.learns else PRIOR_CERTAINTY
+        if certainty.learned and any(made > 1.0 for made in tokens_per_step(engines).values()):
+            certainty = certainty.widened(UNTOLD_DRAFTS_ERROR_RATIO)
         return doubts_of(
             shared,
             requests,
             context_tokens=demand.context_tokens[chosen],
             output_tokens=demand.output_tokens[chosen],
-            certainty=scalars.certainty if self.method.learns else PRIOR_CERTAINTY,
+            certainty=certainty,
             prices=device.kind == "gpu",
             tested=tested,
-            by_steps=any(each.steps is not None for each in self._engines_on(device)),
+            by_steps=any(each.steps is not None for each in engines),
             mixes=self._mixes()[self.demand.usages.route[chosen]] if device.kind == "gpu" else None,
+            unit_errors=self._unit_errors(chosen, scalars),
         )
 
     def _mixes(self) -> Flags:
@@ -344,12 +349,15 @@ class _Work:
         mixtures = {model for model in {route.model for route in routes} if cost_of(model).mixes}
         return np.array([route.model in mixtures for route in routes], dtype=np.bool_)
 
-    def _prices_units(self, chosen: Index, scalars: Scalars) -> bool:
-        """Whether some of the requests pay what a unit of their work was learned to cost, whose error is not known."""
-        priced = {(each.model, each.unit) for each in scalars.units}
-        routes = self.demand.usages.routes
-        used = np.unique(self.demand.usages.route[chosen]).tolist() if priced else ()
-        return any((routes[place].model, routes[place].work_unit or "") in priced for place in used)
+    def _unit_errors(self, chosen: Index, scalars: Scalars) -> Column | None:
+        """Of requests that pay what a unit of their work was learned to cost how far that may be off; 0 of others."""
+        if not scalars.units:
+            return None
+        usages = self.demand.usages
+        errors = {(each.model, each.unit): each.error_ratio for each in scalars.units}
+        of_routes = [errors.get((route.model, route.work_unit or ""), 0.0) for route in usages.routes]
+        told = ~np.isnan(usages.work_amount[chosen])
+        return np.where(told, np.array(of_routes, dtype=np.float64)[usages.route[chosen]], 0.0)
 
     def _engines_on(self, device: Device) -> list[EngineReading]:
         """What the servers on a GPU told; on a host with one GPU those that do not say where they run too."""

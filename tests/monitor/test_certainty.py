@@ -82,6 +82,13 @@ def test_a_fit_tells_what_it_leaves_unexplained() -> None:
     assert fit.scalars.certainty.byte_error_ratio == pytest.approx(0.05, rel=0.02)
 
 
+def test_another_cause_widens_the_error_of_flops() -> None:
+    """3 % and 4 % are 5 %; the part that hung together with J/byte is the same: -0.5 x 3 of 5."""
+    known = Certainty(flop_error_ratio=0.03, byte_error_ratio=0.02, correlation=-0.5, learned=True).widened(0.04)
+    assert (known.flop_error_ratio, known.byte_error_ratio, known.learned) == (pytest.approx(0.05), 0.02, True)
+    assert known.correlation == pytest.approx(-0.3)
+
+
 @given(
     flop=st.floats(0.0, 0.5),
     byte=st.floats(0.0, 0.5),

@@ -30,6 +30,12 @@ class Certainty(msgspec.Struct, frozen=True, kw_only=True):
     correlation: float = 0.0
     learned: bool = False
 
+    def widened(self, flop_error_ratio: float) -> "Certainty":
+        """With another error of J/FLOP, of a cause of its own: 3 % and 4 % are 5 %, and hang together less."""
+        both = sqrt(self.flop_error_ratio**2 + flop_error_ratio**2)
+        correlation = self.correlation * self.flop_error_ratio / both if both > 0.0 else 0.0
+        return msgspec.structs.replace(self, flop_error_ratio=both, correlation=correlation)
+
     def columns(self, flop_joules: "Column", byte_joules: "Column") -> "tuple[Column, Column]":
         """What moves by these joules if J/FLOP and J/byte double, as joules for a standard error of two causes that
         know nothing of each other: 100 J and 50 J at 10 % and 20 %, uncorrelated, are 10 J and 10 J.
@@ -43,6 +49,10 @@ PRIOR_CERTAINTY: Final = Certainty(flop_error_ratio=0.10, byte_error_ratio=0.085
 """The published bands of the priors (priors.py), 1.0-1.4e-12 and 0.15-0.2e-9, taken as nine tenths of all boards."""
 TESTED_ERROR_RATIO: Final = 0.012
 """Of either scalar, as learned: how far those of simulated boards are off that their windows tell well."""
+
+UNTOLD_DRAFTS_ERROR_RATIO: Final = 0.055
+"""Of J/FLOP where an engine makes several tokens of a request in a step: it computes drafts that nobody tells, and the
+fit makes up for these by dearer FLOPs."""
 
 
 def certainty_of_fit(
