@@ -17,7 +17,7 @@ from collectors.readings import ActivityReading, Device, EngineReading, HostProf
 from collectors.units import Energy, UnixSeconds
 from monitor.core import points
 from monitor.core.asked import work_asked
-from monitor.core.attribution.certainty import PRIOR_CERTAINTY, UNTOLD_DRAFTS_ERROR_RATIO
+from monitor.core.attribution.certainty import PRIOR_CERTAINTY, ROUTING_ERROR_RATIO, UNTOLD_DRAFTS_ERROR_RATIO
 from monitor.core.attribution.doubt import Doubts, doubts_of
 from monitor.core.attribution.hardware import UNKNOWN_GPU, hardware_of
 from monitor.core.attribution.learning import FitSums
@@ -326,10 +326,12 @@ class _Work:
         tested: bool,
     ) -> Doubts:
         """How far the shares may be off; not known by methods that price nothing or all."""
-        engines = self._engines_on(device)
+        engines, mixes = self._engines_on(device), self._mixes()[self.demand.usages.route[chosen]]
         certainty = scalars.certainty if self.method.learns else PRIOR_CERTAINTY
         if certainty.learned and any(made > 1.0 for made in tokens_per_step(engines).values()):
-            certainty = certainty.widened(UNTOLD_DRAFTS_ERROR_RATIO)
+            certainty = certainty.widened(flop=UNTOLD_DRAFTS_ERROR_RATIO)
+        if certainty.learned and mixes.any():
+            certainty = certainty.widened(flop=0.0, byte=ROUTING_ERROR_RATIO)
         return doubts_of(
             shared,
             requests,
@@ -339,7 +341,7 @@ class _Work:
             prices=device.kind == "gpu",
             tested=tested,
             by_steps=any(each.steps is not None for each in engines),
-            mixes=self._mixes()[self.demand.usages.route[chosen]] if device.kind == "gpu" else None,
+            mixes=mixes,
             unit_errors=self._unit_errors(chosen, scalars),
         )
 

@@ -83,10 +83,14 @@ def test_a_fit_tells_what_it_leaves_unexplained() -> None:
 
 
 def test_another_cause_widens_the_error_of_flops() -> None:
-    """3 % and 4 % are 5 %; the part that hung together with J/byte is the same: -0.5 x 3 of 5."""
+    """3 % and 4 % are 5 %; what hung together with J/byte stays: -0.5 x 3 of 5. With 1.5 % of J/byte 2 are 2.5."""
     known = Certainty(flop_error_ratio=0.03, byte_error_ratio=0.02, correlation=-0.5, learned=True).widened(0.04)
     assert (known.flop_error_ratio, known.byte_error_ratio, known.learned) == (pytest.approx(0.05), 0.02, True)
     assert known.correlation == pytest.approx(-0.3)
+    both = known.widened(flop=0.0, byte=0.015)
+    assert (both.byte_error_ratio, both.correlation) == (pytest.approx(0.025), pytest.approx(-0.24))
+    unlinked = Certainty(flop_error_ratio=0.0, byte_error_ratio=0.0).widened(0.1)
+    assert (unlinked.flop_error_ratio, unlinked.correlation) == (0.1, 0.0)
 
 
 @given(

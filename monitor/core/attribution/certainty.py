@@ -7,7 +7,7 @@ unexplained of a window.
 """
 
 from collections.abc import Sequence
-from math import sqrt
+from math import hypot, sqrt
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -30,11 +30,12 @@ class Certainty(msgspec.Struct, frozen=True, kw_only=True):
     correlation: float = 0.0
     learned: bool = False
 
-    def widened(self, flop_error_ratio: float) -> "Certainty":
-        """With another error of J/FLOP, of a cause of its own: 3 % and 4 % are 5 %, and hang together less."""
-        both = sqrt(self.flop_error_ratio**2 + flop_error_ratio**2)
-        correlation = self.correlation * self.flop_error_ratio / both if both > 0.0 else 0.0
-        return msgspec.structs.replace(self, flop_error_ratio=both, correlation=correlation)
+    def widened(self, flop: float, byte: float = 0.0) -> "Certainty":
+        """With another error of either, of causes of their own: 3 % and 4 % are 5 %, and hang together less."""
+        flops, bytes_ = hypot(self.flop_error_ratio, flop), hypot(self.byte_error_ratio, byte)
+        both = self.correlation * self.flop_error_ratio * self.byte_error_ratio
+        correlation = both / (flops * bytes_) if both else 0.0
+        return msgspec.structs.replace(self, flop_error_ratio=flops, byte_error_ratio=bytes_, correlation=correlation)
 
     def columns(self, flop_joules: "Column", byte_joules: "Column") -> "tuple[Column, Column]":
         """What moves by these joules if J/FLOP and J/byte double, as joules for a standard error of two causes that
@@ -50,6 +51,9 @@ PRIOR_CERTAINTY: Final = Certainty(flop_error_ratio=0.10, byte_error_ratio=0.085
 TESTED_ERROR_RATIO: Final = 0.012
 """Of either scalar, as learned: how far those of simulated boards are off that their windows tell well."""
 
+ROUTING_ERROR_RATIO: Final = 0.10
+"""Of J/byte where a mixture of experts runs: it makes up for what lies between the few ways in which experts may be
+read (core/routing.py)."""
 UNTOLD_DRAFTS_ERROR_RATIO: Final = 0.055
 """Of J/FLOP where an engine makes several tokens of a request in a step: it computes drafts that nobody tells, and the
 fit makes up for these by dearer FLOPs."""
