@@ -1,12 +1,16 @@
 """How many experts the tokens of a step read: lessons of other ways, and when one of them is believed."""
 
+import json
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from msgspec.structs import replace
 from taught import GPU, H100
 
 from collectors.readings import EnergyReading, EngineReading, HostProfile, ModelFacts
+from monitor.cli.coefficients import coefficients
+from monitor.cli.explain import priced_by
 from monitor.core.attribution.learning import FitSums, fitted, sums_of, total
 from monitor.core.attribution.models import token_cost
 from monitor.core.attribution.priors import PRIOR, Scalars
@@ -19,6 +23,7 @@ from monitor.log.codec import Decoder, ReadingBatch, lesson_record, readings_rec
 from monitor.log.protocol import LogRecord
 from monitor.log.sqlite import SqliteLog
 from monitor.roles.control import FactsReader
+from monitor.roles.embedded import LOG_FILE
 from monitor.roles.teacher import Teacher
 from monitor.store.sqlite import SqliteStore
 
@@ -142,6 +147,27 @@ def test_lessons_of_ways_are_kept_beside_the_types(name: str) -> None:
     assert learned.scalars(H100, T + 2_400).routing_exponent == 1.0  # two of the three are in force
     assert learned.scalars(H100, T + 3_000).routing_exponent == 0.6
     assert learned.fit(H100, T + 3_000).from_requests == (name != H100)
+
+
+def test_commands_name_the_way(tmp_path: Path) -> None:
+    """Beside the figures that hold with it."""
+    base, ways = lessons_where(0.6, 3)
+    log = SqliteLog(tmp_path / LOG_FILE)
+    for of, held in ((H100, base), *((routed(H100, exponent), held) for exponent, held in ways.items())):
+        for (start, partition), sums in held.items():
+            lesson = Lesson(gpu=of, partition=partition, start=start, taught_at=start + 1_500, sums=sums)
+            log.append([lesson_record(lesson)], start + 1_500)
+    log.close()
+    asked = ["--data", str(tmp_path), "--at", str(T + 3_600)]
+    shown = CliRunner().invoke(coefficients, asked, catch_exceptions=False).stdout.splitlines()
+    assert shown[2].startswith(f"{H100}  learned, experts n^0.6  ")
+    assert shown[3] == ""  # ways are no GPU types
+    found = json.loads(CliRunner().invoke(coefficients, [*asked, "--json"], catch_exceptions=False).stdout)
+    assert found[H100]["routing_exponent"] == 0.6
+    assert priced_by(replace(PRIOR, routing_exponent=0.6)) == (
+        "1.200 pJ/FLOP and 0.1800 nJ/byte (n tokens read the experts of n^0.6)"
+    )
+    assert priced_by(PRIOR) == "1.200 pJ/FLOP and 0.1800 nJ/byte"
 
 
 def test_ways_take_no_room_of_gpu_types() -> None:
