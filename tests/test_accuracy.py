@@ -1,6 +1,7 @@
 """The accuracy bench: its scoring worked by hand, its tables, and minutes of a saturated engine through the house."""
 
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -174,11 +175,12 @@ def test_bands_by_priors_hold_the_truth_nine_times_in_ten(saturated: Run) -> Non
 
 
 def test_bands_by_learned_scalars_hold_the_truth_nine_times_in_ten(tmp_path: Path) -> None:
-    """Ten minutes of light load behind the first lesson; a band much wider would hold all of them."""
-    books = play(light(40.0), 3, tmp_path).books.between(30.0, 40.0)
-    requests, teams = (held(books, WITH_ENGINE) for held in (held_requests, held_teams))
+    """Ten minutes of light load behind the first lesson, twice; a band much wider would hold all of 267 requests."""
+    runs = [play(light(40.0), seed, tmp_path).books.between(30.0, 40.0) for seed in (2, 3)]
+    requests = reduce(Held.plus, (held_requests(books, WITH_ENGINE) for books in runs))
+    teams = reduce(Held.plus, (held_teams(books, WITH_ENGINE) for books in runs))
     assert 0.85 <= requests.split / requests.of <= 0.95
-    assert (teams.of, teams.split >= 4) == (5, True)
+    assert (teams.of, teams.split >= 9) == (10, True)
 
 
 def test_what_lies_within_is_counted_for_the_split_and_for_the_whole() -> None:

@@ -126,7 +126,9 @@ def _found(fit: "Fit") -> tuple[str, str, str, str]:
 
 def _why(fit: "Fit") -> str:
     learned_otherwise = fit.verdict == "learned" and fit.from_requests
-    return "learned from requests" if learned_otherwise else WHY[fit.verdict]
+    why = "learned from requests" if learned_otherwise else WHY[fit.verdict]
+    exponent = fit.scalars.routing_exponent
+    return why if exponent == 1.0 else f"{why}, experts n^{exponent:g}"
 
 
 def _unit_lines(units: "Mapping[str, Sequence[UnitFit]]") -> list[str]:
@@ -154,6 +156,7 @@ def _as_json(fits: "Mapping[str, Fit]", units: "Mapping[str, Sequence[UnitFit]]"
             "from_requests": fit.from_requests,
             "joules_per_flop": fit.scalars.joules_per_flop,
             "joules_per_byte": fit.scalars.joules_per_byte,
+            "routing_exponent": fit.scalars.routing_exponent,
             "found_joules_per_flop": fit.found.joules_per_flop if fit.windows else None,
             "found_joules_per_byte": fit.found.joules_per_byte if fit.windows else None,
             "r_squared": fit.r_squared if fit.windows else None,

@@ -15,6 +15,7 @@ from monitor.reports.layout import columns
 
 if TYPE_CHECKING:
     from monitor.config.sections import Config
+    from monitor.core.attribution.priors import Scalars
     from monitor.core.explain import Part
     from monitor.roles.explaining import Explained
 
@@ -197,9 +198,7 @@ def _prices(parts: "Sequence[Part]") -> list[str]:
             lines.append(f"{device}: no price of its own tokens is known or applies; it pays equal parts alone")
             continue
         scalars = dict.fromkeys(
-            f"{part.scalars.joules_per_flop * 1e12:.3f} pJ/FLOP and {part.scalars.joules_per_byte * 1e9:.4f} nJ/byte"
-            if part.joules_per_unit is None
-            else f"{part.joules_per_unit:.6g} J per {part.unit}"
+            priced_by(part.scalars) if part.joules_per_unit is None else f"{part.joules_per_unit:.6g} J per {part.unit}"
             for part in mine
         )
         own_what = "own tokens are" if mine[0].unit is None else "its own work is"
@@ -223,6 +222,13 @@ def _prices(parts: "Sequence[Part]") -> list[str]:
         )
     most = max((part.requests for part in parts), default=0)
     return [*lines, f"at most {most} requests in one of its windows and devices, itself included"]
+
+
+def priced_by(scalars: "Scalars") -> str:
+    """J/FLOP and J/byte in words, and how experts of a step were taken to be read where that was learned."""
+    both = f"{scalars.joules_per_flop * 1e12:.3f} pJ/FLOP and {scalars.joules_per_byte * 1e9:.4f} nJ/byte"
+    exponent = scalars.routing_exponent
+    return both if exponent == 1.0 else f"{both} (n tokens read the experts of n^{exponent:g})"
 
 
 def _doubts(each: "Explained") -> list[str]:

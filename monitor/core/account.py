@@ -5,7 +5,7 @@
 Pure: the same records give the same bits, whoever computes. Sums run in a fixed order.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import fsum, isnan
 from typing import Literal, NamedTuple
@@ -17,7 +17,12 @@ from collectors.readings import ActivityReading, Device, EngineReading, HostProf
 from collectors.units import Energy, UnixSeconds
 from monitor.core import points
 from monitor.core.asked import work_asked
-from monitor.core.attribution.certainty import PRIOR_CERTAINTY, Certainty
+from monitor.core.attribution.certainty import (
+    PRIOR_CERTAINTY,
+    ROUTING_ERROR_RATIO,
+    UNTOLD_DRAFTS_ERROR_RATIO,
+    Certainty,
+)
 from monitor.core.attribution.doubt import Doubts, doubts_of_each
 from monitor.core.attribution.hardware import UNKNOWN_GPU, hardware_of
 from monitor.core.attribution.learning import FitSums
@@ -40,6 +45,7 @@ from monitor.core.phased import counted, phase_on
 from monitor.core.points import Row
 from monitor.core.queueing import Seated, seated
 from monitor.core.readings import Nearby, Piece, Told, disjoint, meter_of, own_pieces
+from monitor.core.routing import EXPONENTS, routed, saved
 from monitor.core.shares import COLUMNS, ENERGY, VARIANCE, Shares
 from monitor.core.teaching import cost_in, joules_above_idle, lesson_asked, lesson_in, tell_work
 from monitor.core.unit_teaching import tells_units, unit_lesson_in
@@ -367,8 +373,7 @@ class _Work:
                 )
             )
         if device.kind == "gpu" and self.teach:
-            name, lesson = self._lesson(device, pieces, since.demand, shared, terms.start)
-            if lesson is not None:
+            for name, lesson in self._lessons(device, pieces, since.demand, shared, terms.start):
                 self.lessons[name] = self.lessons.get(name, FitSums()).plus(lesson)
             if tells_units:
                 self._learn_unit(device, pieces, since.demand, chosen)
@@ -407,14 +412,14 @@ class _Work:
         splits: Sequence[Split],
         by_instance: Sequence[Split | None],
     ) -> list[Doubts]:
-        """How far each device's shares may be off; not known by methods that price nothing or all, or of units."""
+        """How far each device's shares may be off; not known by methods that price nothing or all."""
+        of_routes = self._mixes()
         alike: dict[tuple[Certainty, bool, bool], list[int]] = {}
         for place, each in enumerate(asked):
-            certainty = each.ask.scalars.certainty if self.method.learns else PRIOR_CERTAINTY
-            units = self._prices_units(each.ask.chosen, each.ask.scalars)
-            tested = self.method.rest_equally and by_instance[place] is None and not units
+            mixes = bool(of_routes[self.demand.usages.route[each.ask.chosen]].any())
+            tested = self.method.rest_equally and by_instance[place] is None
             by_steps = any(engine.steps is not None for engine in each.engines)
-            alike.setdefault((certainty, tested, by_steps), []).append(place)
+            alike.setdefault((self._certainty(each, mixes=mixes), tested, by_steps), []).append(place)
         found: dict[int, Doubts] = {}
         for (certainty, tested, by_steps), places in alike.items():
             chosen = np.concatenate([asked[place].ask.chosen for place in places])
@@ -427,16 +432,38 @@ class _Work:
                 prices=asked[places[0]].device.kind == "gpu",
                 tested=tested,
                 by_steps=by_steps,
+                mixes=of_routes[self.demand.usages.route[chosen]],
+                unit_errors=self._unit_errors([asked[place].ask for place in places]),
             )
             found.update(zip(places, doubts, strict=True))
         return [found[place] for place in range(len(asked))]
 
-    def _prices_units(self, chosen: Index, scalars: Scalars) -> bool:
-        """Whether some of the requests pay what a unit of their work was learned to cost, whose error is not known."""
-        priced = {(each.model, each.unit) for each in scalars.units}
-        routes = self.demand.usages.routes
-        used = np.unique(self.demand.usages.route[chosen]).tolist() if priced else ()
-        return any((routes[place].model, routes[place].work_unit or "") in priced for place in used)
+    def _certainty(self, asked: "_Asked", *, mixes: bool) -> Certainty:
+        """How well the scalars are known that price a device's requests; `mixes`: some are of mixtures of experts."""
+        certainty = asked.ask.scalars.certainty if self.method.learns else PRIOR_CERTAINTY
+        if certainty.learned and any(made > 1.0 for made in asked.ask.tokens_per_step.values()):
+            certainty = certainty.widened(flop=UNTOLD_DRAFTS_ERROR_RATIO)
+        if certainty.learned and mixes:
+            certainty = certainty.widened(flop=0.0, byte=ROUTING_ERROR_RATIO)
+        return certainty
+
+    def _mixes(self) -> Flags:
+        """Of each route whether its model is a mixture of experts."""
+        routes, cost_of = self.demand.usages.routes, cost_in(self.family.profile)
+        mixtures = {model for model in {route.model for route in routes} if cost_of(model).mixes}
+        return np.array([route.model in mixtures for route in routes], dtype=np.bool_)
+
+    def _unit_errors(self, asks: Sequence[Ask]) -> Column | None:
+        """Of requests that pay what a unit of their work was learned to cost how far that may be off; 0 of others."""
+        if not any(ask.scalars.units for ask in asks):
+            return None
+        usages, found = self.demand.usages, []
+        for ask in asks:
+            errors = {(each.model, each.unit): each.error_ratio for each in ask.scalars.units}
+            of_routes = [errors.get((route.model, route.work_unit or ""), 0.0) for route in usages.routes]
+            told = ~np.isnan(usages.work_amount[ask.chosen])
+            found.append(np.where(told, np.array(of_routes, dtype=np.float64)[usages.route[ask.chosen]], 0.0))
+        return np.concatenate(found)
 
     def _engines_on(self, device: Device) -> list[EngineReading]:
         """What the servers on a GPU told; on a host with one GPU those that do not say where they run too."""
@@ -458,15 +485,44 @@ class _Work:
         engines, hardware = self._engines_on(device), hardware_of(device.hardware) or UNKNOWN_GPU
         return seated(self.demand, chosen, engines, cost_in(self.family.profile), hardware, window_begin=start)
 
-    def _lesson(
+    def _lessons(
         self, device: Device, pieces: Sequence[Piece], demand: Demand, shared: Split, start: UnixSeconds
+    ) -> Iterator[tuple[str, FitSums]]:
+        """What the window teaches of the board's type, and under which name that is kept: also what fewer reads of
+        experts would take off.
+        """
+        name, lesson = self._lesson(device, pieces, demand, shared, start=start, routing_exponent=1.0)
+        if lesson is None:
+            return
+        yield name, lesson
+        told = map(cost_in(self.family.profile), {each.model for each in self._engines_on(device)})
+        if self._mixes().any() or any(cost.mixes for cost in told):
+            for exponent in EXPONENTS:
+                _, less = self._lesson(device, pieces, demand, shared, start=start, routing_exponent=exponent)
+                if less is not None:
+                    yield routed(name, exponent), saved(lesson, less)
+
+    def _lesson(
+        self,
+        device: Device,
+        pieces: Sequence[Piece],
+        demand: Demand,
+        shared: Split,
+        *,
+        start: UnixSeconds,
+        routing_exponent: float,
     ) -> tuple[str, FitSums | None]:
-        """What the window teaches of the board's type, and under which name that is kept."""
         engines, profile, length = self._engines_on(device), self.family.profile, self.length_seconds
         if tell_work(engines):
             interval = start, start + length
             return device.hardware, lesson_in(
-                device, pieces, engines, self.activities, profile=profile, interval=interval
+                device,
+                pieces,
+                engines,
+                self.activities,
+                profile=profile,
+                routing_exponent=routing_exponent,
+                interval=interval,
             )
         lesson = lesson_asked(
             device,
@@ -475,7 +531,7 @@ class _Work:
             lambda: work_asked(
                 demand,
                 demand.on(device),
-                cost_in(profile),
+                cost_in(profile, routing_exponent),
                 hardware_of(device.hardware) or UNKNOWN_GPU,
                 length_seconds=length,
                 tokens_per_step=tokens_per_step(engines),

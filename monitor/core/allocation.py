@@ -28,6 +28,7 @@ from monitor.core.allocation_lines import (
 )
 from monitor.core.band import Doubt, Tier, tier
 from monitor.core.exact import ExactSum
+from monitor.core.nested import Nested
 from monitor.core.points import ATTRIBUTED, ENERGY, IDLE, METER, UNATTRIBUTED, USAGE, Account, Row
 from monitor.core.rollup import MIXED_SOME_MISSING
 
@@ -123,6 +124,7 @@ class Allocator:
         self._rules = rules
         self._whole = Doubt()
         self._meters = Doubt()
+        self._nested = Nested()
         self._own: defaultdict[tuple[str, _Key | None], _Sums] = defaultdict(_Sums)
         self._idle: defaultdict[tuple[str, _Place], _Sums] = defaultdict(_Sums)
         self._idle_devices: dict[_Key, tuple[ExactSum, set[str]]] = {}
@@ -198,11 +200,13 @@ class Allocator:
 
     def _add_meter(self, row: Row) -> None:
         _add(self._meter["meter_disagreement_joules"], row.fields[_M["meter_disagreement_joules"]])
-        if row.fields[_M["parent"]]:
+        energy, metered, parent = (row.fields[_M[name]] for name in ("energy_joules", "metered_joules", "parent"))
+        if isinstance(energy, int | float) and isinstance(metered, int | float):
+            self._nested.add((row.tags[0], row.tags[1]), str(parent or ""), energy, metered)
+        if parent:
             return  # the meter that contains it has counted it
         for name in ("energy_joules", "metered_joules", "recovered_joules", "covered_seconds"):
             _add(self._meter[name], row.fields[_M[name]])
-        energy, metered = (row.fields[_M[name]] for name in ("energy_joules", "metered_joules"))
         if isinstance(energy, int | float) and isinstance(metered, int | float):
             self._meters.add((row.tags[0], row.tags[1]), energy, metered, (0.0, 0.0), 0.0)
         if row.measurement != METER.name:
@@ -307,7 +311,7 @@ class Allocator:
         for each in (own, share):
             if each is not None:
                 factorless.merge(each.factorless)
-        band = own.doubt.band(self._rules.gains, self._whole.variance_at)
+        band = own.doubt.band(self._rules.gains, self._whole.variance_at, self._nested.told_by)
         return AllocationLine(
             key=key,
             account=account,

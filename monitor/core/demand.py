@@ -17,6 +17,7 @@ from monitor.core.attribution.models import UNKNOWN_MODEL, TokenCost, token_cost
 from monitor.core.attribution.pieces import Column
 from monitor.core.attribution.priors import PRIOR, Marginals, Scalars, held_factor, prefill_seconds
 from monitor.core.attribution.requests import Requests
+from monitor.core.prompt_experts import experts_of_prompts
 from monitor.core.stepping import steps_on
 from monitor.core.usage_columns import Index, Route, UsageColumns, told_or_nothing
 
@@ -141,10 +142,16 @@ def requests_on_each(
 ) -> list[Requests]:
     """`requests_on` of several devices of a host, to the same bits, with all of their requests in one column."""
     usages = demand.usages
-    costs = _costs(usages, profile)
-    prices = [_prices(ask, costs, method) if ask.device.kind == "gpu" else {} for ask in asks]
+    exponents = [ask.scalars.routing_exponent if method.learns else 1.0 for ask in asks]
+    costs_by = {exponent: _costs(usages, profile, exponent) for exponent in set(exponents)}
+    costs = [costs_by[exponent] for exponent in exponents]
+    prices = [
+        _prices(ask, its_costs, method) if ask.device.kind == "gpu" else {}
+        for ask, its_costs in zip(asks, costs, strict=True)
+    ]
     chosen = np.concatenate([ask.chosen for ask in asks])
     counts = [len(ask.chosen) for ask in asks]
+    bounds = list(pairwise(accumulate(counts, initial=0)))
     route = usages.route[chosen]
     # Each device has routes of its own in the tables below: a request's place there is that of its device and route.
     place = route + np.repeat(np.arange(len(asks)) * len(usages.routes), counts)
@@ -160,10 +167,24 @@ def requests_on_each(
     growing = made * made / 2.0 * per_context
     first = demand.first[chosen]
     if np.isnan(first).any():
-        usual = np.concatenate([_usual_prefill(usages, costs, ask) for ask in asks])[place] * fresh
-        guess = np.where(made > 0, start + usual, end)
+        usual = [_usual_prefill(usages, its_costs, ask) for its_costs, ask in zip(costs, asks, strict=True)]
+        guess = np.where(made > 0, start + np.concatenate(usual)[place] * fresh, end)
         first = np.where(np.isnan(first), guess, first)
     first = np.clip(first, start, end)
+    if any(cost.mixes for its_costs in costs_by.values() for cost in its_costs.values()):
+        prefill = prefill + np.concatenate(
+            [
+                experts_of_prompts(
+                    usages.routes,
+                    route[begin:stop],
+                    (start[begin:stop], first[begin:stop], end[begin:stop]),
+                    fresh_tokens=fresh[begin:stop],
+                    prices=priced_on,
+                    costs=its_costs,
+                )
+                for priced_on, its_costs, (begin, stop) in zip(prices, costs, bounds, strict=True)
+            ]
+        )
     if any(ask.scalars.units for ask in asks):
         work = usages.work_amount[chosen] * np.concatenate([_per_unit(usages, ask) for ask in asks])[place]
         priced = ~np.isnan(work)
@@ -176,7 +197,7 @@ def requests_on_each(
     growing_joules = np.where(no_decode, 0.0, growing)
     steps_made = made / at_once
     found = []
-    for ask, priced_on, (begin, stop) in zip(asks, prices, pairwise(accumulate(counts, initial=0)), strict=True):
+    for ask, priced_on, its_costs, (begin, stop) in zip(asks, prices, costs, bounds, strict=True):
         mine = slice(begin, stop)
         found.append(
             Requests(
@@ -195,7 +216,7 @@ def requests_on_each(
                     fresh_tokens=fresh[mine],
                     decode_steps=steps_made[mine],
                     prices=priced_on,
-                    costs=costs,
+                    costs=its_costs,
                     counters=ask.counters,
                     begin=demand.begin,
                 )
@@ -261,6 +282,9 @@ def _usual_prefill(usages: UsageColumns, costs: Mapping[str, TokenCost], ask: As
     return np.array(usual, dtype=np.float64)
 
 
-def _costs(usages: UsageColumns, profile: HostProfile) -> dict[str, TokenCost]:
+def _costs(usages: UsageColumns, profile: HostProfile, routing_exponent: float) -> dict[str, TokenCost]:
     facts = {model.name: model for model in profile.models}
-    return {name: token_cost(name, facts.get(name)) for name in sorted({route.model for route in usages.routes})}
+    return {
+        name: token_cost(name, facts.get(name), routing_exponent)
+        for name in sorted({route.model for route in usages.routes})
+    }

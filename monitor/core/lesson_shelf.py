@@ -78,10 +78,14 @@ class Shelf(Generic[_Key, _Sums, _Fit]):
         """The fit of those in force at that moment that begin no longer ago than that."""
         found = self._fits.get((key, moment))
         if found is None:
-            held = [
-                place
-                for place, (since, _) in self._lessons.get(key, {}).items()
-                if since <= moment and place[0] >= moment - memory_seconds
-            ]
-            found = self._fits[key, moment] = self._fit(key, [self._lessons[key][place][1] for place in sorted(held)])
+            held = self.held(key, moment, memory_seconds)
+            found = self._fits[key, moment] = self._fit(key, list(held.values()))
         return found
+
+    def held(self, key: _Key, moment: UnixSeconds, memory_seconds: float) -> dict[tuple[UnixSeconds, str], _Sums]:
+        """The sums that `at` makes a fit of, by start and partition, in order."""
+        mine = self._lessons.get(key, {})
+        places = [
+            place for place, (since, _) in mine.items() if since <= moment and place[0] >= moment - memory_seconds
+        ]
+        return {place: mine[place][1] for place in sorted(places)}

@@ -21,15 +21,18 @@ from monitor.core.attribution.priors import Scalars
 from monitor.core.attribution.units import UnitFit, UnitKind, UnitSums, unit_fitted
 from monitor.core.lesson_shelf import OpenPeriods, Shelf
 from monitor.core.membership import Accounting
+from monitor.core.routing import EXPONENTS, proven, routed, type_of
 
 PERIOD_SECONDS: Final = 600.0
 MEMORY_SECONDS: Final = SECONDS_PER_DAY
 IN_FORCE_AFTER_SECONDS: Final = 60.0
 """Any fact's: from so long after its own log time on (facts.py)."""
-MOST_TYPES: Final = 8
+MOST_TYPES: Final = 6
 """GPU types that a partition learns of at a time: its sums of an open period stand in its commits, which are small."""
 EVER: Final = float_info.max
 """A moment at which every lesson is in force, however old: what a whole recording taught."""
+MOST_ROUTINGS: Final = len(EXPONENTS)
+"""Ways in which mixtures of experts may read them, of one GPU type at a time."""
 MOST_UNIT_KINDS: Final = 4
 """GPU types, models and units that it learns the work of at a time, for the same reason."""
 _FROM_REQUESTS: Final = " (from requests)"
@@ -112,7 +115,10 @@ class Learning:
     ) -> None:
         """`known` and `known_units` are what the windows before the watermark taught in the period that it lies in."""
         units = {GpuUnit(each.gpu, each.model, each.unit): each.sums for each in known_units}
-        self._gpus = OpenPeriods(MOST_TYPES, {period_of(watermark): known} if known else {})
+        types = {name: sums for name, sums in known.items() if name == type_of(name)}
+        ways = {name: sums for name, sums in known.items() if name not in types}
+        self._gpus = OpenPeriods(MOST_TYPES, {period_of(watermark): types} if types else {})
+        self._routings = OpenPeriods(MOST_ROUTINGS, {period_of(watermark): ways} if ways else {})
         self._units = OpenPeriods(MOST_UNIT_KINDS, {period_of(watermark): units} if units else {})
 
     def add(
@@ -121,9 +127,12 @@ class Learning:
         lessons: Mapping[str, FitSums],
         units: Mapping[GpuUnit, UnitSums] = MappingProxyType({}),
     ) -> None:
-        """What a window taught; of more than MOST_TYPES and MOST_UNIT_KINDS in a period the first."""
-        if lessons:
-            self._gpus.add(period_of(window_begin), lessons)
+        """What a window taught; of more than MOST_TYPES, MOST_ROUTINGS and MOST_UNIT_KINDS in a period the first."""
+        types = {name: sums for name, sums in lessons.items() if name == type_of(name)}
+        if types:
+            self._gpus.add(period_of(window_begin), types)
+        if ways := {name: sums for name, sums in lessons.items() if name not in types}:
+            self._routings.add(period_of(window_begin), ways)
         if units:
             self._units.add(period_of(window_begin), units)
 
@@ -136,7 +145,8 @@ class Learning:
         return [
             *(
                 Lesson(gpu=gpu, partition="", start=start, taught_at=log_time, sums=sums)
-                for start, gpu, sums in self._gpus.over(is_over)
+                for periods in (self._gpus, self._routings)
+                for start, gpu, sums in periods.over(is_over)
             ),
             *(
                 UnitLesson(**of._asdict(), partition="", start=start, taught_at=log_time, sums=sums)
@@ -147,7 +157,7 @@ class Learning:
     @property
     def open(self) -> Mapping[str, FitSums]:
         """What the newest period has taught so far of GPU types."""
-        return self._gpus.newest
+        return self._gpus.newest | self._routings.newest
 
     @property
     def open_units(self) -> tuple[TaughtUnit, ...]:
@@ -187,7 +197,7 @@ class Learned:
     @property
     def gpus(self) -> list[str]:
         """The GPU types of which there are any."""
-        known = {gpu.removesuffix(_FROM_REQUESTS) for gpu in self._gpus.subjects()}
+        known = {type_of(gpu).removesuffix(_FROM_REQUESTS) for gpu in self._gpus.subjects()}
         return sorted(known | {of.gpu for of in self._units.subjects()})
 
     def fit(self, gpu: str, at: UnixSeconds) -> Fit:
@@ -195,11 +205,19 @@ class Learned:
 
         What engines' counters taught; what requests did only where the counters' windows are too few to say anything.
         """
-        by_counters = self._gpus.at(gpu, *_reach(at))
+        by_counters = self._routed(gpu, at)
         if by_counters.verdict != "few":
             return by_counters
-        by_requests = self._gpus.at(from_requests(gpu), *_reach(at))
+        by_requests = self._routed(from_requests(gpu), at)
         return by_requests if by_requests.windows > by_counters.windows else by_counters
+
+    def _routed(self, gpu: str, at: UnixSeconds) -> Fit:
+        """What lessons of that name taught, with the routing of experts that proves itself on them."""
+        fit = self._gpus.at(gpu, *_reach(at))
+        saved = {each: held for each in EXPONENTS if (held := self._gpus.held(routed(gpu, each), *_reach(at)))}
+        if not saved or fit.verdict == "few":
+            return fit
+        return proven(fit, self._gpus.held(gpu, *_reach(at)), saved, lambda sums: _fit(gpu, [sums]))
 
     def unit_fits(self, gpu: str, at: UnixSeconds) -> list[UnitFit]:
         """The same of the units of work that were done on it, by model and unit."""

@@ -41,6 +41,7 @@ def lesson_in(
     activities: Iterable[ActivityReading],
     *,
     profile: HostProfile,
+    routing_exponent: float = 1.0,
     interval: tuple[UnixSeconds, UnixSeconds],
 ) -> FitSums | None:
     """What the window says of a board by its servers' counters, None where it says nothing or something is doubtful.
@@ -52,7 +53,7 @@ def lesson_in(
     joules = joules_above_idle(device, pieces, activities, end - start)
     if joules is None:
         return None
-    return _lesson(device, joules, work_told(engines, cost_in(profile), start, end), end - start)
+    return _lesson(device, joules, work_told(engines, cost_in(profile, routing_exponent), start, end), end - start)
 
 
 def lesson_asked(
@@ -79,10 +80,10 @@ def tell_work(engines: Iterable[EngineReading]) -> bool:
     return any(None not in (each.prefill_tokens, each.decode_tokens, each.steps, each.kv_tokens) for each in engines)
 
 
-def cost_in(profile: HostProfile) -> Callable[[str], TokenCost]:
+def cost_in(profile: HostProfile, routing_exponent: float = 1.0) -> Callable[[str], TokenCost]:
     """What a model's token costs, by the host's facts of it where there are any."""
     facts = {model.name: model for model in profile.models}
-    return lambda model: token_cost(model, facts.get(model))
+    return lambda model: token_cost(model, facts.get(model), routing_exponent)
 
 
 def joules_above_idle(

@@ -1,5 +1,6 @@
 """The band around a sum of joules, worked by hand, and that sums of sums have the same."""
 
+from collections.abc import Sequence
 from math import hypot, nan, sqrt
 
 import pytest
@@ -127,6 +128,55 @@ def test_the_totals_may_be_off_by_what_the_top_meters_are() -> None:
     meters = [meter(0.0, 1_000.0, device="node", kind="node"), meter(0.0, 700.0, parent="node")]
     totals = allocate(meters, AllocationRules(by=())).totals
     assert (totals.measured_low_joules, totals.measured_high_joules) == (952.381, 1_052.63)
+
+
+NODE = [
+    energy(0.0, 700.0, team="a", split_variance=0.0, flop_sensitivity_joules=0.0, byte_sensitivity_joules=0.0),
+    *(
+        energy(
+            0.0,
+            joules,
+            team=team,
+            device="node",
+            kind="node",
+            split_variance=0.0,
+            flop_sensitivity_joules=0.0,
+            byte_sensitivity_joules=0.0,
+        )
+        for team, joules in (("a", 150.0), ("b", 150.0))
+    ),
+]
+USUAL = Gains()
+METERS = [meter(0.0, 1_000.0, device="node", kind="node"), meter(0.0, 700.0, parent="node")]
+
+
+def bands(*by: str, gains: Gains = USUAL, rows: Sequence[Row] = (*NODE, *METERS)) -> dict[str, tuple[float, ...]]:
+    """(low, high) by the first of the key, "" where there is none."""
+    found = allocate(rows, AllocationRules(by=by, gains=gains)).lines
+    return {"".join(line.key[:1]): (line.low_joules or nan, line.high_joules or nan) for line in found}
+
+
+def test_the_rest_of_a_node_is_off_by_all_meters_that_it_is_made_of() -> None:
+    """300 J: below 1 000 J x 0.05/1.05 and 700 J x 0.05/0.95, above the other way round; the GPU by itself."""
+    by_device = bands("device")
+    rest = 300.0 - hypot(1_000 / 21, 700 / 19), 300.0 + hypot(1_000 / 19, 700 / 21)
+    assert by_device["node"] == pytest.approx(rest, rel=1e-5)
+    assert by_device["gpu0"] == pytest.approx((700 / 1.05, 700 / 0.95), rel=1e-5)
+    assert bands("device", rows=[*NODE, METERS[0]])["node"] == pytest.approx((300 / 1.05, 300 / 0.95), rel=1e-5)
+
+
+def test_a_node_with_all_that_is_in_it_is_off_by_its_meter_alone() -> None:
+    """What the GPU's meter tells too much, the rest has too little."""
+    assert bands()[""] == pytest.approx((1_000 / 1.05, 1_000 / 0.95), rel=1e-5)
+
+
+def test_half_of_the_rest_takes_half_of_each_meter() -> None:
+    """Team b: 150 J, of 500 J and -350 J. Team a has the 700 J too: of 500 J and +350 J. A sure GPU leaves the node."""
+    by_team = bands("team")
+    assert by_team["b"][0] == pytest.approx(150.0 - hypot(500 / 21, 350 / 19), rel=1e-5)
+    assert by_team["a"][0] == pytest.approx(850.0 - hypot(500 / 21, 350 / 21), rel=1e-5)
+    sure = bands("team", gains=Gains(of={HERE: 0.0}))
+    assert sure["b"] == pytest.approx((150.0 - 500 / 21, 150.0 + 500 / 19), rel=1e-5)
 
 
 def test_rows_of_older_books_have_no_band() -> None:

@@ -54,6 +54,45 @@ def test_what_windows_leave_open_is_as_uncertain_as_the_prior() -> None:
     assert fit.scalars.certainty is PRIOR_CERTAINTY
 
 
+def test_no_scalar_is_known_better_than_windows_are_explained() -> None:
+    """A fit that leaves 5 % of a window unexplained, with little noise in its scalars: 5 %; 1.2 % is the least."""
+    found = certainty_of_fit((1e6, 0.0, 1e6), 0.0, 0.0, (1.0, 1.0), misfit_ratio=0.05)
+    assert (found.flop_error_ratio, found.byte_error_ratio) == pytest.approx((0.05, 0.05))
+    close = certainty_of_fit((1e6, 0.0, 1e6), 0.0, 0.0, (1.0, 1.0), misfit_ratio=0.002)
+    assert close.flop_error_ratio == pytest.approx(TESTED_ERROR_RATIO)
+
+
+def test_a_prior_that_was_found_wrong_pulls_by_as_much() -> None:
+    """Normal 9 and a ridge of 1: a tenth of the prior's error. Found at 1.5 that is 50 %, not 10: 5 % of 1.5."""
+    found = certainty_of_fit((9.0, 0.0, 9.0), 1.0, 0.0, (1.5, 1.0))
+    assert found.flop_error_ratio == pytest.approx(sqrt((0.05 / 1.5) ** 2 + TESTED_ERROR_RATIO**2))
+    assert found.byte_error_ratio == pytest.approx(sqrt(0.0085**2 + TESTED_ERROR_RATIO**2))
+
+
+def test_a_fit_tells_what_it_leaves_unexplained() -> None:
+    """Windows of 1 000 J that turn out 50 J more or less, whatever the work: 5 % of each scalar at least."""
+    fit = fitted(
+        total(
+            sums_of(Work(flops / PRIOR.joules_per_flop, (1e3 - flops) / PRIOR.joules_per_byte), 1e3 + off)
+            for flops in (100.0, 500.0, 900.0)
+            for off in (50.0, -50.0) * 50
+        )
+    )
+    assert fit.scalars.certainty.flop_error_ratio == pytest.approx(0.05, rel=0.02)
+    assert fit.scalars.certainty.byte_error_ratio == pytest.approx(0.05, rel=0.02)
+
+
+def test_another_cause_widens_the_error_of_flops() -> None:
+    """3 % and 4 % are 5 %; what hung together with J/byte stays: -0.5 x 3 of 5. With 1.5 % of J/byte 2 are 2.5."""
+    known = Certainty(flop_error_ratio=0.03, byte_error_ratio=0.02, correlation=-0.5, learned=True).widened(0.04)
+    assert (known.flop_error_ratio, known.byte_error_ratio, known.learned) == (pytest.approx(0.05), 0.02, True)
+    assert known.correlation == pytest.approx(-0.3)
+    both = known.widened(flop=0.0, byte=0.015)
+    assert (both.byte_error_ratio, both.correlation) == (pytest.approx(0.025), pytest.approx(-0.24))
+    unlinked = Certainty(flop_error_ratio=0.0, byte_error_ratio=0.0).widened(0.1)
+    assert (unlinked.flop_error_ratio, unlinked.correlation) == (0.1, 0.0)
+
+
 @given(
     flop=st.floats(0.0, 0.5),
     byte=st.floats(0.0, 0.5),

@@ -58,7 +58,7 @@ def test_what_is_in_force_and_what_was_found(data: Path) -> None:
         "condition",
         "windows",
     ]
-    assert " ".join(shown[2].split()) == "NVIDIA H100 learned 0.962 0.1978 0.962 0.1978 1.0000 1 200"
+    assert " ".join(shown[2].split()) == "NVIDIA H100 learned 0.961 0.1980 0.961 0.1980 1.0000 1 200"
     assert " ".join(shown[3].split()).startswith("NVIDIA L4 prior (work never changed its mix) 1.200 0.1800 0.")
     assert shown[-1] == "priors: 1.200 pJ/FLOP, 0.1800 nJ/byte"
 
@@ -79,7 +79,7 @@ def test_what_only_requests_taught_says_so(data: Path) -> None:
     log.append([lesson_record(taught)], at)
     log.close()
     shown = run(data, "--at", str(T + 3_600)).stdout.splitlines()
-    assert " ".join(shown[4].split()) == "NVIDIA L40S learned from requests 0.962 0.1978 0.962 0.1978 1.0000 1 200"
+    assert " ".join(shown[4].split()) == "NVIDIA L40S learned from requests 0.961 0.1980 0.961 0.1980 1.0000 1 200"
     found = json.loads(run(data, "--at", str(T + 3_600), "--json").stdout)
     assert {gpu: fit["from_requests"] for gpu, fit in found.items()} == {
         "NVIDIA H100": False,

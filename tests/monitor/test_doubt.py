@@ -24,6 +24,8 @@ def doubts(
     prices: bool = True,
     tested: bool = True,
     by_steps: bool = True,
+    mixes: list[bool] | None = None,
+    unit_errors: list[float] | None = None,
 ) -> Doubts:
     """Of these jobs, each with that context and as many tokens made."""
 
@@ -48,6 +50,8 @@ def doubts(
         prices=prices,
         tested=tested,
         by_steps=by_steps,
+        mixes=None if mixes is None else np.array(mixes),
+        unit_errors=None if unit_errors is None else np.array(unit_errors),
     )
 
 
@@ -64,6 +68,27 @@ def test_dearer_flops_move_joules_from_one_request_to_the_other() -> None:
     assert found.variance.tolist() == pytest.approx([549.25 + 5.76, 211.25 + 2.56])
     assert found.steps.tolist() == found.learned.tolist() == pytest.approx([600.0, 400.0])
     assert doubts(split_of(WHOLE, jobs), jobs, by_steps=False).steps.tolist() == [0.0, 0.0]
+
+
+def test_experts_are_placed_worse() -> None:
+    """The same two, the first of them of a mixture: 0.11^2 x (300^2 + 200^2) = 1 573 for it alone."""
+    jobs = [Job(0.0, 0.0, 10.0, decode=300.0), Job(0.0, 0.0, 10.0, decode=100.0)]
+    found = doubts(split_of(WHOLE, jobs), jobs, mixes=[True, False])
+    assert found.variance.tolist() == pytest.approx([1_573.0 + 5.76, 211.25 + 2.56])
+
+
+def test_a_price_of_a_unit_is_off_as_it_was_learned() -> None:
+    """Own 300 J by units at 5 % and 100 J of FLOPs at 10 %, 300 J left for each.
+
+    Units 15 J dearer spare 7.5 J each: 7.5 and -7.5 J. FLOPs 10 J dearer spare 5 J each: -5 and 5 J. Placed to 9 %
+    are 300^2 and 150^2 twice for units, to 6.5 % 100^2 and 50^2 twice for FLOPs.
+    """
+    jobs = [Job(0.0, 0.0, 10.0, decode=300.0), Job(0.0, 0.0, 10.0, decode=100.0)]
+    found = doubts(split_of(WHOLE, jobs), jobs, unit_errors=[0.05, 0.0])
+    assert found.flop.tolist() == pytest.approx([7.5 - 5.0, 5.0 - 7.5])
+    units, flops = (300.0**2 + 150.0**2, 150.0**2), (50.0**2, 100.0**2 + 50.0**2)
+    placed = [0.09**2 * units[each] + 0.065**2 * flops[each] for each in (0, 1)]
+    assert found.variance.tolist() == pytest.approx([placed[0] + 5.76, placed[1] + 2.56])
 
 
 def test_reads_of_the_context_are_the_bytes() -> None:

@@ -29,10 +29,10 @@ def test_two_kinds_of_windows_worked_by_hand() -> None:
     """100 windows of FLOPs alone (1 kJ by the priors, 0.8 in truth), 100 of bytes alone (1 kJ, 1.1 in truth).
 
     In units of the priors and of 1 kJ: a.a = b.b = 100, a.b = 0, a.y = 80, b.y = 110, y.y = 64 + 121 = 185; the ridge
-    is 185 / 200 = 0.925: z1 = (80 + 0.925) / 100.925 = 0.80183, z2 = (110 + 0.925) / 100.925 = 1.09908.
+    is 0.25 x 185 / 200 = 0.23125: z1 = (80 + 0.23125) / 100.23125 = 0.80046, z2 = 110.23125 / 100.23125 = 1.09977.
     """
     fit = fitted(total([window(1e3, 0.0, 0.8, 1.1)] * 100 + [window(0.0, 1e3, 0.8, 1.1)] * 100))
-    assert ratios(fit) == pytest.approx((80.925 / 100.925, 110.925 / 100.925))
+    assert ratios(fit) == pytest.approx((80.23125 / 100.23125, 110.23125 / 100.23125))
     assert fit.scalars == fit.found
     assert (fit.verdict, fit.windows, fit.condition) == ("learned", 200, pytest.approx(1.0))
     assert fit.r_squared == pytest.approx(1.0, abs=1e-5)

@@ -2,11 +2,12 @@
 
 A fit's scalars are off by three things: what its windows do not tell (the normal equations' inverse times the residual
 variance), what the ridge still pulls towards priors that are themselves off, and what no fit sees because its form is
-not quite the board's (tested against simulated boards, docs/accuracy.md).
+not quite the board's: as much as tested against simulated boards (docs/accuracy.md), and at least as much as it leaves
+unexplained of a window.
 """
 
 from collections.abc import Sequence
-from math import sqrt
+from math import hypot, sqrt
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -29,6 +30,13 @@ class Certainty(msgspec.Struct, frozen=True, kw_only=True):
     correlation: float = 0.0
     learned: bool = False
 
+    def widened(self, flop: float, byte: float = 0.0) -> "Certainty":
+        """With another error of either, of causes of their own: 3 % and 4 % are 5 %, and hang together less."""
+        flops, bytes_ = hypot(self.flop_error_ratio, flop), hypot(self.byte_error_ratio, byte)
+        both = self.correlation * self.flop_error_ratio * self.byte_error_ratio
+        correlation = both / (flops * bytes_) if both else 0.0
+        return msgspec.structs.replace(self, flop_error_ratio=flops, byte_error_ratio=bytes_, correlation=correlation)
+
     def columns(self, flop_joules: "Column", byte_joules: "Column") -> "tuple[Column, Column]":
         """What moves by these joules if J/FLOP and J/byte double, as joules for a standard error of two causes that
         know nothing of each other: 100 J and 50 J at 10 % and 20 %, uncorrelated, are 10 J and 10 J.
@@ -43,11 +51,27 @@ PRIOR_CERTAINTY: Final = Certainty(flop_error_ratio=0.10, byte_error_ratio=0.085
 TESTED_ERROR_RATIO: Final = 0.012
 """Of either scalar, as learned: how far those of simulated boards are off that their windows tell well."""
 
+ROUTING_ERROR_RATIO: Final = 0.10
+"""Of J/byte where a mixture of experts runs: it makes up for what lies between the few ways in which experts may be
+read (core/routing.py)."""
+UNTOLD_DRAFTS_ERROR_RATIO: Final = 0.055
+"""Of J/FLOP where an engine makes several tokens of a request in a step: it computes drafts that nobody tells, and the
+fit makes up for these by dearer FLOPs."""
+
 
 def certainty_of_fit(
-    normal: _Matrix, ridge: float, residual_variance: float, found: Sequence[float], prior: Certainty = PRIOR_CERTAINTY
+    normal: _Matrix,
+    ridge: float,
+    residual_variance: float,
+    found: Sequence[float],
+    *,
+    prior: Certainty = PRIOR_CERTAINTY,
+    misfit_ratio: float = 0.0,
 ) -> Certainty:
     """That of scalars `found` (relative to the priors), by normal equations in units of the priors.
+
+    `misfit_ratio` is the residuals' standard deviation relative to a window's joules: no scalar is known better. A
+    prior that was found to be off by more than its error is taken to be off by that.
 
     Worked: normal 300, 0, 3; ridge 1; residual variance 0.03; found (1, 1). Of J/FLOP (0.03 x 300 / 301^2)^0.5 = 1.0 %
     are noise, 10 % / 301 = 0.03 % the prior's, 1.2 % tested: 1.6 %. Of J/byte 7.5, 8.5 / 4 = 2.1 and 1.2 %: 7.9 %.
@@ -58,12 +82,13 @@ def certainty_of_fit(
         return prior
     inverse = ((bb + ridge) / determinant, -ab / determinant, (aa + ridge) / determinant)
     noise = _around(inverse, (residual_variance * aa, residual_variance * ab, residual_variance * bb))
-    of_prior = (ridge * prior.flop_error_ratio) ** 2, 0.0, (ridge * prior.byte_error_ratio) ** 2
-    pulled = _around(inverse, of_prior)
     flop, byte = found
-    flops = (noise[0] + pulled[0]) / (flop * flop) + TESTED_ERROR_RATIO**2
+    off = max(prior.flop_error_ratio, abs(flop - 1.0)), max(prior.byte_error_ratio, abs(byte - 1.0))
+    pulled = _around(inverse, ((ridge * off[0]) ** 2, 0.0, (ridge * off[1]) ** 2))
+    unseen = max(TESTED_ERROR_RATIO, misfit_ratio) ** 2
+    flops = (noise[0] + pulled[0]) / (flop * flop) + unseen
     both = (noise[1] + pulled[1]) / (flop * byte)
-    reads = (noise[2] + pulled[2]) / (byte * byte) + TESTED_ERROR_RATIO**2
+    reads = (noise[2] + pulled[2]) / (byte * byte) + unseen
     return Certainty(
         flop_error_ratio=sqrt(flops),
         byte_error_ratio=sqrt(reads),

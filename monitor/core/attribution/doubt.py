@@ -17,12 +17,16 @@ from typing import Final
 import numpy as np
 
 from monitor.core.attribution.certainty import Certainty
-from monitor.core.attribution.pieces import Column
+from monitor.core.attribution.pieces import Column, Flags
 from monitor.core.attribution.requests import Requests, stacked
 from monitor.core.attribution.virtual_energy import Split
 
 PLACING_ERROR_RATIO: Final = 0.065
 """Standard error of what a request pays for its own tokens in a window, and of what it is spared for the others'."""
+MIXTURE_PLACING_ERROR_RATIO: Final = 0.11
+"""The same of a mixture of experts: which steps read more of them is known worse."""
+UNIT_PLACING_ERROR_RATIO: Final = 0.09
+"""And of what is paid by units of work, which are placed evenly over a request's time."""
 LEAST_ERROR_RATIO: Final = 0.004
 """And of its joules, also where it was alone: a reading is cut where it began and ended."""
 _BEND: Final = 0.1
@@ -61,13 +65,16 @@ def doubts_of(
     prices: bool,
     tested: bool,
     by_steps: bool,
+    mixes: Flags | None = None,
+    unit_errors: Column | None = None,
 ) -> Doubts:
     """The doubts about one device's window.
 
     `prices`: own tokens have a price there (a GPU); elsewhere equal parts are the rule, and nothing is off. `tested`:
-    by a method whose error is known. `context_tokens` and `output_tokens` tell which part of a request's own joules
-    are reads of its context: growing joules g were placed for m^2 / 2 tokens read, so c m + m^2 / 2 reads are
-    g (1 + 2 c / m).
+    by a method whose error is known. `mixes`: whose model is a mixture of experts, None for nobody's. `unit_errors`: of
+    those that pay by a unit of their work the price's relative standard error, else 0. `context_tokens` and
+    `output_tokens` tell which part of a request's own joules are reads of its context: growing joules g were placed for
+    m^2 / 2 tokens read, so c m + m^2 / 2 reads are g (1 + 2 c / m).
 
     Where requests without a price shared with others (a model of which nothing is known), nobody knows what is off.
     """
@@ -80,6 +87,8 @@ def doubts_of(
         prices=prices,
         tested=tested,
         by_steps=by_steps,
+        mixes=mixes,
+        unit_errors=unit_errors,
     )[0]
 
 
@@ -93,8 +102,10 @@ def doubts_of_each(
     prices: bool,
     tested: bool,
     by_steps: bool,
+    mixes: Flags | None = None,
+    unit_errors: Column | None = None,
 ) -> list[Doubts]:
-    """`doubts_of` of several devices, to the same bits; tokens are those of one's requests, then of the next one's."""
+    """`doubts_of` of several devices, to the same bits; columns are of one's requests, then of the next one's."""
     asked = stacked(requests)
     counts = [len(each) for each in requests]
     bounds = list(pairwise(accumulate(counts, initial=0)))
@@ -116,21 +127,30 @@ def doubts_of_each(
     of_reads = np.clip(np.divide(reads, priced, out=np.zeros_like(reads), where=priced > 0.0), 0.0, 1.0)
     own = (1.0 - alone) * marginal
     equal = together - own
-    flops, bytes_ = own * (1.0 - of_reads), own * of_reads
+    by_units = nothing if unit_errors is None else own * (unit_errors > 0.0)
+    flops, bytes_ = (own - by_units) * (1.0 - of_reads), (own - by_units) * of_reads
     spared_flops, spared_bytes = _spared(flops, own, equal, bounds), _spared(bytes_, own, equal, bounds)
     flop, byte = certainty.columns(flops - spared_flops, bytes_ - spared_bytes)
+    if unit_errors is not None:
+        moved = unit_errors * by_units
+        flop = flop + moved - _spared(moved, own, equal, bounds)
     placed = flops**2 + spared_flops**2 + bytes_**2 + spared_bytes**2
+    in_units = UNIT_PLACING_ERROR_RATIO**2 * (by_units**2 + _spared(by_units, own, equal, bounds) ** 2)
+    placing: Column | float = PLACING_ERROR_RATIO
+    if mixes is not None:
+        placing = np.where(mixes, MIXTURE_PLACING_ERROR_RATIO, PLACING_ERROR_RATIO)
     doubtful = (priced <= 0.0) & (together > _NOTHING)
     known = [tested and not doubtful[begin:end].any() for begin, end in bounds]
-    variance = least + PLACING_ERROR_RATIO**2 * placed
+    variance = least + (placing**2 * placed + in_units)
     for (begin, end), its_known in zip(bounds, known, strict=True):
         if not its_known:
             unknown = np.where(together[begin:end] > _NOTHING, np.nan, 0.0)
             variance[begin:end] = least[begin:end] + unknown
+    learned = together if certainty.learned else np.where(by_units > 0.0, together, nothing)
     return [
         Doubts(
             steps=(together if by_steps else nothing)[begin:end],
-            learned=(together if certainty.learned else nothing)[begin:end],
+            learned=learned[begin:end],
             flop=(flop if its_known else nothing)[begin:end],
             byte=(byte if its_known else nothing)[begin:end],
             variance=variance[begin:end],

@@ -18,8 +18,8 @@ from monitor.core.attribution.certainty import certainty_of_fit
 from monitor.core.attribution.priors import PRIOR, Scalars
 from monitor.core.attribution.work import Work
 
-PRIOR_WINDOWS: Final = 1.0
-"""The priors weigh as much as one window of mean energy: enough to decide what the windows leave open."""
+PRIOR_WINDOWS: Final = 0.25
+"""The priors weigh as much as a quarter of a window of mean energy: enough to decide what the windows leave open."""
 LEAST_WINDOWS: Final = 30
 """Fewer windows than this teach nothing: 5 minutes of 10 s."""
 FARTHEST: Final = 2.0
@@ -53,6 +53,15 @@ class FitSums(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
             flops_joules=self.flops_joules + other.flops_joules,
             bytes_joules=self.bytes_joules + other.bytes_joules,
             joules_joules=self.joules_joules + other.joules_joules,
+        )
+
+    def minus(self, other: "FitSums") -> "FitSums":
+        """The sums where less was read: `other` is what that takes off, windows not among it."""
+        return msgspec.structs.replace(
+            self,
+            flops_bytes=self.flops_bytes - other.flops_bytes,
+            bytes_bytes=self.bytes_bytes - other.bytes_bytes,
+            bytes_joules=self.bytes_joules - other.bytes_joules,
         )
 
 
@@ -116,7 +125,8 @@ def fitted(sums: FitSums, prior: Scalars = PRIOR, *, byte_at_least: float = 1.0 
     z1, z2 = _not_negative((aa + ridge, ab, bb + ridge), (ay + ridge, by + ridge))
     squared_error = sums.joules_joules - 2.0 * (z1 * ay + z2 * by) + z1 * z1 * aa + 2.0 * z1 * z2 * ab + z2 * z2 * bb
     variance = max(squared_error, 0.0) / max(sums.windows - 2, 1)
-    certainty = certainty_of_fit((aa, ab, bb), ridge, variance, (z1, z2), prior.certainty)
+    misfit = sqrt(variance * sums.windows / sums.joules_joules) if sums.joules_joules > 0.0 else 0.0
+    certainty = certainty_of_fit((aa, ab, bb), ridge, variance, (z1, z2), prior=prior.certainty, misfit_ratio=misfit)
     found = Scalars(joules_per_flop=z1 * flop, joules_per_byte=z2 * byte, certainty=certainty)
     condition = _condition(aa, ab, bb)
     verdict: Verdict = "learned"

@@ -17,13 +17,15 @@ from monitor.core.attribution.units import UnitPrice
 class Scalars(msgspec.Struct, frozen=True, kw_only=True):
     """What a GPU type's work costs above idle power, and how well that is known.
 
-    `units`: what work that makes no tokens costs, as learned.
+    `units`: what work that makes no tokens costs, as learned. `routing_exponent`: how many experts the tokens of a step
+    read, as for `TokenCost`.
     """
 
     joules_per_flop: float
     joules_per_byte: float
     certainty: Certainty = PRIOR_CERTAINTY
     units: tuple[UnitPrice, ...] = ()
+    routing_exponent: float = 1.0
 
 
 PRIOR = Scalars(joules_per_flop=1.2e-12, joules_per_byte=0.18e-9)
@@ -34,12 +36,14 @@ class Marginals(msgspec.Struct, frozen=True, kw_only=True):
     """Joules that one more token costs: computed in prefill, decoded, and per context token read while decoding.
 
     `step_joules` is what a step costs that reads the weights once, for however many tokens; 0 where nobody knows.
+    `byte_joules` is, of a mixture of experts, a byte read while others compute, which takes no time of its own; else 0.
     """
 
     prefill_joules: float
     decode_joules: float
     context_joules: float
     step_joules: float = 0.0
+    byte_joules: float = 0.0
 
 
 HELD_FROM = 1.1
@@ -63,15 +67,18 @@ def marginals(
     fast that could be: 1.6e10 FLOP x 1.2e-12 J x 280/210 = 0.0256 J per token.
     """
     flop, byte = _by_the_roofline(hardware, idle_watts, scalars)
+    read = scalars.joules_per_byte
     factor = held_factor(hardware, idle_watts, scalars, held_watts)
     if factor is not None:
         flop, byte = factor * scalars.joules_per_flop, factor * scalars.joules_per_byte
+        read = byte
     token = cost.flops_per_token * flop
     return Marginals(
         prefill_joules=token,
         decode_joules=token,
         context_joules=cost.kv_bytes_per_token * byte,
         step_joules=cost.weight_bytes * byte,
+        byte_joules=read if cost.mixes else 0.0,
     )
 
 
