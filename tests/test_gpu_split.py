@@ -33,9 +33,9 @@ def test_teams_owe_all_that_the_meter_counted_for_them_together() -> None:
 
 
 @pytest.mark.parametrize("engine_file", [ENGINE_FILE, ""], ids=["counters", "events"])
-def test_learned_split_of_a_real_board_is_within_two_percent(engine_file: str) -> None:
+def test_learned_split_of_a_real_board_is_within_three_percent(engine_file: str) -> None:
     charges = charged(COALITIONS, [EARLIER], engine_file, ["--fit", "whole"])
-    assert worst(charges) < 0.02
+    assert worst(charges) < 0.03
     # The edges of the play are known to a tenth of a second, of 25 s.
     assert sum(charges.values()) == pytest.approx(sum(owed(COALITIONS).values()), rel=0.005)
 
