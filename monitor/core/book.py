@@ -12,7 +12,8 @@ import numpy as np
 
 from collectors.readings import ActivityReading, EnergyReading, EngineReading, HostProfile
 from collectors.units import SECONDS_PER_DAY, UnixSeconds
-from monitor.core.account import Account, IntensityAt, RequestsAs, ScalarsAt, Watch, account, prior_everywhere
+from monitor.core.account import Account, IntensityAt, RequestsAs, account, prior_everywhere
+from monitor.core.account_work import ScalarsAt, Watch
 from monitor.core.membership import Accounting
 from monitor.core.points import (
     ENERGY,

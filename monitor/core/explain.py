@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from collectors.units import UnixSeconds
-from monitor.core.account import Watch, Watched
+from monitor.core.account_work import Watch, Watched
 from monitor.core.attribution.hardware import UNKNOWN_GPU, hardware_of
 from monitor.core.attribution.pieces import Column
 from monitor.core.attribution.priors import Scalars, held_factor

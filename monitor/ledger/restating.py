@@ -10,7 +10,8 @@ from math import fsum
 import msgspec
 
 from collectors.units import UnixSeconds
-from monitor.core.account import Account, IntensityAt, RequestsAs, ScalarsAt
+from monitor.core.account import Account, IntensityAt, RequestsAs
+from monitor.core.account_work import ScalarsAt
 from monitor.core.book import Book, restated_rows
 from monitor.core.membership import FUTURE_LIMIT_SECONDS, Accounting
 from monitor.core.points import ATTRIBUTED, ENERGY, RESTATEMENT, TOO_LATE, Row

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from collectors.readings import Device, EnergyReading, EngineReading, HostProfile
-from monitor.core.account import Watched, account
+from monitor.core.account import account
+from monitor.core.account_work import Watched
 from monitor.core.attribution.hardware import hardware_of
 from monitor.core.attribution.models import TokenCost
 from monitor.core.demand import demand_of
