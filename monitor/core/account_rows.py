@@ -154,7 +154,7 @@ def untaken(shared: Split) -> tuple[Quiet, ...]:
 
 
 def unattributed_row(terms: Terms, device: Device, shared: Split) -> Row:
-    """What belongs to nobody, by reason; negative where children claim more than their parent had."""
+    """What belongs to nobody, and what of it for which reason."""
     reasons = untaken(shared)
     energy = fsum(reason.energy for reason in reasons)
     metered, recovered = fsum(reason.metered for reason in reasons), fsum(reason.recovered for reason in reasons)
