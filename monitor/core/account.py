@@ -14,7 +14,7 @@ from collectors.readings import ActivityReading, EngineReading
 from collectors.units import UnixSeconds
 from monitor.core.account_rows import Owners, terms_of
 from monitor.core.account_usage import RequestShares, request_rows, usage_rows
-from monitor.core.account_work import ScalarsAt, Watch, Work
+from monitor.core.account_work import ScalarsAt, Watch, WindowWork
 from monitor.core.attribution.learning import FitSums
 from monitor.core.attribution.methods import DEFAULT_METHOD, METHODS
 from monitor.core.attribution.priors import PRIOR, Scalars
@@ -104,7 +104,7 @@ def account(
         terms = terms_of(host, start, revision, family.profile, intensity_at(family.profile.zone, start))
         active = sorted(activities, key=lambda each: (each.start, each.end, each.device, each.consumer))
         served = tuple(sorted(engines, key=lambda each: (each.start, each.end, each.server, each.model)))
-        work = Work(
+        work = WindowWork(
             demand,
             owners,
             end - start,

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import fsum
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -59,12 +59,6 @@ from monitor.core.usage_columns import Index, UsageColumns
 
 ScalarsAt = Callable[[str, UnixSeconds], Scalars]
 """What the work of a GPU type (its maker's name) costs, as known at a moment."""
-RequestsAs = Literal["rows", "shares", "neither"]
-"""What an account makes of each request's own energy: rows of the window, shares to be summed, or nothing."""
-
-
-MOST_EXACT = 2.0**53
-"""Below it every whole number is a float."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,18 +116,18 @@ class _Told(NamedTuple):
     by_instance: bool
     doubts: Doubts
     columns: tuple[Column, ...]
-    sums: "Sums"
+    sums: Sums
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class WindowWork:
     """The window's requests, and where their shares are gathered."""
 
     demand: Demand
-    owners: "Owners"
+    owners: Owners
     length_seconds: float
     family: Family
-    shares: "RequestShares | None"
+    shares: RequestShares | None
     activities: Sequence[ActivityReading]
     engines: tuple[EngineReading, ...]
     scalars_at: ScalarsAt

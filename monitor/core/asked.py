@@ -52,7 +52,7 @@ def work_asked(
     tells = _tells(demand, costs, hardware)
     if _untold(demand, chosen, tells, length_seconds) > MOST_UNTOLD:
         return None
-    engines = [(route.model, route.devices or ()) for route in usages.routes]
+    engines = [(route.model, tuple(sorted(route.devices or ()))) for route in usages.routes]
     telling = chosen[tells[chosen]]
     whose = usages.route[telling]
     flops = read = 0.0

@@ -16,6 +16,8 @@ from monitor.core.attribution.requests import Steps, ToldSteps
 from monitor.core.usage_columns import Index, Route
 
 _SERVER: Final = "server:"
+_LEAST_SECONDS: Final = 1e-6
+"""A tick of the kernel's is 10 ms."""
 
 
 def busy_servers(
@@ -92,4 +94,6 @@ def _told(
 
 
 def _seconds(of_server: Mapping[str, float], group: frozenset[str]) -> float:
-    return sum(of_server.get(name, 0.0) for name in sorted(group))
+    """Of servers that were told to be busy for 0 s hardly anything; 0, which tells nothing, where none was told."""
+    told = [of_server[name] for name in sorted(group) if name in of_server]
+    return max(sum(told), _LEAST_SECONDS) if told else 0.0

@@ -152,7 +152,7 @@ def requests_on_each(
     chosen = np.concatenate([ask.chosen for ask in asks])
     counts = [len(ask.chosen) for ask in asks]
     bounds = list(pairwise(accumulate(counts, initial=0)))
-    route = usages.route[chosen]
+    route, weight = usages.route[chosen], demand.weight[chosen]
     # Each device has routes of its own in the tables below: a request's place there is that of its device and route.
     place = route + np.repeat(np.arange(len(asks)) * len(usages.routes), counts)
     start, end = np.concatenate([ask.active for ask in asks]), demand.end[chosen]
@@ -178,6 +178,7 @@ def requests_on_each(
                     usages.routes,
                     route[begin:stop],
                     (start[begin:stop], first[begin:stop], end[begin:stop]),
+                    weight=weight[begin:stop],
                     fresh_tokens=fresh[begin:stop],
                     prices=priced_on,
                     costs=its_costs,
@@ -191,7 +192,6 @@ def requests_on_each(
         prefill, first = np.where(priced, work, prefill), np.where(priced, end, first)
         decode, growing = np.where(priced, 0.0, decode), np.where(priced, 0.0, growing)
     no_prefill, no_decode = first <= start, end <= first
-    weight = demand.weight[chosen]
     prefill_joules = np.where(no_prefill, 0.0, prefill + np.where(no_decode, decode + growing, 0.0))
     decode_joules = np.where(no_decode, 0.0, decode + np.where(no_prefill, prefill, 0.0))
     growing_joules = np.where(no_decode, 0.0, growing)

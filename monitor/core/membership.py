@@ -26,7 +26,7 @@ class Accounting(msgspec.Struct, frozen=True, kw_only=True):
     `method` is how energy is split (attribution/methods.py); another one makes other rows of the same records, so its
     number rises with each change to that: 2 moves joules within readings (docs/decisions/0033); 3 tells a board's MIG
     instances apart (0041), prices a board at its limit and engines that share one (0037), and learns from requests
-    where no engine tells its work (0040).
+    where no engine tells its work (0040); 4 shares a CPU by busy servers (0046) and prices experts of a step (0045).
     """
 
     window_seconds: float = 10.0

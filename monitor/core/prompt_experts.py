@@ -17,6 +17,7 @@ def experts_of_prompts(
     route: Index,
     times: tuple[Column, Column, Column],
     *,
+    weight: Column,
     fresh_tokens: Column,
     prices: Mapping[str, Marginals],
     costs: Mapping[str, TokenCost],
@@ -24,10 +25,10 @@ def experts_of_prompts(
     """Joules of each request, on one of its devices, for those at these places of `routes`; 0 of dense models.
 
     `times` are columns of when each began, had its first token, and ended; those of a model on the same devices are one
-    engine's. Where the method has no price for a byte, there are none.
+    engine's, each as much as it weighs. Where the method has no price for a byte, there are none.
     """
     found = np.zeros(len(route))
-    engines = [(each.model, each.devices or ()) for each in routes]
+    engines = [(each.model, tuple(sorted(each.devices or ()))) for each in routes]
     for engine in sorted({engines[place] for place in np.unique(route).tolist()}):
         model, devices = engine
         cost, price = costs.get(model), prices.get(model)
@@ -35,7 +36,7 @@ def experts_of_prompts(
             continue
         mine: Flags = np.array([each == engine for each in engines], dtype=np.bool_)[route]
         start, first, end = (column[mine] for column in times)
-        decoding, prompts = company(start, first, end)
+        decoding, prompts = company(start, first, end, weight[mine])
         reads = own_reads(cost, fresh_tokens[mine], decoding, prompts, chunk_tokens=CHUNK_TOKENS)
         found[mine] = reads * price.byte_joules / max(len(devices), 1)
     return found

@@ -118,6 +118,12 @@ def test_two_sockets_are_added_up() -> None:
     assert found == {"x": pytest.approx(600.0), "y": pytest.approx(300.0)}
 
 
+def test_a_server_that_was_told_not_to_be_busy_pays_nothing() -> None:
+    """0 s is not "not told": of 900 J b's request has none, though it was active."""
+    found = paid([request("x"), request("y")], [busy("server:a", 6.0), busy("server:b", 0.0)])
+    assert found == {"x": pytest.approx(900.0, abs=1e-3), "y": pytest.approx(0.0, abs=1e-3)}
+
+
 @pytest.mark.parametrize(
     ("engines", "activities"),
     [
@@ -137,7 +143,7 @@ def test_where_the_host_tells_too_little_parts_are_equal(
     assert found == {"x": pytest.approx(450.0), "y": pytest.approx(450.0)}
 
 
-@pytest.mark.parametrize("method", ["virtual-energy-priors.3", "token-share.3", "time-share.3"])
+@pytest.mark.parametrize("method", ["virtual-energy-priors.4", "token-share.3", "time-share.3"])
 def test_other_methods_keep_to_equal_parts(method: str) -> None:
     """They are what others do, or the priors alone."""
     found = paid([request("x"), request("y")], method=method)

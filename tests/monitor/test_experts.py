@@ -99,9 +99,17 @@ def test_own_and_equal_part_are_the_shapley_value(chunk: int, beside: int, part:
 
 def test_the_docstrings_company() -> None:
     """Prompts over [4, 6) and [5, 6), which decode until 9 s; two that decode over [0, 5)."""
-    decoding, prompts = company(column(4, 5, 0, 0), column(6, 6, 0, 0), column(9, 9, 5, 5))
+    decoding, prompts = company(column(4, 5, 0, 0), column(6, 6, 0, 0), column(9, 9, 5, 5), np.ones(4))
     assert decoding.tolist() == [1.0, 0.0, 0.0, 0.0]
     assert prompts.tolist() == [1.5, 2.0, 1.0, 1.0]
+
+
+def test_company_counts_by_weight() -> None:
+    """One of two hosts decodes each of four others: on average two were beside the prompt here."""
+    starts, firsts, ends = column(0, 0, 0, 0, 0), column(1, 0, 0, 0, 0), column(9, 9, 9, 9, 9)
+    decoding, prompts = company(starts, firsts, ends, np.array([1.0, 0.5, 0.5, 0.5, 0.5]))
+    assert decoding.tolist() == [2.0, 0.0, 0.0, 0.0, 0.0]
+    assert prompts[0] == 1.0
 
 
 def usage(start: float, first_token: float, input_tokens: int) -> Usage:

@@ -215,4 +215,4 @@ def test_the_split_of_a_board_that_is_held() -> None:
 def test_other_methods_do_not_ask_for_it() -> None:
     """Equal parts stay equal; by the priors it is the same here, as nothing was learned."""
     assert shares([320.0] * 10, method="time-share.3") == pytest.approx([1_600.0, 1_600.0])
-    assert shares([320.0] * 10, method="virtual-energy-priors.3") == pytest.approx(HELD)
+    assert shares([320.0] * 10, method="virtual-energy-priors.4") == pytest.approx(HELD)

@@ -22,34 +22,44 @@ MOST_TOKENS: Final = 4_096
 """Of a chunk, and of requests beside it: more are taken as so many."""
 
 
-def company(start: Column, first: Column, end: Column) -> tuple[Column, Column]:
+def company(start: Column, first: Column, end: Column, weight: Column) -> tuple[Column, Column]:
     """(requests that decoded, prompts computed, its own among them) while each request's prompt was, on average.
 
-    Prompts are computed over [start, first), answers made over [first, end). Prompts over [4, 6) and [5, 6), and two
-    answers over [0, 5): 1 and 1.5 of the first prompt, 0 and 2 of the second. A prompt of no time has no company.
+    Prompts are computed over [start, first), answers made over [first, end); each counts by its weight. Prompts over
+    [4, 6) and [5, 6), and two answers over [0, 5): 1 and 1.5 of the first prompt, 0 and 2 of the second. A prompt of no
+    time has no company.
     """
     seconds = np.maximum(first - start, 0.0)
     lasts = seconds > 0.0
-    decoding, prompts = _present(first, end, start, first), _present(start, first, start, first)
+    decoding, prompts = _present(first, end, start, first, weight), _present(start, first, start, first, weight)
     return (
         np.divide(decoding, seconds, out=np.zeros_like(seconds), where=lasts),
         np.maximum(np.divide(prompts, seconds, out=np.ones_like(seconds), where=lasts), 1.0),
     )
 
 
-def _present(begin: Column, end: Column, since: Column, until: Column) -> Column:
-    """Seconds of all [begin, end) within each [since, until), added up."""
+def _present(begin: Column, end: Column, since: Column, until: Column, weight: Column) -> Column:
+    """Seconds of all [begin, end) within each [since, until), added up by weight."""
     end = np.maximum(begin, end)
-    passed = _passed(begin, until) - _passed(begin, since) - _passed(end, until) + _passed(end, since)
+    begun, over = _Passed(begin, weight), _Passed(end, weight)
+    passed = begun.at(until) - begun.at(since) - over.at(until) + over.at(since)
     return np.maximum(passed, 0.0)
 
 
-def _passed(moments: Column, until: Column) -> Column:
-    """Seconds since each of the moments that are past, added up: at 5 those since 1 and 4 are 4 + 1."""
-    ordered = np.sort(moments)
-    sums = np.concatenate((np.zeros(1), np.cumsum(ordered)))
-    past = np.searchsorted(ordered, until, side="right")
-    return past * until - sums[past]
+class _Passed:
+    """Seconds since each of the moments that are past, added up by weight: at 5 those since 1 and 4 are 4 + 1."""
+
+    def __init__(self, moments: Column, weight: Column) -> None:
+        order = np.argsort(moments, kind="stable")
+        self._ordered, weight = moments[order], weight[order]
+        self._weights = np.concatenate((np.zeros(1), np.cumsum(weight)))
+        self._sums = np.concatenate((np.zeros(1), np.cumsum(weight * self._ordered)))
+
+    def at(self, until: Column) -> Column:
+        """At each of these moments."""
+        past = np.searchsorted(self._ordered, until, side="right")
+        seconds: Column = self._weights[past] * until - self._sums[past]
+        return seconds
 
 
 def own_reads(

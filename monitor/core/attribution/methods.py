@@ -94,7 +94,7 @@ METHODS: Final[Mapping[str, Method]] = MappingProxyType(
     {
         DEFAULT_METHOD: VirtualEnergy(learns=True),
         WHOLE_FIT: VirtualEnergy(learns=True, fits_whole=True),
-        "virtual-energy-priors.3": VirtualEnergy(learns=False),
+        "virtual-energy-priors.4": VirtualEnergy(learns=False),
         "token-share.3": TokenShare(),
         "time-share.3": TimeShare(),
     }
@@ -103,7 +103,7 @@ METHODS: Final[Mapping[str, Method]] = MappingProxyType(
 SHORT_NAMES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "learned": DEFAULT_METHOD,
-        "prior": "virtual-energy-priors.3",
+        "prior": "virtual-energy-priors.4",
         "token-share": "token-share.3",
         "time-share": "time-share.3",
     }
