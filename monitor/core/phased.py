@@ -14,13 +14,19 @@ from monitor.core.attribution.pieces import Column, Flags
 from monitor.core.demand import Demand
 from monitor.core.usage_columns import Route, UsageColumns
 
+LESS_THAN_ALL = float(np.nextafter(1.0, 0.0))
+"""The greatest weight of a request of which it is not certain that it was done there."""
+
 
 def phase_on(demand: Demand, device: Device) -> Demand:
     """What the requests ask of this device: those with phases only by the phases that ran on it.
 
     Prefill [1, 1.4) of 10 000 tokens on gpu0, decode [1.5, 7.5) of 300 on gpu1: gpu0 has a request of 10 000 fresh
     tokens over [1, 1.4) that makes none, gpu1 one of 300 over [1.5, 7.5) whose 10 000 tokens of context are all there.
-    A phase of which nobody knows the device is on every GPU of the host of unknown device.
+    A phase of which nobody knows the device is on every GPU of the host of unknown device. A request has one weight on
+    a device: of one with both phases there that is their weights' mean over its time, so that what is shared equally
+    comes out right over both, and its tokens are those of each phase by that phase's own weight. Prefill of weight 1
+    over [0, 0.4) and decode of weight 1/2 over [0.4, 10): 0.52.
     """
     usages = demand.usages
     if usages.phases is None:
@@ -30,17 +36,20 @@ def phase_on(demand: Demand, device: Device) -> Demand:
     phases = usages.phases
     p_start, p_end, p_weight = np.where(prefills, phases[:3], np.nan)
     d_start, d_end, d_weight = np.where(decodes, phases[3:], np.nan)
-    weight = np.fmax(p_weight, d_weight)
     mine = prefills | decodes
     in_turn = mine & ~(prefills & decodes & (d_start <= p_start))  # else they tell no more than the request itself
     routes = [_with_devices(route, *each) for route, each in zip(usages.routes, here, strict=True)]
     on = replace(usages, routes=routes)
+    active = np.where(mine, np.fmin(p_start, d_start) - demand.begin, demand.active)
+    first = np.where(in_turn, np.where(decodes, d_start, p_end) - demand.begin, demand.first)
+    end = np.where(mine, np.fmax(p_end, d_end) - demand.begin, demand.end)
+    weight = np.where(prefills & decodes, _mean(p_weight, d_weight, active, first, end), np.fmax(p_weight, d_weight))
     return replace(
         demand,
         usages=on,
-        active=np.where(mine, np.fmin(p_start, d_start) - demand.begin, demand.active),
-        first=np.where(in_turn, np.where(decodes, d_start, p_end) - demand.begin, demand.first),
-        end=np.where(mine, np.fmax(p_end, d_end) - demand.begin, demand.end),
+        active=active,
+        first=first,
+        end=end,
         weight=np.where(mine, weight, demand.weight),
         fresh_tokens=demand.fresh_tokens * _part(mine, p_weight / weight),
         output_tokens=demand.output_tokens * _part(mine, d_weight / weight),
@@ -92,6 +101,18 @@ def _with_devices(route: Route, prefills: bool, decodes: bool) -> Route:
         if is_here and on is not None:
             devices = tuple(dict.fromkeys((*devices, *on)))
     return route._replace(devices=devices)
+
+
+def _mean(prefill: Column, decode: Column, active: Column, first: Column, end: Column) -> Column:
+    """The mean of both weights over [active, end), the former until `first`; until half where nobody knows that.
+
+    Exactly 1 where both are, and less where one is: then it is not certain that all of it was done there.
+    """
+    turn = np.clip(np.where(np.isnan(first), (active + end) / 2.0, first), active, end)
+    lasts = end - active
+    until = np.divide(turn - active, lasts, out=np.full(len(lasts), 0.5), where=lasts > 0.0)
+    mean = decode + (prefill - decode) * until
+    return np.where((prefill == 1.0) & (decode == 1.0), 1.0, np.minimum(mean, LESS_THAN_ALL))
 
 
 def _part(mine: Flags, part: Column) -> Column:

@@ -5,7 +5,7 @@ one record of it, which tells from when until when and on which devices the host
 """
 
 from collections.abc import Callable, Sequence
-from math import isnan, nan
+from math import fsum, isnan, nan
 from typing import Final, NamedTuple
 
 import msgspec
@@ -92,8 +92,9 @@ class HostPart(NamedTuple):
 def host_parts(event: RequestEvent, places_of: Callable[[EventPart], Sequence[Place]]) -> list[HostPart]:
     """What each host has of a request that tells parts, in the order in which they name it.
 
-    A phase that no part names was done by all that are named, and work that makes no tokens has no phases. Parts of one
-    phase did equal parts of it. Their clocks may differ a little from the request's: they lie within it.
+    A phase that no part names was done by all that are named, at its usual time, and work that makes no tokens has no
+    phases. Parts of one phase did equal parts of it. Their clocks may differ a little from the request's: they are cut
+    to it.
 
     Prefill on a, decode on b and c: a has all of the prefill and counts as 1/2 of a request, b and c have half of the
     decode each and count as 1/4.
@@ -101,8 +102,8 @@ def host_parts(event: RequestEvent, places_of: Callable[[EventPart], Sequence[Pl
     no_phases = event.work is not None
     told = []
     for name in _NAMES:
-        mine = [part for part in event.parts if no_phases or part.phase in (name, None)] or event.parts
-        told.append(_on_hosts(event, mine, places_of))
+        mine = [part for part in event.parts if no_phases or part.phase in (name, None)]
+        told.append(_on_hosts(event, mine or _also(event, name), places_of))
     (prefills, prefilled_by), (decodes, decoded_by) = told
     deployments = {**decoded_by, **prefilled_by}
     return [
@@ -114,34 +115,65 @@ def host_parts(event: RequestEvent, places_of: Callable[[EventPart], Sequence[Pl
 _NAMES: Final[tuple[PhaseName, PhaseName]] = ("prefill", "decode")
 
 
+def _began(event: RequestEvent) -> UnixSeconds:
+    return event.start if event.scheduled is None else event.scheduled
+
+
+def _also(event: RequestEvent, name: PhaseName) -> list[EventPart]:
+    """The parts, all of which name the other phase, as parts of this one: from the engine's start to the first token,
+    or from there to the end. Without a first token the phase that they name tells when it came.
+    """
+    began, turn = _began(event), event.first_token
+    if turn is None:
+        turn = max(part.end for part in event.parts) if name == "decode" else min(part.start for part in event.parts)
+    turn = min(max(turn, began), event.end)
+    start, end = (began, turn) if name == "prefill" else (turn, event.end)
+    return [msgspec.structs.replace(part, phase=name, start=start, end=end) for part in event.parts]
+
+
 def _on_hosts(
     event: RequestEvent, parts: Sequence[EventPart], places_of: Callable[[EventPart], Sequence[Place]]
 ) -> tuple[dict[str, Phase], dict[str, str]]:
     """One phase on each of its hosts, and the deployment that each is there."""
-    hosts: dict[str, Phase] = {}
+    hosts: dict[str, list[Phase]] = {}
     deployments: dict[str, str] = {}
     for part in parts:
         start, end = (min(max(at, event.start), event.end) for at in (part.start, part.end))
         for place in places_of(part):
-            more = Phase(start, end, place.weight / len(parts), place.devices)
-            known = hosts.get(place.host)
-            hosts[place.host] = more if known is None else _together(known, more)
+            hosts.setdefault(place.host, []).append(Phase(start, end, place.weight, place.devices))
             deployments.setdefault(place.host, place.deployment)
-    return hosts, deployments
+    return {host: _together(phases, len(parts)) for host, phases in hosts.items()}, deployments
 
 
-def _together(one: Phase, other: Phase) -> Phase:
-    """Two parts of a phase on one host, a pipeline's stages: 1/2 and 1/2 on a GPU each are all of it on two GPUs."""
-    devices = None
-    if one.devices is not None and other.devices is not None:
-        devices = tuple(dict.fromkeys((*one.devices, *other.devices)))
-    return Phase(min(one.start, other.start), max(one.end, other.end), min(one.weight + other.weight, 1.0), devices)
+def _together(phases: Sequence[Phase], count: int) -> Phase:
+    """What a host did of a phase that has `count` parts: a pipeline's two stages, on a GPU each, are all of it on two.
+
+    Divided once: six times 1/6 added up would be less than 1, and not certain any more.
+    """
+    devices: Devices = ()
+    for phase in phases:
+        devices = None if devices is None or phase.devices is None else (*devices, *phase.devices)
+    return Phase(
+        min(phase.start for phase in phases),
+        max(phase.end for phase in phases),
+        fsum(phase.weight for phase in phases) / count,
+        None if devices is None else tuple(dict.fromkeys(devices)),
+    )
 
 
 def _host_part(event: RequestEvent, host: str, phases: Phases, deployment: str) -> HostPart:
     prefill, decode = phases.devices
     devices = None if prefill is None or decode is None else tuple(dict.fromkeys((*prefill, *decode)))
-    began = event.start if event.scheduled is None else event.scheduled
-    both = phases.prefill
-    is_whole = both is not None and both == phases.decode and (both.start, both.end) == (began, event.end)
-    return HostPart(host, phases.weight, devices, event.deployment or deployment, None if is_whole else phases)
+    return HostPart(
+        host, phases.weight, devices, event.deployment or deployment, None if _is_whole(event, phases) else phases
+    )
+
+
+def _is_whole(event: RequestEvent, phases: Phases) -> bool:
+    """Whether the phases say no more than the event itself: both all the time, or in turn at the told first token."""
+    prefill, decode = phases.prefill, phases.decode
+    if prefill is None or decode is None or (prefill.weight, prefill.devices) != (decode.weight, decode.devices):
+        return False
+    began, turn, end = _began(event), event.first_token, event.end
+    times = prefill.start, prefill.end, decode.start, decode.end
+    return times in ((began, end, began, end), (began, turn, turn, end))

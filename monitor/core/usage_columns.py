@@ -84,9 +84,9 @@ class UsageColumns:
 
     @property
     def scheduled_told(self) -> Flags:
-        """Whether an event told when that was."""
+        """Whether an event told when that was: itself, or by a prefill that began after the request came."""
         told: Flags = ~np.isnan(self._figure(_SCHEDULED))
-        return told if self.phases is None else told | self.where(lambda route: route.phases is not None)
+        return told if self.phases is None else told | (self.phases[0] > self.start)
 
     @property
     def first_token(self) -> Column:

@@ -193,7 +193,7 @@ def test_a_group_over_hosts_is_a_request_of_equal_parts() -> None:
 
 def test_a_phase_that_no_part_names_was_done_by_those_that_are_named() -> None:
     """Only the answering server is named: it computed the prompt as well. Work without tokens has no phases."""
-    (usage,) = placed(event_of(decode("d", "g0", start=1.0))).values()
+    (usage,) = placed(event_of(decode("d", "g0"))).values()
     assert usage == usage_of(event_of(host="d", devices=("g0",)), "d")
     image = event_of(prefill("p", "g0"), decode("d", "g0"), work=Work(unit="image", amount=1.0))
     phases = {host: usage.phases for host, usage in placed(image).items()}
