@@ -309,7 +309,7 @@ class WindowWork:
                 prices=asked[places[0]].device.kind == "gpu",
                 tested=tested,
                 by_steps=by_steps,
-                mixes=of_routes[self.demand.usages.route[chosen]],
+                mixes=of_routes[self.demand.usages.route[chosen]] if of_routes.any() else None,
                 unit_errors=self._unit_errors([asked[place].ask for place in places]),
             )
             found.update(zip(places, doubts, strict=True))

@@ -7,7 +7,7 @@ from virtual_energy_by_hand import Job, Reading
 from virtual_energy_cases import Case, cases, split_of
 
 from monitor.core.attribution.certainty import Certainty
-from monitor.core.attribution.doubt import Doubts, doubts_of
+from monitor.core.attribution.doubt import Doubts, doubts_of_each
 from monitor.core.attribution.requests import Requests
 from monitor.core.attribution.virtual_energy import Split
 
@@ -41,9 +41,9 @@ def doubts(
         decode_joules=column("decode"),
         growing_joules=column("growing"),
     )
-    return doubts_of(
-        shared,
-        requests,
+    return doubts_of_each(
+        [shared],
+        [requests],
         context_tokens=np.full(len(jobs), context),
         output_tokens=np.full(len(jobs), made),
         certainty=TENTH,
@@ -52,7 +52,7 @@ def doubts(
         by_steps=by_steps,
         mixes=None if mixes is None else np.array(mixes),
         unit_errors=None if unit_errors is None else np.array(unit_errors),
-    )
+    )[0]
 
 
 def test_dearer_flops_move_joules_from_one_request_to_the_other() -> None:

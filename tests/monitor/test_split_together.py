@@ -10,7 +10,7 @@ from virtual_energy_cases import Case, cases, window_of
 
 from collectors.readings import Device, HostProfile, ModelFacts
 from monitor.core.attribution.certainty import PRIOR_CERTAINTY
-from monitor.core.attribution.doubt import Doubts, doubts_of, doubts_of_each
+from monitor.core.attribution.doubt import Doubts, doubts_of_each
 from monitor.core.attribution.pieces import Pieces
 from monitor.core.attribution.requests import Requests, Steps
 from monitor.core.attribution.virtual_energy import Split, Window, split_each
@@ -93,16 +93,16 @@ def test_doubts_about_one_device_are_no_others(found: list[Case]) -> None:
         by_steps=True,
     )
     for shared, its, told, doubts in zip(splits, requests, tokens, together, strict=True):
-        alone = doubts_of(
-            shared,
-            its,
+        alone = doubts_of_each(
+            [shared],
+            [its],
             context_tokens=told,
             output_tokens=told,
             certainty=PRIOR_CERTAINTY,
             prices=True,
             tested=True,
             by_steps=True,
-        )
+        )[0]
         assert _same(doubts, alone)
 
 

@@ -55,43 +55,6 @@ class Doubts:
         return self.steps, self.learned, self.flop, self.byte, self.variance
 
 
-def doubts_of(
-    shared: Split,
-    requests: Requests,
-    *,
-    context_tokens: Column,
-    output_tokens: Column,
-    certainty: Certainty,
-    prices: bool,
-    tested: bool,
-    by_steps: bool,
-    mixes: Flags | None = None,
-    unit_errors: Column | None = None,
-) -> Doubts:
-    """The doubts about one device's window.
-
-    `prices`: own tokens have a price there (a GPU); elsewhere equal parts are the rule, and nothing is off. `tested`:
-    by a method whose error is known. `mixes`: whose model is a mixture of experts, None for nobody's. `unit_errors`: of
-    those that pay by a unit of their work the price's relative standard error, else 0. `context_tokens` and
-    `output_tokens` tell which part of a request's own joules are reads of its context: growing joules g were placed for
-    m^2 / 2 tokens read, so c m + m^2 / 2 reads are g (1 + 2 c / m).
-
-    Where requests without a price shared with others (a model of which nothing is known), nobody knows what is off.
-    """
-    return doubts_of_each(
-        [shared],
-        [requests],
-        context_tokens=context_tokens,
-        output_tokens=output_tokens,
-        certainty=certainty,
-        prices=prices,
-        tested=tested,
-        by_steps=by_steps,
-        mixes=mixes,
-        unit_errors=unit_errors,
-    )[0]
-
-
 def doubts_of_each(
     splits: Sequence[Split],
     requests: Sequence[Requests],
@@ -105,7 +68,16 @@ def doubts_of_each(
     mixes: Flags | None = None,
     unit_errors: Column | None = None,
 ) -> list[Doubts]:
-    """`doubts_of` of several devices, to the same bits; columns are of one's requests, then of the next one's."""
+    """The doubts about one window of several devices, each as if alone; columns are of one's requests, then the next's.
+
+    `prices`: own tokens have a price there (GPUs); elsewhere equal parts are the rule, and nothing is off. `tested`: by
+    a method whose error is known. `mixes`: whose model is a mixture of experts, None for nobody's. `unit_errors`: of
+    those that pay by a unit of their work the price's relative standard error, else 0; None where nobody does.
+    `context_tokens` and `output_tokens` tell which part of a request's own joules are reads of its context: growing
+    joules g were placed for m^2 / 2 tokens read, so c m + m^2 / 2 reads are g (1 + 2 c / m).
+
+    Where requests without a price shared with others (a model of which nothing is known), nobody knows what is off.
+    """
     asked = stacked(requests)
     counts = [len(each) for each in requests]
     bounds = list(pairwise(accumulate(counts, initial=0)))
@@ -131,17 +103,17 @@ def doubts_of_each(
     flops, bytes_ = (own - by_units) * (1.0 - of_reads), (own - by_units) * of_reads
     spared_flops, spared_bytes = _spared(flops, own, equal, bounds), _spared(bytes_, own, equal, bounds)
     flop, byte = certainty.columns(flops - spared_flops, bytes_ - spared_bytes)
-    if unit_errors is not None:
-        moved = unit_errors * by_units
-        flop = flop + moved - _spared(moved, own, equal, bounds)
-    placed = flops**2 + spared_flops**2 + bytes_**2 + spared_bytes**2
-    in_units = UNIT_PLACING_ERROR_RATIO**2 * (by_units**2 + _spared(by_units, own, equal, bounds) ** 2)
     placing: Column | float = PLACING_ERROR_RATIO
     if mixes is not None:
         placing = np.where(mixes, MIXTURE_PLACING_ERROR_RATIO, PLACING_ERROR_RATIO)
+    placed = placing**2 * (flops**2 + spared_flops**2 + bytes_**2 + spared_bytes**2)
+    if unit_errors is not None:
+        moved = unit_errors * by_units
+        flop = flop + moved - _spared(moved, own, equal, bounds)
+        placed += UNIT_PLACING_ERROR_RATIO**2 * (by_units**2 + _spared(by_units, own, equal, bounds) ** 2)
     doubtful = (priced <= 0.0) & (together > _NOTHING)
     known = [tested and not doubtful[begin:end].any() for begin, end in bounds]
-    variance = least + (placing**2 * placed + in_units)
+    variance = least + placed
     for (begin, end), its_known in zip(bounds, known, strict=True):
         if not its_known:
             unknown = np.where(together[begin:end] > _NOTHING, np.nan, 0.0)
