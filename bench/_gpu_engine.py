@@ -21,7 +21,7 @@ import torch
 
 from bench._gpu_model import Decoder
 from bench._gpu_plan import LOADS, Asked, passes
-from bench._gpu_shape import LLAMA_8B, TINY
+from bench._gpu_shape import SHAPES, TINY
 
 
 @dataclass(slots=True)
@@ -145,11 +145,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=Path, required=True)
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--name", default="llama-8b")
+    parser.add_argument("--name", default="llama-8b", choices=SHAPES)
     parser.add_argument("--device", default="")
     parser.add_argument("--cpu", action="store_true", help="a tiny model on the CPU, to try the program")
     chosen = parser.parse_args()
-    decoder = Decoder(TINY, "cpu") if chosen.cpu else Decoder(LLAMA_8B)
+    decoder = Decoder(TINY, "cpu") if chosen.cpu else Decoder(SHAPES[chosen.name])
     decoder.warm_up(sorted({length for load in LOADS for length in load.input}))
     with chosen.events.open("a") as events:
         engine = Engine(decoder=decoder, events=events, model=chosen.name, device=chosen.device)

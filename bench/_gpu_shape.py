@@ -36,5 +36,9 @@ class Shape:
 LLAMA_8B = Shape(
     layers=32, width=4096, heads=32, kv_heads=8, hidden=14336, vocabulary=128256, context=2304
 )  # Llama 3.1 8B's config.json, a shorter context
+LLAMA_3B = Shape(
+    layers=28, width=3072, heads=24, kv_heads=8, hidden=8192, vocabulary=128256, context=2304
+)  # Llama 3.2 3B's config.json, a shorter context
+SHAPES = {"llama-8b": LLAMA_8B, "llama-3b": LLAMA_3B}
 TINY = Shape(layers=2, width=64, heads=4, kv_heads=2, hidden=128, vocabulary=256, context=2304)
 """To try the program on a CPU."""
