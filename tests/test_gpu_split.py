@@ -1,4 +1,4 @@
-"""The split on recordings of two real H200s (bench/gpu_split.py), and the plan by which they were made."""
+"""The split on recordings of real H200s and an H100 (bench/gpu_split.py, bench/gpu_shared.py), and their plan."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -14,10 +14,14 @@ COALITIONS = RECORDINGS / "h200-coalitions"
 EARLIER = RECORDINGS / "h200-open-arrivals"
 """Another board, the same model, requests that come whenever they come: 29 windows to learn from."""
 
+H100 = RECORDINGS / "h100-coalitions"
+TWO_MODELS = RECORDINGS / "h100-two-models"
+"""The same board with a server of 8e9 parameters for one team, and one of 3e9 for the two others."""
 
-def worst(charges: dict[str, float]) -> float:
+
+def worst(charges: dict[str, float], recording: Path = COALITIONS) -> float:
     """The largest error of a team, as a share of what it owes."""
-    owes = owed(COALITIONS)
+    owes = owed(recording)
     return max(abs(charges[team] / owes[team] - 1.0) for team in TEAMS)
 
 
@@ -44,6 +48,26 @@ def test_priors_are_within_four_percent_where_shares_of_tokens_or_time_are_half_
     assert worst(charged(COALITIONS, [], ENGINE_FILE, ["--method", "prior"])) < 0.04
     assert worst(charged(COALITIONS, [], "", ["--method", "token-share"])) > 0.6
     assert worst(charged(COALITIONS, [], "", ["--method", "time-share"])) > 0.5
+
+
+@pytest.mark.parametrize("engine_file", [ENGINE_FILE, ""], ids=["counters", "events"])
+def test_another_type_of_board(engine_file: str) -> None:
+    """An H100: priors, and what its own windows teach beside those with two models, which are 34 in all."""
+    assert worst(charged(H100, [], engine_file, ["--method", "prior"]), H100) < 0.01
+    charges = charged(H100, [TWO_MODELS], engine_file, ["--fit", "whole"])
+    assert worst(charges, H100) < 0.03
+    assert sum(charges.values()) == pytest.approx(sum(owed(H100).values()), rel=0.005)
+    assert worst(charged(H100, [], "", ["--method", "token-share"]), H100) > 0.6
+    assert worst(charged(H100, [], "", ["--method", "time-share"]), H100) > 0.5
+
+
+@pytest.mark.parametrize(("engine_file", "most"), [(ENGINE_FILE, 0.05), ("", 0.065)], ids=["counters", "events"])
+def test_two_models_that_take_turns_on_a_board(engine_file: str, most: float) -> None:
+    charges = charged(TWO_MODELS, [H100], engine_file, ["--fit", "whole"])
+    assert worst(charges, TWO_MODELS) < most
+    assert sum(charges.values()) == pytest.approx(sum(owed(TWO_MODELS).values()), rel=0.005)
+    assert worst(charged(TWO_MODELS, [], "", ["--method", "token-share"]), TWO_MODELS) > 0.4
+    assert worst(charged(TWO_MODELS, [], "", ["--method", "time-share"]), TWO_MODELS) > 0.7
 
 
 def test_shapley_of_two_teams_by_hand() -> None:
@@ -76,6 +100,7 @@ def test_each_team_has_as_many_requests_in_a_pass_and_each_request_its_tokens() 
     assert len(made) - len(ended) <= STREAMS * len(LOADS)
 
 
-def test_recorded_counters_only_rise() -> None:
-    rows = [line.split(",") for line in (COALITIONS / "readings.csv").read_text().splitlines()[1:]]
+@pytest.mark.parametrize("recording", [COALITIONS, H100, TWO_MODELS])
+def test_recorded_counters_only_rise(recording: Path) -> None:
+    rows = [line.split(",") for line in (recording / "readings.csv").read_text().splitlines()[1:]]
     assert all(float(late[2]) > float(early[2]) for early, late in pairwise(rows))
