@@ -5,13 +5,15 @@ minute 30 on count, when the first lesson (minutes 0 to 10) is in force. `python
 the whole: every scenario for two hours, the first of which is not counted, learned as a daemon would.
 """
 
+import os
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
+from multiprocessing import get_context
 from pathlib import Path
 
 import click
@@ -113,6 +115,7 @@ def figures(runs: Sequence[Run], minutes: float, first_minute: float) -> Iterato
 @click.option(
     "--recordings", type=click.Path(path_type=Path, file_okay=False), help="Keep recordings, take those there."
 )
+@click.option("--jobs", default=os.cpu_count() or 1, help="How many runs at a time.  [default: one a core]")
 @click.option(
     "--write", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Put the tables into a page."
 )
@@ -123,18 +126,18 @@ def main(
     minutes: float,
     from_minute: float,
     recordings: Path | None,
+    jobs: int,
     write: Path | None,
 ) -> None:
     """Plays scenarios and prints their tables. Kept recordings are not made again when the simulator changes."""
-    runs = []
     chosen = [(name, seed) for name in (names or (*SCENARIOS, *WRONG_PRIORS)) for seed in seeds]
     with ExitStack() as stack:
         folder = recordings or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="accuracy-")))
-        for number, (name, seed) in enumerate(chosen, 1):
-            begun = time.perf_counter()
-            runs.append(play(scenario_of(name, minutes), seed, folder))
-            print(f"[{number}/{len(chosen)}, {time.perf_counter() - begun:.0f} s]", file=sys.stderr, end=" ")
-            print("\n".join(run_lines(runs[-1], from_minute)), file=sys.stderr, flush=True)
+        workers = stack.enter_context(ProcessPoolExecutor(jobs, mp_context=get_context("spawn")))
+        playing = [workers.submit(play, scenario_of(name, minutes), seed, folder) for name, seed in chosen]
+        for number, done in enumerate(as_completed(playing), 1):
+            print(f"[{number}/{len(chosen)}]", *run_lines(done.result(), from_minute), sep="\n", file=sys.stderr)
+        runs = [each.result() for each in playing]
     tables = list(figures(runs, minutes, from_minute))
     print("\n".join(tables))
     if write is not None:
