@@ -128,17 +128,20 @@ class NullStore:
 
 
 def host_records(
-    name: str, *, gpus: int, requests_per_second: float, seconds: int, batch: int, seed: int = 1
+    name: str, *, gpus: int, requests_per_second: float, seconds: int, batch: int, seed: int = 1, start: float = START
 ) -> Iterator[Append]:
-    """One host's log: a batch of 1 Hz readings every 10 s, usages in records of `batch`, or what 10 s bring."""
+    """One host's log: a batch of 1 Hz readings every 10 s, usages in records of `batch`, or what 10 s bring.
+
+    Requests of another seed are others.
+    """
     profile = _profile(name, gpus)
-    usages = _usages(name, gpus, requests_per_second, seconds, seed)
+    usages = _usages(name, gpus, requests_per_second, seconds, seed=seed, start=start)
     per_tick = max(1, min(batch, round(10 * requests_per_second)))
     for first in range(0, len(usages), per_tick):
         some = usages[first : first + per_tick]
         yield usage_record(name, some, max(usage.end for usage in some) + 0.5)
     for second in range(0, seconds, 10):
-        begin = START + second
+        begin = start + second
         readings = tuple(
             EnergyReading(
                 device=device.id, start=begin + each, end=begin + each + 1.0, energy_joules=400.0, method="counter"
@@ -160,17 +163,17 @@ def _profile(name: str, gpus: int) -> HostProfile:
     return HostProfile(host=name, zone="FR", pue=1.2, devices=devices, models=models)
 
 
-def _usages(name: str, gpus: int, rate: float, seconds: int, seed: int) -> list[Usage]:
+def _usages(name: str, gpus: int, rate: float, seconds: int, *, seed: int, start: float) -> list[Usage]:
     """In the order of their ends; each on one GPU for 0.5 to 8 s."""
     random = np.random.default_rng(seed)
     count = round(rate * seconds)
-    ends = np.sort(random.uniform(START + 10.0, START + seconds, count))
+    ends = np.sort(random.uniform(start + 10.0, start + seconds, count))
     lengths = random.uniform(0.5, 8.0, count)
     return [
         Usage(
             host=name,
             namespace="default",
-            request_id=f"{name}-{number:08d}-4f1c-9f0e",
+            request_id=f"{name}-{number:08d}-{seed:04x}-9f0e",
             model="llama-3.1-8b",
             team=f"team-{number % 5}",
             deployment="chat",
