@@ -201,8 +201,7 @@ class Allocator:
     def _add_meter(self, row: Row) -> None:
         _add(self._meter["meter_disagreement_joules"], row.fields[_M["meter_disagreement_joules"]])
         energy, metered, parent = (row.fields[_M[name]] for name in ("energy_joules", "metered_joules", "parent"))
-        if isinstance(energy, int | float) and isinstance(metered, int | float):
-            self._nested.add((row.tags[0], row.tags[1]), str(parent or ""), energy, metered)
+        self._nested.add_row(row)
         if parent:
             return  # the meter that contains it has counted it
         for name in ("energy_joules", "metered_joules", "recovered_joules", "covered_seconds"):
