@@ -111,7 +111,7 @@ class Request(Answer, frozen=True, kw_only=True):
 
     namespace: str
     request_id: str
-    attempt: str
+    attempt: int
     model: str
     team: str
     deployment: str
