@@ -107,8 +107,10 @@ _DOUBTS: Final = ("metered_joules", "flop_sensitivity_joules", "byte_sensitivity
 
 def _band(rows: Sequence[Row], gains: Gains) -> Band:
     """Rows of requests name no device: a host's meters are taken as one. Others' variance is far more than its own."""
-    doubt = Doubt()
-    for row in rows:
+    doubt, measured = Doubt(), [row for row in rows if row.fields[_F["energy_joules"]] is not None]
+    if not measured:
+        return Band(None, None, None)
+    for row in measured:
         known = (row.fields[_F[name]] for name in _DOUBTS)
         metered, flop, byte, variance = (float(value) if isinstance(value, int | float) else nan for value in known)
         energy = row.fields[_F["energy_joules"]]

@@ -84,3 +84,13 @@ def test_a_request_does_not_know_them() -> None:
     found = sum_request([request(NOON, "r", 0.0, **sums)], NOON, NOON + 60.0, Gains())
     assert (found.energy_joules, found.marginal_joules, found.exact_joules, found.tier) == (None, None, None, None)
     assert (found.low_joules, found.measured_ratio) == (None, None)
+
+
+def test_a_request_that_one_of_its_hosts_did_not_meter_has_what_the_other_did() -> None:
+    """300 J at +-5 %, moved 3 and 4 J by what was learned: 1.645 x 5 J more on either side."""
+    moves = {"flop_sensitivity_joules": 3.0, "byte_sensitivity_joules": 4.0, "split_variance": 0.0}
+    metered = request(NOON, "r", 300.0, steps_joules=0.0, learned_joules=300.0, **moves)
+    not_metered = request(NOON, "r", 0.0, host="h2", **dict.fromkeys(REQUEST_ENERGY.sums))
+    found = sum_request([metered, not_metered], NOON, NOON + 60.0, Gains())
+    assert (found.energy_joules, found.learned_joules, found.tier) == (300.0, 300.0, "learned_from_events")
+    assert (found.low_joules, found.high_joules) == pytest.approx((300 / 1.05 - 8.225, 300 / 0.95 + 8.225), rel=1e-5)
