@@ -78,7 +78,7 @@ def play(scenario: Scenario, seed: int, recordings: Path) -> Run:
     return Run(
         scenario=scenario,
         seed=seed,
-        books=_books(lines, {line.request_id: line.energy_joules for line in bare}, truth, doubts),
+        books=_books(lines, {line.request_id: (line.energy_joules or 0.0) for line in bare}, truth, doubts),
         fits=fits,
         untold=len(truth) - len(lines),
     )
@@ -144,7 +144,7 @@ def _books(
         minute=_column(((line.start or DEFAULT_START) - DEFAULT_START) / 60.0 for line in lines),
         true_joules=_column(truth[line.request_id] for line in lines),
         charged={
-            WITH_ENGINE: _column(line.energy_joules for line in lines),
+            WITH_ENGINE: _column((line.energy_joules or 0.0) for line in lines),
             EVENTS_ONLY: _column(bare[line.request_id] for line in lines),
         },
         shares={name: _column(map(share, lines)) for name, share in NAIVE.items()},

@@ -48,7 +48,7 @@ def charged(folder: Path, earlier: Sequence[Path], engine_file: str, words: Sequ
         host = json.loads((folder / "coalitions.json").read_text())["host"]
         for line in requests_in(data):
             if host in line.hosts and line.request_id.startswith(f"{last}-"):
-                charges[line.team] += line.energy_joules
+                charges[line.team] += line.energy_joules or 0.0
     return charges
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from collectors.readings import Device, EnergyReading, HostProfile, ModelFacts
 from monitor.core.account import account
 from monitor.core.attribution.virtual_energy import split
-from monitor.core.demand import demand_of, requests_on
+from monitor.core.demand import Ask, demand_of, requests_on_each
 from monitor.core.readings import Told, meter_of, own_pieces
 from monitor.core.usage import Usage
 from monitor.core.usage_columns import columns_of
@@ -52,9 +52,10 @@ def _splits(profile: HostProfile, readings: list[Told], usages: list[Usage]) -> 
     for device in profile.devices:
         mine = [told for told in readings if told.reading.device == device.id]
         chosen = demand.on(device)
+        ask = Ask(device, chosen, demand.active[chosen], idle_watts=110.0)
         split(
             meter_of(own_pieces(mine, [], lambda _device, _start, _end: [], START, START + LENGTH_SECONDS), START),
-            requests_on(demand, chosen, device, profile, idle_watts=110.0),
+            requests_on_each(demand, [ask], profile)[0],
             length_seconds=LENGTH_SECONDS,
             idle_watts=110.0,
             shares_idle=True,

@@ -24,7 +24,8 @@ def energy(
     tags = {"host": "h1", "device": "gpu0", "kind": "gpu", "account": account}
     tags |= {name: named.pop(name) for name in list(named) if name in measurement.tags}
     fields = {"energy_joules": joules, "metered_joules": joules, "location_grams": joules / 10, "factor": "FR 2023"}
-    return made(measurement, time, tags, {**fields, "revision": 0, **named})
+    none = dict.fromkeys(("steps_joules", "learned_joules", "estimated_start_joules"), 0.0)
+    return made(measurement, time, tags, {**fields, **none, "revision": 0, **named})
 
 
 def meter(time: float, joules: float, measurement: Measurement = METER, **named: Any) -> Row:

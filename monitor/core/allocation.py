@@ -29,7 +29,7 @@ from monitor.core.allocation_lines import (
 from monitor.core.band import Doubt, Tier, tier
 from monitor.core.exact import ExactSum
 from monitor.core.nested import Nested
-from monitor.core.points import ATTRIBUTED, ENERGY, IDLE, METER, UNATTRIBUTED, USAGE, Account, Row
+from monitor.core.points import ATTRIBUTED, ENERGY, IDLE, METER, UNATTRIBUTED, USAGE, WHOLE_OR_NOT, Account, Row
 from monitor.core.rollup import MIXED_SOME_MISSING
 
 _ACCOUNT_ORDER: Final = {ATTRIBUTED: 0, IDLE: 1, UNATTRIBUTED: 2}
@@ -61,7 +61,7 @@ def allocate(rows: Iterable[Row], rules: AllocationRules) -> Allocation:
 class _Sums:
     """The sums of one line in the making; a share of idle uses the first three alone."""
 
-    __slots__ = ("doubt", "factorless", "grams", "joules", "provisional")
+    __slots__ = ("doubt", "factorless", "grams", "joules", "provisional", "unknown")
 
     def __init__(self) -> None:
         self.joules = {name: ExactSum() for name in _JOULES}
@@ -69,11 +69,15 @@ class _Sums:
         self.factorless = ExactSum()
         self.provisional = ExactSum()
         self.doubt = Doubt()
+        self.unknown: set[str] = set()  # what a row of an older version does not hold
 
     def add(self, row: Row, *, provisional: bool) -> None:
         fields = row.fields
         for name, total in self.joules.items():
-            _add(total, fields[_E[name]])
+            value = fields[_E[name]]
+            _add(total, value)
+            if value is None and name in WHOLE_OR_NOT:
+                self.unknown.add(name)
         grams, energy = fields[_E["location_grams"]], fields[_E["energy_joules"]]
         _add(self.grams, grams)
         if grams is None or fields[_E["factor"]] == MIXED_SOME_MISSING:
@@ -89,6 +93,7 @@ class _Sums:
         self.factorless.merge(other.factorless)
         self.provisional.merge(other.provisional)
         self.doubt.merge(other.doubt)
+        self.unknown |= other.unknown
 
     def add_share(self, pool: "_Sums", ratio: float) -> None:
         """Takes this part of an idle pool."""
@@ -130,6 +135,7 @@ class Allocator:
         self._idle_devices: dict[_Key, tuple[ExactSum, set[str]]] = {}
         self._unattributed: defaultdict[_Key | None, _Sums] = defaultdict(_Sums)
         self._used: dict[_Key, dict[str, ExactSum]] = {}
+        self._unknown: set[tuple[_Key, str]] = set()  # of what was used, what a row does not hold
         self._places: dict[tuple[str, _Key], _Place] = {}
         self._reasons = {reason: ExactSum() for reason in REASONS}
         self._meter = {name: ExactSum() for name in METER.sums}
@@ -201,8 +207,7 @@ class Allocator:
     def _add_meter(self, row: Row) -> None:
         _add(self._meter["meter_disagreement_joules"], row.fields[_M["meter_disagreement_joules"]])
         energy, metered, parent = (row.fields[_M[name]] for name in ("energy_joules", "metered_joules", "parent"))
-        if isinstance(energy, int | float) and isinstance(metered, int | float):
-            self._nested.add((row.tags[0], row.tags[1]), str(parent or ""), energy, metered)
+        self._nested.add_row(row)
         if parent:
             return  # the meter that contains it has counted it
         for name in ("energy_joules", "metered_joules", "recovered_joules", "covered_seconds"):
@@ -220,7 +225,10 @@ class Allocator:
         if used is None:
             used = self._used[key] = {name: ExactSum() for name in _USED}
         for name, total in used.items():
-            _add(total, row.fields[_U[name]])
+            value = row.fields[_U[name]]
+            _add(total, value)
+            if value is None and name in WHOLE_OR_NOT:
+                self._unknown.add((key, name))
 
     def _usage_has_keys(self) -> bool:
         """A request on four GPUs is one request: lines of devices have none."""
@@ -304,7 +312,7 @@ class Allocator:
         used: Mapping[str, ExactSum] | None,
     ) -> AllocationLine:
         joules = {name: total.value() for name, total in own.joules.items()}
-        counts = {name: None if used is None else used[name].known() for name in _USED}
+        counts = {name: None if used is None or (key, name) in self._unknown else used[name].known() for name in _USED}
         if counts["requests"] and (counts["untold_requests"] or 0.0) >= counts["requests"]:
             counts |= dict.fromkeys(_TOKENS)  # nobody told any, which is not 0
         factorless = ExactSum()
@@ -312,7 +320,7 @@ class Allocator:
             if each is not None:
                 factorless.merge(each.factorless)
         band = own.doubt.band(self._rules.gains, self._whole.variance_at, self._nested.told_by)
-        return AllocationLine(
+        line = AllocationLine(
             key=key,
             account=account,
             **joules,
@@ -332,6 +340,7 @@ class Allocator:
             provisional_joules=own.provisional.value(),
             measured_ratio=_ratio(joules["metered_joules"], joules["energy_joules"]),
         )
+        return msgspec.structs.replace(line, **dict.fromkeys(own.unknown))
 
     def _totals(self) -> AllocationTotals:
         accounts = {
@@ -396,7 +405,10 @@ def _add(total: ExactSum, value: object) -> None:
 
 
 def _tier(account: Account, joules: Mapping[str, float]) -> Tier:
-    """Of what nobody shares it is measured or modelled: no other tier has joules there."""
+    """Of what nobody shares it is measured or modelled: no other tier has joules there.
+
+    A row that does not hold what was learned is from before anything was: it rests on the priors.
+    """
     metered = joules["metered_joules"]
     exact = joules["exact_joules"] if account == ATTRIBUTED else metered
     return tier(joules["energy_joules"], metered, exact, joules["learned_joules"], joules["steps_joules"])

@@ -47,7 +47,8 @@ class AllocationLine(msgspec.Struct, frozen=True, kw_only=True):
     known factor, None where there is none; `factorless_joules` is the energy without (of a roll-up in which a factor
     was known for a part only: all of it), shared idle included. `low_joules` to `high_joules` is the band of
     `energy_joules` (band.py), None where it is not known, `tier` is what most of it rests on. The other joules, and
-    `measured_ratio`, are parts of it. What usage cannot say (a device's requests) is None, as are tokens nobody told.
+    `measured_ratio`, are parts of it. What usage cannot say (a device's requests) is None, as are tokens nobody told,
+    and what rows of an older version do not hold (points.WHOLE_OR_NOT).
     """
 
     key: tuple[str, ...]
@@ -68,9 +69,9 @@ class AllocationLine(msgspec.Struct, frozen=True, kw_only=True):
     scheduled_requests: float | None
     marginal_joules: float
     exact_joules: float
-    steps_joules: float
-    learned_joules: float
-    estimated_start_joules: float
+    steps_joules: float | None
+    learned_joules: float | None
+    estimated_start_joules: float | None
     metered_joules: float
     recovered_joules: float
     provisional_joules: float

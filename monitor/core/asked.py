@@ -41,7 +41,7 @@ def work_asked(
     A request tells it by its tokens, those of the prefix cache among them, and the moment of the first one; it was
     certainly on this host, and is of a model whose size is known. Tokens that come faster than the board can read the
     weights tell nothing: their moments are wrong. Requests of one model on the same devices count as one engine's.
-    `tokens_per_step` as for `requests_on`.
+    `tokens_per_step` as in `Ask`.
 
     Alone on a GPU, an 8e9 model at two bytes, a prompt of 2 000 tokens computed over [0, 0.1) and 601 tokens made until
     10.1 s: in 10 s 2 000 + 594 tokens of 1.6e10 FLOP, and 594 steps, each of which reads 16e9 B and 131 072 B for each

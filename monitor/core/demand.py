@@ -87,9 +87,12 @@ def demand_of(usages: UsageColumns, window_begin: UnixSeconds) -> Demand:
 
 
 class Ask(NamedTuple):
-    """A device of which `requests_on_each` tells what the `chosen` of a host's requests do on it; see `requests_on`.
+    """A device of which `requests_on_each` tells what the `chosen` of a host's requests do on it.
 
-    `active` is when an engine on it began with each of the chosen.
+    `active` is when an engine on it began with each of the chosen. `tokens_per_step`: of each model how many tokens a
+    decoding request makes while its context is read once; of "" for all, 1 where nothing is told. `held_watts`: the
+    power at which a limit holds the device. `counters` are those of the engines on it, each of which has steps of its
+    own (stepping.py).
     """
 
     device: Device
@@ -112,35 +115,15 @@ class Ask(NamedTuple):
         return self.hardware.idle_watts if self.idle_watts is None else self.idle_watts
 
 
-def requests_on(
-    demand: Demand,
-    chosen: Index,
-    device: Device,
-    profile: HostProfile,
-    *,
-    idle_watts: float | None,
-    scalars: Scalars = PRIOR,
-    method: Method = METHODS[DEFAULT_METHOD],
-    tokens_per_step: Mapping[str, float] = MappingProxyType({}),
-    held_watts: float | None = None,
-    counters: Sequence[EngineReading] = (),
-) -> Requests:
-    """What the chosen requests do on the device, priced by the method from the scalars of its type and model facts.
-
-    Requests whose work has a price in `scalars.units` are priced by that, and not by tokens. `tokens_per_step`: of each
-    model how many tokens a decoding request makes while its context is read once; of "" for all, 1 where nothing is
-    told. `held_watts`: the power at which a limit holds the device. `counters` are those of the engines on it, each of
-    which has steps of its own (stepping.py). A request on n devices (a tensor-parallel group) brings a part of n to
-    each. On a CPU, DRAM or node there is no marginal energy: what they share, they share equally.
-    """
-    ask = Ask(device, chosen, demand.active[chosen], idle_watts, scalars, tokens_per_step, held_watts, counters)
-    return requests_on_each(demand, [ask], profile, method)[0]
-
-
 def requests_on_each(
     demand: Demand, asks: Sequence[Ask], profile: HostProfile, method: Method = METHODS[DEFAULT_METHOD]
 ) -> list[Requests]:
-    """`requests_on` of several devices of a host, to the same bits, with all of their requests in one column."""
+    """What is asked of each device, priced by the method from the scalars of its type and model facts.
+
+    Requests whose work has a price in `scalars.units` are priced by that, and not by tokens. A request on n devices (a
+    tensor-parallel group) brings a part of n to each. On a CPU, DRAM or node there is no marginal energy: what they
+    share, they share equally. All requests stand in one column; what a device is told does not depend on the others.
+    """
     usages = demand.usages
     exponents = [ask.scalars.routing_exponent if method.learns else 1.0 for ask in asks]
     costs_by = {exponent: _costs(usages, profile, exponent) for exponent in set(exponents)}

@@ -16,7 +16,7 @@ from monitor.core.account_work import Watch, Watched
 from monitor.core.attribution.hardware import UNKNOWN_GPU, hardware_of
 from monitor.core.attribution.pieces import Column
 from monitor.core.attribution.priors import Scalars, held_factor
-from monitor.core.band import Band, Doubt, Gains, Tier, tier
+from monitor.core.band import Band, Doubt, Gains, Tier, ToldBy, tier
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,15 +132,18 @@ def _held_factor(watched: Watched) -> float | None:
     return held_factor(hardware, idle, watched.scalars, watched.held_watts)
 
 
-def band_of(parts: Iterable[Part], host: str, gains: Gains) -> Band:
-    """Between what figures the sum of these parts truly lies."""
+def band_of(parts: Iterable[Part], host: str, gains: Gains, told_by: ToldBy) -> Band:
+    """Between what figures the sum of these parts truly lies; `told_by` knows the host's meters in their windows.
+
+    Of 1 000 J of a node's meter with a GPU's 700 J in it the rest, 300 J, is 240 to 362 J at +-5 % (nested.py).
+    """
     doubt = Doubt()
     for part in parts:
         moves, variance = (part.flop_moves_joules, part.byte_moves_joules), part.split_variance
         doubt.add(
             (host, part.device), part.energy_joules, part.metered_joules, moves, nan if variance is None else variance
         )
-    return doubt.band(gains)
+    return doubt.band(gains, told_by=told_by)
 
 
 def _within(begin: Column, end: Column, length_seconds: float, power: int = 1) -> Column:

@@ -5,9 +5,13 @@ rest is 48 J too much, not 14; and what the GPU's tells too much the rest has to
 by the node's meter alone. Pure.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Final
 
 from monitor.core.band import Place
+from monitor.core.points import METER, Row
+
+_F: Final = {name: place for place, name in enumerate(METER.fields)}
 
 
 class Nested:
@@ -17,6 +21,18 @@ class Nested:
         self._told: dict[Place, list[float]] = {}
         self._parents: dict[Place, str] = {}
         self._inner: dict[Place, list[Place]] = {}
+
+    def add_rows(self, rows: Iterable[Row]) -> None:
+        """Takes the final `meter` rows among these."""
+        for row in rows:
+            if row.measurement == METER.name:
+                self.add_row(row)
+
+    def add_row(self, row: Row) -> None:
+        """Takes a row with the fields of `meter`; one whose joules are not known tells nothing."""
+        energy, metered, parent = (row.fields[_F[name]] for name in ("energy_joules", "metered_joules", "parent"))
+        if isinstance(energy, int | float) and isinstance(metered, int | float):
+            self.add((row.tags[0], row.tags[1]), str(parent or ""), energy, metered)
 
     def add(self, place: Place, parent: str, energy: float, metered: float) -> None:
         """Takes a meter's row: its joules, those not modelled, and the device that contains it, "" if none does."""

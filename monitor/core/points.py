@@ -41,8 +41,13 @@ FACT_TYPES: Final[Mapping[str, type[float] | type[int] | type[str]]] = {
     "restated_windows": str,
 }
 """A name has one type in every measurement and for ever: InfluxDB refuses a field that comes with another."""
-WHOLE_OR_NOT: Final = frozenset({"split_variance"})
-"""Sums that are not known where one of their parts is not: a band that leaves out a doubt is none."""
+WHOLE_OR_NOT: Final = frozenset(
+    {"split_variance", "steps_joules", "learned_joules", "estimated_start_joules", "scheduled_requests"}
+)
+"""Sums that are not known where one of their parts is not: a band that leaves out a doubt is none.
+
+The others came after the first books. Rows from before do not hold them, and what the rest says would be too little.
+"""
 
 
 class Measurement(msgspec.Struct, frozen=True):

@@ -17,6 +17,7 @@ from monitor.core.lessons import Lesson, UnitLesson
 from monitor.core.membership import Accounting
 from monitor.core.serving import Deployment, HostServers
 from monitor.core.usage import Placed, Usage
+from monitor.log.activity_wire import InstanceRounds, rounds_of
 from monitor.log.contract import (
     check_accounting,
     check_activities,
@@ -61,6 +62,12 @@ class ReadingBatch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     engines: tuple[EngineReading, ...] = ()
 
 
+class _WithRounds(ReadingBatch, frozen=True, kw_only=True, omit_defaults=True):
+    """A ReadingBatch as it is written: what MIG instances did stands in columns, not among the activities."""
+
+    instances: tuple[InstanceRounds, ...] = ()
+
+
 class _UsageObjects(msgspec.Struct, frozen=True, kw_only=True):
     """Requests' parts on one host, as usage.v1 has them."""
 
@@ -93,7 +100,9 @@ Decoded = (
 
 def readings_record(batch: ReadingBatch, stamp: UnixSeconds | None = None) -> Append:
     """A batch of readings, keyed by the host of its profile."""
-    body = _encoder.encode(batch)
+    instances, others = rounds_of(batch.activities)
+    fields = msgspec.structs.asdict(batch) | {"activities": others, "instances": instances}
+    body = _encoder.encode(_WithRounds(**fields) if instances else batch)
     return Append(stream="readings", key=batch.profile.host, schema=READINGS_SCHEMA, body=body, stamp=stamp)
 
 
@@ -158,6 +167,7 @@ class _WireBatch(msgspec.Struct, frozen=True, kw_only=True):
     marks: tuple[CounterMark, ...] = ()
     activities: tuple[ActivityReading, ...] = ()
     engines: tuple[EngineReading, ...] = ()
+    instances: tuple[InstanceRounds, ...] = ()
 
 
 class Decoder:
@@ -215,7 +225,7 @@ class Decoder:
             profile=profile,
             readings=wire.readings,
             marks=wire.marks,
-            activities=wire.activities,
+            activities=(*wire.activities, *(each for rounds in wire.instances for each in rounds.activities())),
             engines=wire.engines,
         )
         check_batch(profile.host, record.key, batch.readings, batch.marks)

@@ -62,7 +62,7 @@ class StatementLine(msgspec.Struct, frozen=True, kw_only=True):
     cached_input_tokens: float | None
     untold_requests: float | None
     scheduled_requests: float | None
-    estimated_start_joules: float
+    estimated_start_joules: float | None
     factorless_joules: float
     exact_joules: float
     low_joules: float | None
@@ -206,7 +206,7 @@ def _check_windows(query: Query, principal: Principal, start: UnixSeconds, end: 
 def _unmetered(query: Query, principal: Principal, start: UnixSeconds, end: UnixSeconds) -> int:
     """Requests without a joule and without a gram: one that was metered at 0 W has 0 g."""
     requests = every_request(query, principal, RequestsQuery(start=start, end=end))
-    return sum(line.energy_joules == 0.0 and line.emissions_grams is None for line in requests)
+    return sum(not line.energy_joules and line.emissions_grams is None for line in requests)
 
 
 def _statement_line(line: AllocationLine) -> StatementLine:

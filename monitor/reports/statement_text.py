@@ -134,8 +134,10 @@ def _notes(statement: Statement) -> list[str]:
     untold = sum(line.untold_requests or 0.0 for line in statement.by)
     if untold:
         notes.append(f"requests whose tokens nobody told: {_count(untold)}")
-    if estimated := sum(line.estimated_start_joules for line in statement.by):
-        notes.append(f"placed by an engine's start, estimated from its queue: {energy(estimated)}")
+    if estimated := sum(line.estimated_start_joules or 0.0 for line in statement.by):
+        unknown = any(line.estimated_start_joules is None for line in statement.by)
+        least = " at least; older rows do not tell" if unknown else ""
+        notes.append(f"placed by an engine's start, estimated from its queue: {energy(estimated)}{least}")
     if statement.provisional.windows:
         pending = statement.provisional
         notes.append(f"not yet final, in no sum: {energy(pending.measured_joules)} in {pending.windows} windows")

@@ -4,6 +4,7 @@ store (its rows) -> windows, hosts, revisions -> log, read again -> accounts of 
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 import msgspec
 
@@ -12,6 +13,7 @@ from monitor.core.band import Band, Gains
 from monitor.core.explain import Part, band_of, watching
 from monitor.core.facts import Facts
 from monitor.core.membership import Accounting
+from monitor.core.nested import Nested
 from monitor.core.points import REQUEST_ENERGY, Row
 from monitor.core.window import window_at, window_start
 from monitor.ledger.restating import Source, earliest, read_again
@@ -73,8 +75,8 @@ def explain(
     for _, rows in sorted(found.items(), key=str):
         length = source.terms.window_seconds
         windows = {window_at(row.time, length): int(row.fields[_FIELD["revision"]] or 0) for row in rows}
-        parts, _ = computed_again(source, asked := asked_of(rows), windows)
-        explained.append(explained_of(asked, source.terms, parts, gains or Gains()))
+        parts, computed = computed_again(source, asked := asked_of(rows), windows)
+        explained.append(explained_of(asked, source.terms, parts, computed, gains or Gains()))
     return explained
 
 
@@ -116,9 +118,13 @@ def computed_again(
     return tuple(parts), rows
 
 
-def explained_of(asked: Asked, terms: Accounting, parts: tuple[Part, ...], gains: Gains) -> Explained:
-    """What was asked of, with its parts; `gains` are how far meters may be off."""
-    band = band_of(parts, asked.host, gains)
+def explained_of(
+    asked: Asked, terms: Accounting, parts: tuple[Part, ...], computed: Mapping[int, Sequence[Row]], gains: Gains
+) -> Explained:
+    """What was asked of, with its parts and the rows of their windows; `gains` are how far meters may be off."""
+    nested = Nested()
+    nested.add_rows(chain.from_iterable(computed.values()))
+    band = band_of(parts, asked.host, gains, nested.told_by)
     return Explained(**msgspec.structs.asdict(asked), method=terms.method, parts=parts, band=band)
 
 

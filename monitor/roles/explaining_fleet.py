@@ -118,7 +118,7 @@ def _explained(source: Source, store: Store, found: Found, gains: Gains) -> Expl
         asked = replace(asked, booked_joules=None)
     parts, computed = computed_again(source, asked, revisions)
     return replace(
-        explained_of(asked, source.terms, parts, gains),
+        explained_of(asked, source.terms, parts, computed, gains),
         unbooked=tuple(at for at in starts.values() if at not in stored),
         differing=tuple(
             at for window, at in starts.items() if at in stored and not _same(stored[at], computed[window])

@@ -29,7 +29,7 @@ class Line(Answer, frozen=True, kw_only=True):
     `high_joules` is the band that holds what it truly used nine times in ten, null where nobody knows, and `tier` is
     what most of it rests on. Grams are of the energy with a known factor, `factorless_joules` the energy without.
     `measured_ratio` is the part of the energy that a meter told, 0 to 1; the rest is modelled. Marginal, exact, steps,
-    learned, metered, recovered and provisional joules are parts of it.
+    learned, metered, recovered and provisional joules are parts of it, null where rows of an older version lack them.
     """
 
     start: str
@@ -52,9 +52,9 @@ class Line(Answer, frozen=True, kw_only=True):
     scheduled_requests: float | None
     marginal_joules: float
     exact_joules: float
-    steps_joules: float
-    learned_joules: float
-    estimated_start_joules: float
+    steps_joules: float | None
+    learned_joules: float | None
+    estimated_start_joules: float | None
     metered_joules: float
     recovered_joules: float
     provisional_joules: float
@@ -104,28 +104,29 @@ class WindowsAnswer(Answer, frozen=True, kw_only=True):
 class Request(Answer, frozen=True, kw_only=True):
     """What one request used in the window; `whole` tells whether all of it lies in there.
 
-    Tokens and work are the whole request's, `labels` those it came with. `low_joules`, `high_joules` and `tier` are as
-    those of a line.
+    Tokens and work are the whole request's, `labels` those it came with. Joules are null where no window of it was
+    measured on its devices, and then there is no tier; or where rows of an older version do not hold them.
+    `low_joules`, `high_joules` and `tier` are as those of a line.
     """
 
     namespace: str
     request_id: str
-    attempt: str
+    attempt: int
     model: str
     team: str
     deployment: str
     labels: dict[str, str]
     hosts: tuple[str, ...]
-    energy_joules: float
-    marginal_joules: float
-    metered_joules: float
-    recovered_joules: float
-    exact_joules: float
-    steps_joules: float
-    learned_joules: float
+    energy_joules: float | None
+    marginal_joules: float | None
+    metered_joules: float | None
+    recovered_joules: float | None
+    exact_joules: float | None
+    steps_joules: float | None
+    learned_joules: float | None
     low_joules: float | None
     high_joules: float | None
-    tier: Tier
+    tier: Tier | None
     emissions_grams: float | None
     measured_ratio: float | None
     start: str | None

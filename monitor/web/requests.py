@@ -23,4 +23,5 @@ def answer(query: Query, principal: Principal, asked: Asked) -> RequestsAnswer:
 def _request(line: RequestLine) -> Request:
     record = with_told(msgspec.structs.asdict(line), "start", "first_token", "end")
     labels = {key: str(value) for key, value in json.loads(line.labels or "{}").items()}
-    return Request(**record | {"labels": labels})
+    factor = line.factor or None  # "" where the zone has none
+    return Request(**record | {"labels": labels, "attempt": int(line.attempt), "factor": factor})

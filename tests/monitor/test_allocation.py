@@ -163,6 +163,23 @@ def test_what_rests_on_an_estimated_start_is_told_from_what_was_told() -> None:
     }
 
 
+def test_what_an_older_row_does_not_hold_is_not_known() -> None:
+    """Team a has a row from before; b's idle is no part of it. An hour that was rolled up over both says the same."""
+    later = {"steps_joules": 1.0, "learned_joules": 2.0, "estimated_start_joules": 3.0}
+    old = dict.fromkeys(later)
+    rows = [energy(0.0, 10.0, team="a", **old), energy(10.0, 10.0, team="a", **later)]
+    rows += [energy(10.0, 5.0, team="b", **later), energy(0.0, 4.0, "idle", **old)]
+    told = [usage(0.0, 1.0, team="a", scheduled_requests=None), usage(10.0, 1.0, team="a", scheduled_requests=1.0)]
+    told.append(usage(10.0, 1.0, team="b", scheduled_requests=1.0))
+    for each in (rows, roll_up(ENERGY, rows, 0.0)):
+        for used in (told, roll_up(USAGE, told, 0.0)):
+            found = allocate([*each, *used], AllocationRules(by=("team",), share_idle="host", include_idle=False))
+            assert _lines(found, *later, "scheduled_requests", "energy_joules", "requests") == {
+                ("a",): (None, None, None, None, 20.0, 2.0),
+                ("b",): (1.0, 2.0, 3.0, 1.0, 5.0, 1.0),
+            }
+
+
 def test_provisional_energy_is_part_of_the_sum_and_named() -> None:
     """1 J final and 2 J provisional are 3 J, 2 J of them provisional."""
     rows = [energy(0.0, 1.0, team="a"), energy(10.0, 2.0, team="a", measurement=PROVISIONAL_ENERGY)]

@@ -6,10 +6,11 @@ A token: 1.6e10 FLOP x (1.2e-12 J + 110 W / (989e12 x 0.45)) = 0.02315461 J. A c
 """
 
 import pytest
+from asked_on import asked_on
 
 from collectors.readings import Device, HostProfile, ModelFacts
 from monitor.core.attribution.requests import Requests
-from monitor.core.demand import demand_of, requests_on
+from monitor.core.demand import demand_of
 from monitor.core.usage import Usage
 from monitor.core.usage_columns import columns_of
 
@@ -46,7 +47,7 @@ def usage(
 def asked(*usages: Usage, idle_watts: float | None = 110.0, device: Device = GPU) -> Requests:
     """What they ask of the device in a window that begins at 100 s."""
     demand = demand_of(columns_of(usages), 100.0)
-    return requests_on(demand, demand.on(device), device, PROFILE, idle_watts=idle_watts)
+    return asked_on(demand, device, PROFILE, idle_watts=idle_watts)
 
 
 def test_marginals_hold_static_power_for_the_time_of_the_work() -> None:
@@ -104,10 +105,10 @@ def test_what_is_no_gpu_has_no_prices() -> None:
 def test_a_context_is_read_once_for_all_tokens_of_a_step() -> None:
     """Of a model that makes 2.5 tokens in a step its context costs 1/2.5 of the same without."""
     demand = demand_of(columns_of([usage()]), 100.0)
-    plain = requests_on(demand, demand.on(GPU), GPU, PROFILE, idle_watts=110.0)
+    plain = asked_on(demand, GPU, PROFILE, idle_watts=110.0)
     for told in ({"m": 2.5}, {"": 2.5}):
-        at_once = requests_on(demand, demand.on(GPU), GPU, PROFILE, idle_watts=110.0, tokens_per_step=told)
+        at_once = asked_on(demand, GPU, PROFILE, idle_watts=110.0, tokens_per_step=told)
         assert at_once.growing_joules[0] == pytest.approx(plain.growing_joules[0] / 2.5)
         assert at_once.prefill_joules[0] == plain.prefill_joules[0]
-    other = requests_on(demand, demand.on(GPU), GPU, PROFILE, idle_watts=110.0, tokens_per_step={"other": 2.5})
+    other = asked_on(demand, GPU, PROFILE, idle_watts=110.0, tokens_per_step={"other": 2.5})
     assert other.growing_joules[0] == plain.growing_joules[0]

@@ -5,6 +5,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
+from asked_on import asked_on
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +15,7 @@ from monitor.core.attribution.methods import METHODS, SHORT_NAMES
 from monitor.core.attribution.models import TokenCost
 from monitor.core.attribution.pieces import Column
 from monitor.core.attribution.priors import PRIOR
-from monitor.core.demand import demand_of, requests_on
+from monitor.core.demand import demand_of
 from monitor.core.usage import Usage
 from monitor.core.usage_columns import columns_of
 
@@ -133,7 +134,7 @@ def prompt_joules(model: ModelFacts, method: str = "learned") -> list[float]:
     """Of one that decodes all the time and one whose prompt of 1 000 tokens is computed from 105 s to 106 s."""
     profile = HostProfile(host="h", devices=(GPU,), models=(model,))
     demand = demand_of(columns_of([usage(99.0, 100.0, 0), usage(105.0, 106.0, 1_000)]), 100.0)
-    found = requests_on(demand, demand.on(GPU), GPU, profile, idle_watts=110.0, method=METHODS[SHORT_NAMES[method]])
+    found = asked_on(demand, GPU, profile, idle_watts=110.0, method=METHODS[SHORT_NAMES[method]])
     return [float(each) for each in found.prefill_joules]
 
 

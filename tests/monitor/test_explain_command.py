@@ -1,6 +1,7 @@
 """`wattribute explain`: on the example worked by hand, and on simulated hosts against their books."""
 
 import json
+from math import hypot
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from collectors.simulate.simulate import simulate
 from collectors.units import SECONDS_PER_DAY
 from monitor.cli.explain import explain
 from monitor.config.sections import Config
-from monitor.core.questions import RequestsQuery
+from monitor.core.questions import AllocationQuery, RequestsQuery
 from monitor.query import every_request
 from monitor.roles.embedded import LOCAL_ADMIN, LOG_FILE, Embedded
 from monitor.service import replay_into
@@ -120,6 +121,56 @@ def test_a_power_limit_that_prices_go_by_is_told(tmp_path: Path) -> None:
         f"gpu0: in {len(held)} of {len(told['parts'])} windows a power limit held it, at"
         in run(data, line.request_id).stdout
     )
+
+
+NODE = """
+host = "gpu-01"
+zone = "FR"
+
+[[devices]]
+id = "node"
+kind = "node"
+idle_watts = 150.0
+
+[[devices]]
+id = "GPU-0"
+kind = "gpu"
+hardware = "NVIDIA A100-SXM4-40GB"
+parent = "node"
+"""
+
+
+def test_the_rest_of_a_node_is_told_by_all_meters_that_it_is_made_of(tmp_path: Path) -> None:
+    """A is alone for 4 s of a node's 1 000 W, a GPU's 700 W in it: 2 800 J of the GPU, and 600 J of the rest's 3 000.
+
+    These are a fifth of the node's 10 000 J less a fifth of the GPU's 7 000 J, so A has 2 000 J by the node's meter and
+    2 800 - 1 400 by the GPU's. A report, which knows that nobody else used any, says the same without a split.
+    """
+    recording = tmp_path / "recording"
+    recording.mkdir()
+    (recording / "host.toml").write_text(NODE)
+    samples = [f"2026-01-05T08:00:{at}Z,{name},{watts}" for at in ("00", "10") for name, watts in METERED]
+    (recording / "readings.csv").write_text("\n".join(["time,device,power_watts", *samples, ""]))
+    (recording / "requests.jsonl").write_text(ALONE)
+    data = played(recording, tmp_path / "data")
+    (told,) = json.loads(run(data, "A", "--json").stdout)
+    assert {part["device"]: part["energy_joules"] for part in told["parts"]} == pytest.approx(
+        {"node": 600.0, "GPU-0": 2_800.0}
+    )
+    off, split = hypot(2_000.0, 1_400.0), told["band"]["split_joules"]
+    by_meters = (told["band"]["low_joules"] + split, told["band"]["high_joules"] - split)
+    assert by_meters == pytest.approx((3_400.0 - off / 21, 3_400.0 + off / 19), rel=1e-5)
+    with Embedded(data, Config()) as house:
+        asked = AllocationQuery(start=0.0, end=SECONDS_PER_DAY * 30_000, by=("team",))
+        (line,) = [each for each in house.query().allocation(LOCAL_ADMIN, asked).lines if each.line.key == ("search",)]
+    assert by_meters == pytest.approx((line.line.low_joules, line.line.high_joules), rel=1e-5)
+
+
+METERED = (("node", 1_000.0), ("GPU-0", 700.0))
+ALONE = (
+    '{"request_id": "A", "model": "meta-llama/Llama-3.1-8B-Instruct", "team": "search", "input_tokens": 120,'
+    ' "output_tokens": 80, "start": "2026-01-05T08:00:00Z", "end": "2026-01-05T08:00:04Z"}\n'
+)
 
 
 def test_what_is_not_there_is_said(example: Path) -> None:

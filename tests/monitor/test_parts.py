@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from asked_on import asked_on
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,7 +22,7 @@ from monitor.core.asked import work_asked
 from monitor.core.attribution.hardware import hardware_of
 from monitor.core.attribution.models import token_cost
 from monitor.core.attribution.work import Work as GpuWork
-from monitor.core.demand import Demand, demand_of, requests_on
+from monitor.core.demand import Demand, demand_of
 from monitor.core.facts import Facts
 from monitor.core.membership import Accounting
 from monitor.core.phased import phase_on
@@ -426,7 +427,7 @@ def test_both_phases_together_ask_what_the_plain_event_asks(
 
     def asked(usage: Usage, device: Device) -> tuple[float, ...]:
         demand: Demand = phase_on(demand_of(columns_of([usage]), T), device)
-        found = requests_on(demand, demand.on(device), device, profile_of("h", P0, D0), idle_watts=70.0)
+        found = asked_on(demand, device, profile_of("h", P0, D0), idle_watts=70.0)
         assert (found.start, found.first, found.end, found.weight) == (
             pytest.approx([0.0 if device is P0 else turn - T]),
             pytest.approx([turn - T]),
@@ -437,7 +438,7 @@ def test_both_phases_together_ask_what_the_plain_event_asks(
 
     (usage,) = placed(msgspec.structs.replace(event, parts=parts)).values()
     plain = demand_of(columns_of([usage_of(msgspec.structs.replace(event, devices=("p0",)), "h")]), T)
-    whole = requests_on(plain, plain.on(P0), P0, profile_of("h", P0, D0), idle_watts=70.0)
+    whole = asked_on(plain, P0, profile_of("h", P0, D0), idle_watts=70.0)
     prefilled, none, no_growth = asked(usage, P0)
     fresh, decoded, growing = asked(usage, D0)
     assert (none, no_growth, fresh) == (0.0, 0.0, 0.0)

@@ -3,6 +3,7 @@
 from dataclasses import astuple
 
 import numpy as np
+from asked_on import asked_on
 from hypothesis import given
 from hypothesis import strategies as st
 from virtual_energy_by_hand import Job, Reading
@@ -14,7 +15,7 @@ from monitor.core.attribution.doubt import Doubts, doubts_of_each
 from monitor.core.attribution.pieces import Pieces
 from monitor.core.attribution.requests import Requests, Steps
 from monitor.core.attribution.virtual_energy import Split, Window, split_each
-from monitor.core.demand import Ask, demand_of, requests_on, requests_on_each
+from monitor.core.demand import Ask, demand_of, requests_on_each
 from monitor.core.usage import Usage
 from monitor.core.usage_columns import columns_of
 
@@ -137,8 +138,8 @@ def test_what_is_asked_of_several_devices_is_what_is_asked_of_each() -> None:
     assert [each.tolist() for each in chosen] == [[0, 2], [1, 2], [0, 1, 2]]
     asks = [Ask(device, its, demand.active[its], 50.0) for device, its in zip(devices, chosen, strict=True)]
     together = requests_on_each(demand, asks, profile)
-    for device, its, requests in zip(devices, chosen, together, strict=True):
-        assert _same(requests, requests_on(demand, its, device, profile, idle_watts=50.0))
+    for device, requests in zip(devices, together, strict=True):
+        assert _same(requests, asked_on(demand, device, profile, idle_watts=50.0))
     assert together[2].prefill_joules.tolist() == [0.0, 0.0, 0.0]
 
 

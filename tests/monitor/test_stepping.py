@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from asked_on import asked_on
 
 from collectors.readings import Device, EngineReading, HostProfile, ModelFacts
 from monitor.core.attribution.methods import METHODS
 from monitor.core.attribution.requests import Requests, ToldSteps
-from monitor.core.demand import demand_of, requests_on
+from monitor.core.demand import demand_of
 from monitor.core.usage import Usage
 from monitor.core.usage_columns import columns_of
 
@@ -42,7 +43,7 @@ def counted(model: str, steps: float | None = 50.0, **facts: Any) -> EngineReadi
 def asked(*usages: Usage, device: Device = GPU, **facts: Any) -> Requests:
     """What they ask of the device in the window from T on."""
     demand = demand_of(columns_of(usages), T)
-    return requests_on(demand, demand.on(device), device, PROFILE, idle_watts=110.0, **facts)
+    return asked_on(demand, device, PROFILE, idle_watts=110.0, **facts)
 
 
 def test_an_engine_steps_as_its_requests_get_on() -> None:

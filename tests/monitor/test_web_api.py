@@ -6,6 +6,7 @@ import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from starlette.requests import Request
 from starlette.testclient import TestClient
 
 from collectors.http_server import HttpServer
-from monitor.core.points import RESTATEMENT
+from monitor.core.points import REQUEST_ENERGY, RESTATEMENT
 from monitor.core.questions import Principal
 from monitor.query import Query
 from monitor.selfmetrics import DaemonSnapshot
@@ -217,6 +218,28 @@ def test_requests_are_summed_over_their_windows(client: TestClient) -> None:
     r1, r2 = _get(client, f"/v1/requests?{WHOLE}")["requests"]
     assert (r1["request_id"], r1["energy_joules"], r1["start"]) == ("r1", 600.0, "2023-11-15T12:00:01.500Z")
     assert (r1["labels"], r2["labels"], r2["start"], r2["input_tokens"]) == ({"use_case": "chat"}, {}, None, None)
+
+
+def test_a_request_has_numbers_moments_and_null_for_what_nobody_told(tmp_path: Path) -> None:
+    """Every field of an answer by its JSON type: of a second attempt with all told, and of one with nothing told."""
+    told = {"first_token": NOON + 2.0, "work_unit": "image", "work_amount": 2.0, "cached_input_tokens": 4}
+    told |= dict.fromkeys(("marginal_joules", "recovered_joules", "steps_joules", "learned_joules"), 0.0)
+    told |= dict.fromkeys(("flop_sensitivity_joules", "byte_sensitivity_joules", "split_variance"), 0.0)
+    untold = dict.fromkeys((*REQUEST_ENERGY.sums, "start", "end", "input_tokens", "output_tokens"))
+    with closing(SqliteStore(tmp_path / "store.db")) as store:
+        store.write([request(NOON, "r1", 500.0, attempt="1", factor="FR 2023", labels='{"a":"b"}', **told)])
+        store.write([request(NOON + 1.0, "r2", 0.0, factor="", status=None, **untold)])
+        r1, r2 = _get(_client(store), f"/v1/requests?{WHOLE}")["requests"]
+    joules = ("energy", "marginal", "metered", "recovered", "exact", "steps", "learned", "low", "high")
+    expected: dict[str, type] = dict.fromkeys((f"{name}_joules" for name in joules), float)
+    expected |= dict.fromkeys(("emissions_grams", "measured_ratio", "input_tokens", "work_amount"), float)
+    expected |= dict.fromkeys(("output_tokens", "cached_input_tokens"), float)
+    expected |= dict.fromkeys(("start", "first_token", "end", "work_unit", "status", "factor", "tier"), str)
+    always: dict[str, type] = dict.fromkeys(("namespace", "request_id", "model", "team", "deployment"), str)
+    always |= {"attempt": int, "labels": dict, "hosts": list, "whole": bool}
+    assert {name: type(value) for name, value in r1.items()} == expected | always
+    assert (r1["attempt"], r1["first_token"], r1["work_amount"]) == (1, "2023-11-15T12:00:02.000Z", 2.0)
+    assert {name: type(value) for name, value in r2.items()} == dict.fromkeys(expected, type(None)) | always
 
 
 def test_status_shows_the_daemon_and_the_books(client: TestClient) -> None:
