@@ -55,7 +55,7 @@ def _splits(profile: HostProfile, readings: list[Told], usages: list[Usage]) -> 
         ask = Ask(device, chosen, demand.active[chosen], idle_watts=110.0)
         split(
             meter_of(own_pieces(mine, [], lambda _device, _start, _end: [], START, START + LENGTH_SECONDS), START),
-            requests_on_each(demand, [ask], profile)[0],
+            requests_on_each([demand], [ask], profile)[0],
             length_seconds=LENGTH_SECONDS,
             idle_watts=110.0,
             shares_idle=True,

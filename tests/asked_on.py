@@ -20,4 +20,4 @@ def asked_on(
     """Of those that ran there; `facts` are further fields of `Ask`."""
     chosen = demand.on(device)
     ask = Ask(device, chosen, demand.active[chosen], idle_watts, **facts)
-    return requests_on_each(demand, [ask], profile, method)[0]
+    return requests_on_each([demand], [ask], profile, method)[0]

@@ -15,6 +15,7 @@ from bench._accuracy_play import EVENTS_ONLY, NAIVE, WITH_ENGINE, Run, play, rec
 from bench._accuracy_score import Books, Within, errors_of, within, worst_lately
 from bench._accuracy_tables import BEGIN, END, placed, product_table
 from bench.accuracy import around_change, main, scenario_of
+from collectors.simulate.disaggregated import disaggregated
 from collectors.simulate.loads import heavy, light
 
 
@@ -164,6 +165,18 @@ def test_the_product_beats_shares_by_tokens_and_by_time_from_its_first_minute(sa
         assert naive.charged_ratio == pytest.approx(ours.charged_ratio, rel=1e-12)
         assert naive.worst_team > 4.0 * ours.worst_team
         assert naive.median_request > 4.0 * ours.median_request
+
+
+def test_prompts_on_one_gpu_and_answers_on_another_one_are_split_as_well(tmp_path: Path) -> None:
+    """Two minutes by priors alone: all joules are charged, and no team is as far off as it would be by naive shares."""
+    run = play(disaggregated(2.0), 2, tmp_path)
+    assert run.untold == 0
+    for method in (WITH_ENGINE, EVENTS_ONLY):
+        ours = errors_of(run.books, method)
+        assert ours.charged_ratio == pytest.approx(1.0, abs=0.01)
+        assert ours.worst_team < 0.10
+        assert ours.median_request < 0.10
+        assert min(errors_of(run.books, name).worst_team for name in NAIVE) > 4.0 * ours.worst_team
 
 
 def test_bands_by_priors_hold_the_truth_nine_times_in_ten(saturated: Run) -> None:

@@ -2,7 +2,7 @@
 
 In a step each decoding request makes one token, or more with speculation; what is left of the step's tokens computes
 prompts, in order of arrival, in chunks. The last chunk of a prompt makes the first output token. A cached prefix is not
-computed, only read.
+computed, only read. A decode server takes requests over whose prompt another one has computed (handover.py).
 """
 
 from collections import deque
@@ -62,6 +62,7 @@ class Engine:
         self._rng = rng
         self._prompts: list[_Prompt] = []
         self._chunks: list[int] = []
+        self._taken_over: list[Request] = []  # decode, and have not been in a step here
         self._decoding: Integers = np.empty(0, np.int64)  # indices of requests
         self._context: Integers = np.empty(0, np.int64)
         self._remaining: Integers = np.empty(0, np.int64)
@@ -76,18 +77,23 @@ class Engine:
         """Takes what has come into the batch, as far as it has room; says whether there is anything to do."""
         while self.next_start <= now and len(self._prompts) + len(self._decoding) < self.server.max_batch:
             _, index, request = self._queue.popleft()
-            self._prompts.append(_Prompt(index, request))
+            if self.server.phase == "decode":
+                self._taken_over.append(request)
+                self._decode(index, request)
+            else:
+                self._prompts.append(_Prompt(index, request))
         return bool(self._prompts) or len(self._decoding) > 0
 
     def plan(self, now: float, until: float, most_steps: int) -> StepCosts:
-        """The next steps from `now` on: one with prompts in it, or decode steps that start before `until`.
+        """The next steps from `now` on: one with prompts or newcomers in it, or decode steps that start before `until`.
 
         The batch must hold something. At least one step is planned, and only what ends with the last one may leave.
         """
         rates, changed = self._rates.at(now)
         until = min(until, changed)
         self._chunks = self._plan_chunks()
-        self._made = self._plan_tokens(1 if self._chunks else self._decode_steps(rates, now, until, most_steps))
+        once = self._chunks or self._taken_over
+        self._made = self._plan_tokens(1 if once else self._decode_steps(rates, now, until, most_steps))
         tokens, kv_bytes = self._work()
         chunked = [prompt.index for prompt in self._prompts[: len(self._chunks)]]
         participants = np.concatenate([self._decoding, np.array(chunked, np.int64)])
@@ -146,7 +152,7 @@ class Engine:
         self._context = self._context + made.sum(axis=0)
         self._remaining = self._remaining - made.sum(axis=0)
         left = self._leave(end)
-        joined = self._compute(start)
+        joined = self._compute(start) + len(self._taken_over)
         prompts = self._finish_prompts()
         for prompt in prompts:
             left += self._start_decoding(prompt, end)
@@ -154,6 +160,8 @@ class Engine:
         kv_tokens[-1] = self._kv_tokens()
         cached = sum(prompt.request.cached_tokens for prompt in prompts)
         prefill = sum(prompt.request.input_tokens for prompt in prompts) - cached
+        cached += sum(request.input_tokens for request in self._taken_over)
+        self._taken_over = []
         last = BlockEnd(joined=joined, left=left, prefill_tokens=prefill, cached_tokens=cached)
         self.log.add(start + np.cumsum(seconds), made_tokens, kv_tokens, last)
 
@@ -194,10 +202,14 @@ class Engine:
         if prompt.request.output_tokens == 1:
             self._progress.end[prompt.index] = end
             return 1
-        self._decoding = np.append(self._decoding, prompt.index)
-        self._context = np.append(self._context, prompt.request.input_tokens + 1)
-        self._remaining = np.append(self._remaining, prompt.request.output_tokens - 1)
+        self._decode(prompt.index, prompt.request)
         return 0
+
+    def _decode(self, index: int, request: Request) -> None:
+        """It has its first token and wants more."""
+        self._decoding = np.append(self._decoding, index)
+        self._context = np.append(self._context, request.input_tokens + 1)
+        self._remaining = np.append(self._remaining, request.output_tokens - 1)
 
 
 def _admission(start: float, server: Server) -> float:

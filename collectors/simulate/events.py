@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from collectors.simulate.ground import Ground
+from collectors.simulate.handover import parts_of
 from collectors.simulate.traffic import Request
 from collectors.units import UnixSeconds
 
@@ -30,6 +31,7 @@ def _event(ground: Ground, index: int, request_id: str, request: Request, start:
     reporting, progress = ground.scenario.reporting, ground.progress
     scheduled = {"scheduled": start + float(progress.scheduled[index])} if reporting.scheduled else {}
     first_token = {"first_token": start + float(progress.first_token[index])} if reporting.first_token else {}
+    parts = parts_of(ground.scenario, request, None if first_token else start + float(progress.first_token[index]))
     return {
         "schema": "wattribute.request.v1",
         "request_id": request_id,
@@ -46,4 +48,5 @@ def _event(ground: Ground, index: int, request_id: str, request: Request, start:
         "output_tokens": request.output_tokens,
         "labels": {"use_case": request.tenant.use_case},
         "status": "ok",
+        **({"parts": parts} if parts else {}),
     }

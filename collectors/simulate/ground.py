@@ -7,6 +7,7 @@ import numpy as np
 
 from collectors.simulate.engine import Engine, Progress
 from collectors.simulate.engine_log import EngineLog
+from collectors.simulate.handover import asked_of
 from collectors.simulate.oracle import Oracle
 from collectors.simulate.rates import rates_over_time
 from collectors.simulate.scenario import Burst, Gpu, Scenario, Server
@@ -59,12 +60,12 @@ class Ground:
         self.duration_seconds = float(np.ceil(last + QUIET_TAIL_SECONDS))
 
     def engines(self, servers: tuple[Server, ...]) -> list[Engine]:
-        """An engine for each server, with the requests for its model queued."""
+        """An engine for each server, with what is asked of it queued; a decode server's come out of prefill servers."""
         return [
             Engine(
                 server,
                 rates_over_time(server, self.scenario),
-                [pair for pair in enumerate(self.requests) if pair[1].tenant.model == server.model.name],
+                asked_of(server, self.requests, self.progress.first_token),
                 self.progress,
                 np.random.default_rng([self.seed, 5, self.scenario.servers.index(server)]),
             )

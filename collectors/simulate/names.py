@@ -28,6 +28,7 @@ SCENARIOS: Mapping[str, str] = MappingProxyType(
         "missing-events": "heavy, of which 1 % of the events never come",
         "skew": "heavy, with a gateway whose clock is 200 ms ahead",
         "wrong-facts": "heavy, with 30 % of the model's parameters missing in host.toml",
+        "disaggregated": "prompts computed on one GPU, answers made on another one",
         "model-swap": "another model on the same GPU from the middle on",
         "engine-restart": "heavy, with an engine that is restarted in the middle",
     }

@@ -1,9 +1,11 @@
-"""The scenarios that come with it, by name: demo (a host of two GPUs), and those of loads.py and bends.py."""
+"""The scenarios that come with it, by name: demo (a host of two GPUs), and those of loads.py, bends.py and
+disaggregated.py."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from collectors.simulate import bends, loads
+from collectors.simulate.disaggregated import disaggregated
 from collectors.simulate.names import SCENARIOS
 from collectors.simulate.parts import AGENT, CHAT, H100, LLAMA_8B, QWEN_4B, QWEN_14B, RAG, REASON, server, tenant
 from collectors.simulate.scenario import Burst, Gpu, Periods, Reporting, Scenario, Sensor
@@ -71,6 +73,7 @@ PRESETS: Mapping[str, Callable[[float], Scenario]] = MappingProxyType(
         "missing-events": bends.told("missing-events", Reporting(missing_ratio=0.01)),
         "skew": bends.told("skew", Reporting(skew_seconds=0.2)),
         "wrong-facts": bends.told("wrong-facts", Reporting(stated_parameters_ratio=0.7)),
+        "disaggregated": disaggregated,
         "model-swap": bends.model_swap,
         "engine-restart": bends.engine_restart,
     }

@@ -60,6 +60,9 @@ class Server:
     to the first one that fails; each holds with `acceptance_ratio` (0-1, below 1) after the one before: of 3 drafts at
     0.7, 0.7 + 0.49 + 0.343 = 1.533 are kept on average. Requests that come while it is not `up` wait until it is; what
     came before, it serves to the end. With each period its counters begin at 0.
+
+    A server of phase "prefill" computes prompts, and with each the first token; one of phase "decode" makes the others.
+    It takes a prompt's KV cache over in `handover_seconds` and its bytes over `handover_bytes_per_second`.
     """
 
     model: Model
@@ -73,6 +76,9 @@ class Server:
     drafted_tokens: int = 0
     acceptance_ratio: float = 0.0
     up: Periods = ((0.0, inf),)
+    phase: Literal["both", "prefill", "decode"] = "both"
+    handover_seconds: float = 0.0
+    handover_bytes_per_second: float = inf
 
     @property
     def address(self) -> str:

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from collectors.simulate.scenario import Scenario
+from collectors.simulate.scenario import Model, Scenario
 
 HOST_FILE = "host.toml"
 READINGS_FILE = "readings.csv"
@@ -41,14 +41,17 @@ def write_host(folder: Path, scenario: Scenario) -> None:
         facts: dict[str, Value] = {"id": gpu.id, "kind": "gpu", "hardware": gpu.hardware.name}
         lines += ["", "[[devices]]", *_toml_pairs(facts | {"idle_watts": gpu.hardware.idle_watts})]
     stated = scenario.reporting.stated_parameters_ratio
+    boards: dict[Model, tuple[str, ...]] = {}
     for server in scenario.servers:
+        boards[server.model] = tuple(dict.fromkeys((*boards.get(server.model, ()), *server.devices)))
+    for served, devices in boards.items():
         model: dict[str, Value] = {
-            "name": server.model.name,
-            "parameters": stated * server.model.parameters,
-            "active_parameters": stated * server.model.active_parameters,
-            "bytes_per_parameter": server.model.bytes_per_parameter,
-            "kv_bytes_per_token": server.model.kv_bytes_per_token,
-            "devices": server.devices,
+            "name": served.name,
+            "parameters": stated * served.parameters,
+            "active_parameters": stated * served.active_parameters,
+            "bytes_per_parameter": served.bytes_per_parameter,
+            "kv_bytes_per_token": served.kv_bytes_per_token,
+            "devices": devices,
         }
         lines += ["", "[[models]]", *_toml_pairs(model)]
     (folder / HOST_FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -92,6 +92,8 @@ class _Asked:
     """What one device was asked to do in the window, and what its meter told."""
 
     device: Device
+    demand: Demand
+    """The window's, of requests with phases only what they asked of this device."""
     pieces: Sequence[Piece]
     meter: Meter
     engines: Sequence[EngineReading]
@@ -140,19 +142,17 @@ class WindowWork:
     def rows(self, terms: Terms, own: Mapping[str, Sequence[Piece]]) -> list[Row]:
         """Of each device its meter's row; attributed, idle and unattributed of its own part, split among the requests.
 
-        GPUs are split together, and so is all else. Where requests have phases each device has a demand of its own.
+        GPUs are split together, and so is all else.
         """
         devices = list(self.family.devices.values())
         if self.demand.usages.phases is None:
-            return self._rows_of(terms, devices, own)
-        alone = [(replace(self, demand=phase_on(self.demand, device)), device) for device in devices]
-        return [row for work, device in alone for row in work._rows_of(terms, [device], own)]
-
-    def _rows_of(self, terms: Terms, devices: Sequence[Device], own: Mapping[str, Sequence[Piece]]) -> list[Row]:
-        chosen = self.demand.on_each(devices)
+            demands, chosen = [self.demand] * len(devices), self.demand.on_each(devices)
+        else:
+            demands = [phase_on(self.demand, device) for device in devices]
+            chosen = [demand.on(device) for demand, device in zip(demands, devices, strict=True)]
         asked = {
-            device.id: self._asked(terms, device, own[device.id], its)
-            for device, its in zip(devices, chosen, strict=True)
+            device.id: self._asked(terms, device, demand, own[device.id], its)
+            for device, demand, its in zip(devices, demands, chosen, strict=True)
         }
         told: dict[str, _Told] = {}
         for alike in (
@@ -168,7 +168,7 @@ class WindowWork:
             rows += self._rows(terms, asked[device.id], told[device.id], tells_units=units)
         return rows
 
-    def _asked(self, terms: Terms, device: Device, pieces: Sequence[Piece], chosen: Index) -> "_Asked":
+    def _asked(self, terms: Terms, device: Device, demand: Demand, pieces: Sequence[Piece], chosen: Index) -> "_Asked":
         """What the chosen ask of a device, and what its meter told."""
         idle_watts, idle_source = idle_power(device)
         scalars = self.scalars_at(device.hardware, terms.start)
@@ -176,9 +176,10 @@ class WindowWork:
             scalars = msgspec.structs.replace(scalars, units=())
         meter = meter_of(pieces, terms.start)
         engines = self._engines_on(device)
-        since = self._seated(device, chosen, terms.start)
+        since = self._seated(device, demand, chosen, terms.start)
         return _Asked(
             device=device,
+            demand=demand,
             pieces=pieces,
             meter=meter,
             engines=engines,
@@ -199,17 +200,18 @@ class WindowWork:
 
     def _told(self, asked: Sequence["_Asked"], *, shares_idle: bool) -> "dict[str, _Told]":
         """What each of these devices' requests asked of it and what they get of its joules, by device."""
-        requests = requests_on_each(self.demand, [each.ask for each in asked], self.family.profile, self.method)
+        demands = [each.demand for each in asked]
+        requests = requests_on_each(demands, [each.ask for each in asked], self.family.profile, self.method)
         if self.method.learns:
             requests = [self._by_servers(each, its) for each, its in zip(asked, requests, strict=True)]
-        elsewhere = self.demand.elsewhere() if shares_idle else (np.empty(0), np.empty(0))
+        nowhere = np.empty(0), np.empty(0)
         splits = split_each(
             [
                 Window(
                     meter=each.meter,
                     requests=its,
                     idle_watts=each.ask.idle_watts,
-                    elsewhere=elsewhere,
+                    elsewhere=each.demand.elsewhere() if shares_idle else nowhere,
                     foreign=each.foreign,
                     limit_watts=_limit_watts(each.device),
                 )
@@ -237,7 +239,7 @@ class WindowWork:
                 Watched(
                     device=device,
                     pieces=pieces,
-                    usages=self.demand.usages,
+                    usages=asked.demand.usages,
                     chosen=chosen,
                     requests=told.requests,
                     estimated_start=since.estimated[chosen],
@@ -267,17 +269,17 @@ class WindowWork:
         device, begin = asked.device, self.demand.begin
         if not device.instances:
             return None
-        routes = self.demand.usages.routes
+        usages = asked.demand.usages
         return split_by_instance(
             device,
             self.activities,
             asked.meter,
             requests,
-            [routes[place].devices or () for place in self.demand.usages.route[asked.ask.chosen].tolist()],
+            [usages.routes[place].devices or () for place in usages.route[asked.ask.chosen].tolist()],
             start=begin,
             length_seconds=self.length_seconds,
             idle_watts=asked.ask.idle_watts,
-            elsewhere=self.demand.elsewhere(),
+            elsewhere=asked.demand.elsewhere(),
             limit_watts=_limit_watts(device),
             rest_equally=self.method.rest_equally,
         )
@@ -304,7 +306,9 @@ class WindowWork:
                 [splits[place] for place in places],
                 [requests[place] for place in places],
                 context_tokens=self.demand.context_tokens[chosen],
-                output_tokens=self.demand.output_tokens[chosen],
+                output_tokens=np.concatenate(
+                    [asked[place].demand.output_tokens[asked[place].ask.chosen] for place in places]
+                ),
                 certainty=certainty,
                 prices=asked[places[0]].device.kind == "gpu",
                 tested=tested,
@@ -357,10 +361,10 @@ class WindowWork:
         told = {engine.model for engine in self._engines_on(device)}
         return ",".join(sorted((configured | told | set(device.resident_models)) - {""}))
 
-    def _seated(self, device: Device, chosen: Index, start: UnixSeconds) -> Seated:
+    def _seated(self, device: Device, demand: Demand, chosen: Index, start: UnixSeconds) -> Seated:
         """What its requests ask, those that waited in an engine's queue from when they did not any more."""
         engines, hardware = self._engines_on(device), hardware_of(device.hardware) or UNKNOWN_GPU
-        return seated(self.demand, chosen, engines, cost_in(self.family.profile), hardware, window_begin=start)
+        return seated(demand, chosen, engines, cost_in(self.family.profile), hardware, window_begin=start)
 
     def _lessons(
         self, device: Device, pieces: Sequence[Piece], demand: Demand, shared: Split, start: UnixSeconds
@@ -445,7 +449,7 @@ class WindowWork:
         """Of a CPU or memory with how busy each server was for which there are requests, if there are several."""
         if asked.device.kind not in ("cpu", "dram") or not self.engines:
             return requests
-        usages = self.demand.usages
+        usages = asked.demand.usages
         steps = busy_servers(
             usages.routes,
             usages.route[asked.ask.chosen],

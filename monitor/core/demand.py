@@ -1,6 +1,6 @@
 """What the requests of one host ask of a device in a window, as columns. In: their columns. Out: `Requests`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from types import MappingProxyType
@@ -19,7 +19,7 @@ from monitor.core.attribution.priors import PRIOR, Marginals, Scalars, held_fact
 from monitor.core.attribution.requests import Requests
 from monitor.core.prompt_experts import experts_of_prompts
 from monitor.core.stepping import steps_on
-from monitor.core.usage_columns import Index, Route, UsageColumns, told_or_nothing
+from monitor.core.usage_columns import Index, UsageColumns, told_or_nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,15 +116,20 @@ class Ask(NamedTuple):
 
 
 def requests_on_each(
-    demand: Demand, asks: Sequence[Ask], profile: HostProfile, method: Method = METHODS[DEFAULT_METHOD]
+    demands: Sequence[Demand], asks: Sequence[Ask], profile: HostProfile, method: Method = METHODS[DEFAULT_METHOD]
 ) -> list[Requests]:
     """What is asked of each device, priced by the method from the scalars of its type and model facts.
 
     Requests whose work has a price in `scalars.units` are priced by that, and not by tokens. A request on n devices (a
     tensor-parallel group) brings a part of n to each. On a CPU, DRAM or node there is no marginal energy: what they
     share, they share equally. All requests stand in one column; what a device is told does not depend on the others.
+    `demands` has one for each of `asks`: of the same requests, but each has what its device was asked (phased.py).
     """
-    usages = demand.usages
+    usages = demands[0].usages
+
+    def of_each(column: Callable[[Demand], Column]) -> Column:
+        return np.concatenate([column(demand)[ask.chosen] for demand, ask in zip(demands, asks, strict=True)])
+
     exponents = [ask.scalars.routing_exponent if method.learns else 1.0 for ask in asks]
     costs_by = {exponent: _costs(usages, profile, exponent) for exponent in set(exponents)}
     costs = [costs_by[exponent] for exponent in exponents]
@@ -132,25 +137,27 @@ def requests_on_each(
         _prices(ask, its_costs, method) if ask.device.kind == "gpu" else {}
         for ask, its_costs in zip(asks, costs, strict=True)
     ]
-    chosen = np.concatenate([ask.chosen for ask in asks])
     counts = [len(ask.chosen) for ask in asks]
     bounds = list(pairwise(accumulate(counts, initial=0)))
-    route, weight = usages.route[chosen], demand.weight[chosen]
+    route, weight = usages.route[np.concatenate([ask.chosen for ask in asks])], of_each(lambda each: each.weight)
     # Each device has routes of its own in the tables below: a request's place there is that of its device and route.
     place = route + np.repeat(np.arange(len(asks)) * len(usages.routes), counts)
-    start, end = np.concatenate([ask.active for ask in asks]), demand.end[chosen]
-    per_prefill, per_decode, per_context = _per_token(usages.routes, prices).take(place, axis=1)
+    start, end = np.concatenate([ask.active for ask in asks]), of_each(lambda each: each.end)
+    per_prefill, per_decode, per_context = _per_token(demands, prices).take(place, axis=1)
     at_once: Column | float = 1.0
     if any(ask.tokens_per_step for ask in asks):
         at_once = np.concatenate([_made_at_once(usages, ask.tokens_per_step) for ask in asks])[place]
     per_context = per_context / at_once
-    made, fresh = demand.output_tokens[chosen], demand.fresh_tokens[chosen]
+    made, fresh = of_each(lambda each: each.output_tokens), of_each(lambda each: each.fresh_tokens)
     prefill = fresh * per_prefill
-    decode = made * per_decode + demand.context_tokens[chosen] * made * per_context
+    decode = made * per_decode + of_each(lambda each: each.context_tokens) * made * per_context
     growing = made * made / 2.0 * per_context
-    first = demand.first[chosen]
+    first = of_each(lambda each: each.first)
     if np.isnan(first).any():
-        usual = [_usual_prefill(usages, its_costs, ask) for its_costs, ask in zip(costs, asks, strict=True)]
+        usual = [
+            _usual_prefill(demand.usages, its_costs, ask)
+            for demand, its_costs, ask in zip(demands, costs, asks, strict=True)
+        ]
         guess = np.where(made > 0, start + np.concatenate(usual)[place] * fresh, end)
         first = np.where(np.isnan(first), guess, first)
     first = np.clip(first, start, end)
@@ -158,7 +165,7 @@ def requests_on_each(
         prefill = prefill + np.concatenate(
             [
                 experts_of_prompts(
-                    usages.routes,
+                    demand.usages.routes,
                     route[begin:stop],
                     (start[begin:stop], first[begin:stop], end[begin:stop]),
                     weight=weight[begin:stop],
@@ -166,11 +173,12 @@ def requests_on_each(
                     prices=priced_on,
                     costs=its_costs,
                 )
-                for priced_on, its_costs, (begin, stop) in zip(prices, costs, bounds, strict=True)
+                for demand, priced_on, its_costs, (begin, stop) in zip(demands, prices, costs, bounds, strict=True)
             ]
         )
     if any(ask.scalars.units for ask in asks):
-        work = usages.work_amount[chosen] * np.concatenate([_per_unit(usages, ask) for ask in asks])[place]
+        per_unit = [_per_unit(demand.usages, ask) for demand, ask in zip(demands, asks, strict=True)]
+        work = of_each(lambda each: each.usages.work_amount) * np.concatenate(per_unit)[place]
         priced = ~np.isnan(work)
         prefill, first = np.where(priced, work, prefill), np.where(priced, end, first)
         decode, growing = np.where(priced, 0.0, decode), np.where(priced, 0.0, growing)
@@ -180,7 +188,7 @@ def requests_on_each(
     growing_joules = np.where(no_decode, 0.0, growing)
     steps_made = made / at_once
     found = []
-    for ask, priced_on, its_costs, (begin, stop) in zip(asks, prices, costs, bounds, strict=True):
+    for demand, ask, priced_on, its_costs, (begin, stop) in zip(demands, asks, prices, costs, bounds, strict=True):
         mine = slice(begin, stop)
         found.append(
             Requests(
@@ -192,7 +200,7 @@ def requests_on_each(
                 decode_joules=decode_joules[mine],
                 growing_joules=growing_joules[mine],
                 steps=steps_on(
-                    usages.routes,
+                    demand.usages.routes,
                     route[mine],
                     prefill_seconds=first[mine] - start[mine],
                     decode_seconds=end[mine] - first[mine],
@@ -232,14 +240,22 @@ def _per_unit(usages: UsageColumns, ask: Ask) -> Column:
     return np.array(each, dtype=np.float64)
 
 
-def _per_token(routes: Sequence[Route], prices: Sequence[Mapping[str, Marginals]]) -> NDArray[np.float64]:
+def _per_token(demands: Sequence[Demand], prices: Sequence[Mapping[str, Marginals]]) -> NDArray[np.float64]:
     """Joules of a token prefilled, a token made, and a token of context read for one made, on one of its devices: three
     rows, each with the routes of one device after those of the other.
     """
+    routes = demands[0].usages.routes
     models = list(dict.fromkeys(route.model for route in routes))
     number = {model: place for place, model in enumerate(models)}
     model = np.array([number[route.model] for route in routes], dtype=np.intp)
-    part = np.array([1.0 / (len(route.devices or ()) or 1) for route in routes], dtype=np.float64)
+    alike = all(demand is demands[0] for demand in demands)
+    part = np.array(
+        [
+            [1.0 / (len(route.devices or ()) or 1) for route in demand.usages.routes]
+            for demand in (demands[:1] if alike else demands)
+        ],
+        dtype=np.float64,
+    )
     free = Marginals(prefill_joules=0.0, decode_joules=0.0, context_joules=0.0)
     told = [of_model.get(each, free) for of_model in prices for each in models]
     joules = np.array(

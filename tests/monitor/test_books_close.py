@@ -6,8 +6,9 @@ The right side is tests/truth.py, which reads readings.csv alone and shares noth
 import json
 import math
 import random
+import tomllib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,7 +16,9 @@ import pytest
 from click.testing import CliRunner
 from truth import counter_joules, trapezoid_joules
 
+from collectors.simulate.disaggregated import disaggregated
 from collectors.simulate.presets import demo
+from collectors.simulate.scenario import Scenario
 from collectors.simulate.simulate import simulate
 from monitor.cli.main import cli
 from monitor.core.points import ENERGY, METER, Measurement, Row
@@ -116,12 +119,22 @@ def across_holes(folder: Path) -> Made:
 
 def simulated(folder: Path) -> Made:
     """The simulator's host: gpu0 has a counter, gpu1 a noisy power sensor."""
+    return of_scenario(folder, demo(8.0), {"gpu0": (3, counter_joules), "gpu1": (2, trapezoid_joules)})
+
+
+def apart(folder: Path) -> Made:
+    """Prompts are computed on gpu0 and answers made on gpu1, each of which has a counter."""
+    return of_scenario(folder, disaggregated(2.0), {"gpu0": (3, counter_joules), "gpu1": (3, counter_joules)})
+
+
+def of_scenario(folder: Path, scenario: Scenario, meters: Mapping[str, tuple[int, Callable[[Path], Truth]]]) -> Made:
+    """The simulator's recording; of each device in which column its meter's rows stand, and what sums them up."""
     path = folder / "simulated"
-    simulate(demo(8.0), 5, path, permutations=2)
+    simulate(scenario, 5, path, permutations=2)
     header, *lines = (path / "readings.csv").read_text().splitlines()
     assert header == "time,device,power_watts,energy_joules_total"
     truth: Truth = {}
-    for device, column, of in (("gpu0", 3, counter_joules), ("gpu1", 2, trapezoid_joules)):
+    for device, (column, of) in meters.items():
         alone = folder / f"{device}.csv"
         cells = [line.split(",") for line in lines]
         own = [f"{row[0]},{device},{row[column]}" for row in cells if row[1] == device]
@@ -131,7 +144,7 @@ def simulated(folder: Path) -> Made:
 
 
 Maker = Callable[[Path], Made]
-MAKERS: tuple[Maker, ...] = (power, counters, out_of_order, across_holes, simulated)
+MAKERS: tuple[Maker, ...] = (power, counters, out_of_order, across_holes, simulated, apart)
 
 
 def replayed(recordings: Sequence[Path], data: Path) -> dict[Measurement, list[Row]]:
@@ -186,7 +199,7 @@ def test_the_meter_is_the_raw_file(tmp_path: Path, make: Maker) -> None:
     """Per device, all windows together hold the file's energy, and every window balances."""
     path, truth = make(tmp_path)
     books = replayed([path], tmp_path / "data")
-    host = "gpu-host-1" if make is simulated else path.name
+    host = tomllib.loads((path / "host.toml").read_text())["host"]
     check_sums(books[METER], host, truth)
     check_windows(books)
 

@@ -9,13 +9,18 @@ from hypothesis import strategies as st
 from virtual_energy_by_hand import Job, Reading
 from virtual_energy_cases import Case, cases, window_of
 
-from collectors.readings import Device, HostProfile, ModelFacts
+from collectors.readings import Device, EnergyReading, HostProfile, ModelFacts
+from monitor.core import points
+from monitor.core.account import account
 from monitor.core.attribution.certainty import PRIOR_CERTAINTY
 from monitor.core.attribution.doubt import Doubts, doubts_of_each
 from monitor.core.attribution.pieces import Pieces
 from monitor.core.attribution.requests import Requests, Steps
 from monitor.core.attribution.virtual_energy import Split, Window, split_each
 from monitor.core.demand import Ask, demand_of, requests_on_each
+from monitor.core.phases import Phase, Phases
+from monitor.core.points import Row
+from monitor.core.readings import Told
 from monitor.core.usage import Usage
 from monitor.core.usage_columns import columns_of
 
@@ -137,10 +142,96 @@ def test_what_is_asked_of_several_devices_is_what_is_asked_of_each() -> None:
     chosen = demand.on_each(devices)
     assert [each.tolist() for each in chosen] == [[0, 2], [1, 2], [0, 1, 2]]
     asks = [Ask(device, its, demand.active[its], 50.0) for device, its in zip(devices, chosen, strict=True)]
-    together = requests_on_each(demand, asks, profile)
+    together = requests_on_each([demand] * len(asks), asks, profile)
     for device, requests in zip(devices, together, strict=True):
         assert _same(requests, asked_on(demand, device, profile, idle_watts=50.0))
     assert together[2].prefill_joules.tolist() == [0.0, 0.0, 0.0]
+
+
+GPUS = tuple(
+    Device(id=name, kind="gpu", hardware=hardware, idle_watts=60.0)
+    for name, hardware in (("a", "NVIDIA H100 80GB HBM3"), ("b", "NVIDIA H100 80GB HBM3"), ("c", "NVIDIA L4"))
+)
+HOST = HostProfile(
+    host="h",
+    zone="FR",
+    devices=(*GPUS, Device(id="d", kind="cpu", idle_watts=20.0)),
+    models=tuple(
+        ModelFacts(name=name, parameters=size, kv_bytes_per_token=1e5) for name, size in (("m", 8e9), ("n", 4e9))
+    ),
+)
+ON = st.sampled_from([("a",), ("b",), ("a", "b"), ("c", "a"), None])
+
+
+@st.composite
+def phases(draw: st.DrawFn) -> Phase:
+    """One of a request: anywhere around the window, alone or as one of two, on some device or nobody knows which."""
+    start = draw(st.floats(-2.0, 11.0))
+    end = start + draw(st.sampled_from([0.0, 0.4, 5.0, 20.0]))
+    return Phase(start, end, draw(st.sampled_from([1.0, 0.5])), draw(ON))
+
+
+@st.composite
+def usages(draw: st.DrawFn) -> list[Usage]:
+    """Up to eight requests of two models, at least one of them in parts."""
+    found = []
+    for number in range(draw(st.integers(1, 8))):
+        prefill, decode = draw(phases()), draw(phases())
+        told = draw(st.sampled_from([Phases(prefill, decode), Phases(prefill), Phases(None, decode)]))
+        whole = draw(st.booleans()) and number > 0
+        start, end = min(prefill.start, decode.start), max(prefill.end, decode.end)
+        found.append(
+            Usage(
+                host="h",
+                namespace="",
+                request_id=f"r{number}",
+                model=draw(st.sampled_from("mn")),
+                team=draw(st.sampled_from("tu")),
+                devices=draw(ON),
+                start=start,
+                end=end,
+                first_token=draw(st.sampled_from([None, (start + end) / 2.0])),
+                input_tokens=draw(st.sampled_from([None, 10, 8_000])),
+                output_tokens=draw(st.sampled_from([None, 1, 300])),
+                weight=1.0 if whole else told.weight,
+                phases=None if whole else told,
+            )
+        )
+    return found
+
+
+def _rows(device: str | None, used: list[Usage]) -> list[Row]:
+    """What a window's books say of one device by its own readings alone, or of all; each has drawn what it draws."""
+    readings = [
+        Told(
+            EnergyReading(
+                device=each.id, start=second, end=second + 1.0, energy_joules=150.0 + 7.0 * second, method="counter"
+            ),
+            HOST,
+        )
+        for each in HOST.devices
+        if device in (each.id, None)
+        for second in map(float, range(10))
+    ]
+    made = account(
+        "h",
+        0.0,
+        LENGTH,
+        readings=readings,
+        usages=columns_of(used),
+        nearby=lambda _device, _start, _end: [],
+        intensity_at=lambda _zone, _at: None,
+        revision=0,
+        requests="neither",
+    )
+    return [row for row in made.rows if row.measurement != points.USAGE.name]
+
+
+@given(usages())
+def test_requests_in_parts_leave_every_device_what_it_has_alone(used: list[Usage]) -> None:
+    """Prompts on one board and answers on another, of two models, on a CPU as well: row for row, bit for bit."""
+    alone = [_rows(device.id, used) for device in HOST.devices]
+    assert _rows(None, used) == [row for rows in alone for row in rows]
 
 
 def test_sums_begin_anew_with_each_device() -> None:
