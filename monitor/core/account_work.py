@@ -359,8 +359,16 @@ class WindowWork:
 
     def _seated(self, device: Device, chosen: Index, start: UnixSeconds) -> Seated:
         """What its requests ask, those that waited in an engine's queue from when they did not any more."""
-        engines, hardware = self._engines_on(device), hardware_of(device.hardware) or UNKNOWN_GPU
-        return seated(self.demand, chosen, engines, cost_in(self.family.profile), hardware, window_begin=start)
+        hardware = hardware_of(device.hardware) if device.kind == "gpu" else None
+        return seated(
+            self.demand,
+            chosen,
+            self._engines_on(device),
+            cost_in(self.family.profile),
+            hardware or UNKNOWN_GPU,
+            window_begin=start,
+            by_first_token=hardware is not None and not device.instances,
+        )
 
     def _lessons(
         self, device: Device, pieces: Sequence[Piece], demand: Demand, shared: Split, start: UnixSeconds
