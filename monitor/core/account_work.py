@@ -30,7 +30,7 @@ from monitor.core.attribution.certainty import (
     UNTOLD_DRAFTS_ERROR_RATIO,
     Certainty,
 )
-from monitor.core.attribution.doubt import Doubts, doubts_of_each
+from monitor.core.attribution.doubt import Doubts, doubts_of_each, late_seconds
 from monitor.core.attribution.hardware import UNKNOWN_GPU, hardware_of
 from monitor.core.attribution.learning import FitSums
 from monitor.core.attribution.methods import Method
@@ -311,6 +311,8 @@ class WindowWork:
                 by_steps=by_steps,
                 mixes=of_routes[self.demand.usages.route[chosen]] if of_routes.any() else None,
                 unit_errors=self._unit_errors([asked[place].ask for place in places]),
+                late=[late_seconds(asked[place].meter) for place in places],
+                length_seconds=self.length_seconds,
             )
             found.update(zip(places, doubts, strict=True))
         return [found[place] for place in range(len(asked))]
