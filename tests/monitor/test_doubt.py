@@ -105,7 +105,7 @@ def test_what_several_models_share_is_divided_less_well() -> None:
 
 
 def test_readings_that_are_late_are_off_at_the_edges_of_requests() -> None:
-    """100 W alone over [2, 5): 0.1 s late are 10 J at either edge. What lasts beyond the window has no edge in it, and one
+    """100 W alone over [2, 5): 0.1 s late are 10 J at either edge. What lasts beyond the window has none in it, and one
     of 0.05 s is off by no more than all of its 5 J at either."""
     within, beyond, short = Job(2.0, 2.0, 5.0), Job(-5.0, -5.0, 15.0), Job(2.0, 2.0, 2.05)
     found = [
