@@ -1,7 +1,7 @@
 """How often the truth lies within the bands that the product gives: of teams and of requests. Pure.
 
-Twice: against the truth times charged/true, with the split's part of the band alone, and against the truth itself, with
-what a sensor may be off.
+Twice: against the truth times charged/true of the request's board, with the split's part of the band alone, and against
+the truth itself, with what a sensor may be off.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from bench._accuracy_score import Books
 from monitor.core.band import Doubt, Gains, Place
 
-PLACE: Place = ("", "")
 NO_GAIN = Gains(ratio=0.0)
 
 
@@ -32,47 +31,49 @@ NONE_HELD = Held(split=0, whole=0, of=0)
 
 def held_teams(books: Books, method: str) -> Held:
     """Of all teams that have requests."""
-    every, ratio = Doubt(), float(books.joules(method).sum() / books.true_joules.sum())
+    every, metered = Doubt(), books.metered_joules(method)
     teams = []
     for number in sorted(set(books.team.tolist())):
         chosen = books.team == number
         doubt = Doubt()
-        _add(doubt, books, method, chosen.nonzero()[0].tolist())
+        for board in sorted(set(books.boards[chosen].tolist())):
+            _add(doubt, books, method, (chosen & (books.boards == board)).nonzero()[0].tolist())
         every.merge(doubt)
-        teams.append((doubt, float(books.joules(method)[chosen].sum()), float(books.true_joules[chosen].sum())))
-    return _held(((*one, every) for one in teams), ratio)
+        charged = float(books.joules(method)[chosen].sum())
+        teams.append((doubt, charged, float(books.true_joules[chosen].sum()), float(metered[chosen].sum())))
+    return _held((*one, every) for one in teams)
 
 
 def held_requests(books: Books, method: str) -> Held:
     """Of all requests; beside one of them the others' variance is far more."""
-    ratio = float(books.joules(method).sum() / books.true_joules.sum())
+    columns = books.joules(method), books.true_joules, books.metered_joules(method)
 
-    def each() -> Iterator[tuple[Doubt, float, float, None]]:
-        for place, (joules, true) in enumerate(
-            zip(books.joules(method).tolist(), books.true_joules.tolist(), strict=True)
-        ):
+    def each() -> Iterator[tuple[Doubt, float, float, float, None]]:
+        for place, of_it in enumerate(zip(*(column.tolist() for column in columns), strict=True)):
             doubt = Doubt()
             _add(doubt, books, method, [place])
-            yield doubt, joules, true, None
+            yield doubt, *of_it, None
 
-    return _held(each(), ratio)
+    return _held(each())
 
 
 def _add(doubt: Doubt, books: Books, method: str, places: Sequence[int]) -> None:
+    """Takes requests of one board."""
+    place: Place = ("", str(books.boards[places[0]]))
     joules = float(books.joules(method)[places].sum())
     flop, byte, variance = books.doubts[method][:, places].sum(axis=1).tolist()
-    doubt.add(PLACE, joules, joules, (flop, byte), variance)
+    doubt.add(place, joules, joules, (flop, byte), variance)
 
 
-def _held(doubts: Iterable[tuple[Doubt, float, float, Doubt | None]], ratio: float) -> Held:
+def _held(doubts: Iterable[tuple[Doubt, float, float, float, Doubt | None]]) -> Held:
     split = whole = of = 0
-    for doubt, joules, true, every in doubts:
+    for doubt, joules, true, metered, every in doubts:
         whole_at = every.variance_at if every else None
         of_split, band = doubt.band(NO_GAIN, whole_at), doubt.band(Gains(), whole_at)
         of += 1
         if band.low_joules is None or band.high_joules is None or of_split.split_joules is None:
             continue
-        split += abs(joules - true * ratio) <= of_split.split_joules
+        split += abs(joules - metered) <= of_split.split_joules
         whole += band.low_joules <= true <= band.high_joules
     return Held(split=split, whole=whole, of=of)
 

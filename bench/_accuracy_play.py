@@ -75,10 +75,13 @@ def play(scenario: Scenario, seed: int, recordings: Path) -> Run:
         bare, _ = _replayed(_without_engine(recording, data / "recording"), data / "without", scenario)
         doubts = {WITH_ENGINE: _doubts_in(data / "with", lines), EVENTS_ONLY: _doubts_in(data / "without", lines)}
     truth = _oracle(recording)
+    boards: dict[str, tuple[str, ...]] = {}
+    for server in scenario.servers:  # a model that two servers do between them is metered by both's boards
+        boards[server.model.name] = tuple(sorted({*boards.get(server.model.name, ()), *server.devices}))
     return Run(
         scenario=scenario,
         seed=seed,
-        books=_books(lines, {line.request_id: (line.energy_joules or 0.0) for line in bare}, truth, doubts),
+        books=_books(lines, {line.request_id: (line.energy_joules or 0.0) for line in bare}, truth, doubts, boards),
         fits=fits,
         untold=len(truth) - len(lines),
     )
@@ -134,8 +137,14 @@ def _doubts_in(data: Path, lines: Sequence[RequestLine]) -> Doubts:
 
 
 def _books(
-    lines: list[RequestLine], bare: Mapping[str, float], truth: Mapping[str, float], doubts: Mapping[str, Doubts]
+    lines: list[RequestLine],
+    bare: Mapping[str, float],
+    truth: Mapping[str, float],
+    doubts: Mapping[str, Doubts],
+    boards: Mapping[str, tuple[str, ...]],
 ) -> Books:
+    """`boards` are those that each model runs on, which have meters of their own."""
+    metered = sorted(set(boards.values()))
     teams = sorted({line.team for line in lines})
     places = {team: place for place, team in enumerate(teams)}
     return Books(
@@ -149,6 +158,7 @@ def _books(
         },
         shares={name: _column(map(share, lines)) for name, share in NAIVE.items()},
         doubts=doubts,
+        board=np.array([metered.index(boards[line.model]) for line in lines], dtype=np.int64),
     )
 
 

@@ -1,8 +1,8 @@
 """How far joules that were charged are from those that were true: of requests, of teams, minute by minute. Pure.
 
-In: columns, one place for each request. A factor common to all (a sensor's gain, what was booked as idle) moves every
-team alike, and no split can see it: errors are taken against the truth times charged/true, and beside them stand those
-against the truth itself.
+In: columns, one place for each request. A factor common to all of a board (its sensor's gain, what was booked as idle)
+moves all its requests alike, and no split can see it: errors are taken against the truth times charged/true of the
+board, and beside them stand those against the truth itself.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,8 @@ class Books:
 
     `team` is a place in `teams`; `minute` is when the request began, from the start of the run. `charged` are the
     methods that charge joules; `shares` those that divide the joules that the first of `charged` has. `doubts` are of
-    each method that charges three rows: what J/FLOP and J/byte move, and the variance.
+    each method that charges three rows: what J/FLOP and J/byte move, and the variance. `board` numbers the boards that
+    have a meter of their own; None: all ran on one.
     """
 
     teams: Sequence[str]
@@ -34,6 +35,7 @@ class Books:
     charged: Mapping[str, Floats]
     shares: Mapping[str, Floats]
     doubts: Mapping[str, Doubts] = field(default_factory=dict)
+    board: Integers | None = None
 
     def between(self, first_minute: float, last_minute: float) -> "Books":
         """Those that began in [first_minute, last_minute)."""
@@ -46,6 +48,7 @@ class Books:
             charged={name: joules[chosen] for name, joules in self.charged.items()},
             shares={name: share[chosen] for name, share in self.shares.items()},
             doubts={name: doubts[:, chosen] for name, doubts in self.doubts.items()},
+            board=None if self.board is None else self.board[chosen],
         )
 
     def joules(self, method: str) -> Floats:
@@ -55,6 +58,23 @@ class Books:
         share, all_joules = self.shares[method], next(iter(self.charged.values())).sum()
         divided: Floats = share * (all_joules / share.sum())
         return divided
+
+    @property
+    def boards(self) -> Integers:
+        """The number of each request's board."""
+        return np.zeros(len(self.team), dtype=np.int64) if self.board is None else self.board
+
+    def metered_joules(self, method: str) -> Floats:
+        """Of each request the truth times charged/true of its board: what a split without error charges.
+
+        Two boards: 20 J and 40 J true, 30 J and 60 J charged; and 10 J true, 9 J charged: 30, 60 and 9 J. Methods that
+        divide know no boards: what a board's meter has in common is told by the first that charges.
+        """
+        joules = self.charged.get(method, next(iter(self.charged.values())))
+        charged, true = np.bincount(self.boards, joules), np.bincount(self.boards, self.true_joules)
+        ratio = np.divide(charged, true, out=np.ones_like(true), where=true > 0.0)
+        metered: Floats = self.true_joules * ratio[self.boards]
+        return metered
 
     @property
     def methods(self) -> list[str]:
@@ -96,25 +116,23 @@ def errors_of(books: Books, method: str) -> Errors:
     Team a: 22 J and 44 J for 20 J and 40 J; team b: 66 J for 40 J. 132 J charged for 100 J: the factor is 1.32, and of
     it a has 66 / (60 x 1.32) - 1 = -16.7 %, b 66 / (40 x 1.32) - 1 = +25 %; absolute +10 % and +65 %.
     """
-    joules, true = books.joules(method), books.true_joules
-    ratio = float(joules.sum() / true.sum())
-    absolute = _team_ratios(books, joules)
-    requests = np.abs(joules / (true * ratio) - 1.0)
+    joules, metered = books.joules(method), books.metered_joules(method)
+    requests = np.abs(joules / metered - 1.0)
     return Errors(
-        charged_ratio=ratio,
-        teams={team: one / ratio - 1.0 for team, one in absolute.items()},
-        teams_absolute={team: one - 1.0 for team, one in absolute.items()},
+        charged_ratio=float(joules.sum() / books.true_joules.sum()),
+        teams=_team_errors(books, joules, metered),
+        teams_absolute=_team_errors(books, joules, books.true_joules),
         median_request=median(requests.tolist()),
         ninth_request=float(np.quantile(requests, 0.9)),
     )
 
 
-def _team_ratios(books: Books, joules: Floats) -> dict[str, float]:
-    """What each team that has requests was charged, relative to the truth."""
+def _team_errors(books: Books, joules: Floats, owed: Floats) -> dict[str, float]:
+    """How far what each team that has requests was charged is from what it owed, relative to that."""
     count = len(books.teams)
     mine = np.bincount(books.team, weights=joules, minlength=count)
-    true = np.bincount(books.team, weights=books.true_joules, minlength=count)
-    return {team: float(mine[place] / true[place]) for place, team in enumerate(books.teams) if true[place] > 0.0}
+    owes = np.bincount(books.team, weights=owed, minlength=count)
+    return {team: float(mine[place] / owes[place]) - 1.0 for place, team in enumerate(books.teams) if owes[place] > 0.0}
 
 
 def worst_lately(books: Books, method: str, *, minutes: int, span: int = 10) -> dict[int, float]:

@@ -60,6 +60,27 @@ def test_shares_divide_what_the_product_charged() -> None:
     assert errors_of(THREE, "by output tokens").teams == pytest.approx({"a": 0.25, "b": -0.375})
 
 
+def test_each_board_has_a_factor_of_its_own() -> None:
+    """Of 30 and 60 J charged for 20 and 40, and 9 J for 10: a meter that tells half more, another a tenth less.
+    Within either nothing is off; with one factor for both all three would be. A share that knows no boards divides 99 J
+    in halves, where the meters say 39 and 60 J."""
+    two = replace(
+        books([0, 1, 0], [1.0, 1.0, 1.0], [20.0, 40.0, 10.0], [30.0, 60.0, 9.0], [1.0, 1.0, 0.0]),
+        board=np.array([0, 0, 1]),
+        doubts={WITH_ENGINE: np.array([[1.0, -1.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 1.0]])},
+    )
+    found = errors_of(two, WITH_ENGINE)
+    assert found.teams == pytest.approx({"a": 0.0, "b": 0.0})
+    assert found.teams_absolute == pytest.approx({"a": 0.3, "b": 0.5})
+    assert found.charged_ratio == pytest.approx(99.0 / 70.0)
+    assert two.metered_joules("by output tokens") == pytest.approx(np.array([30.0, 60.0, 9.0]))
+    assert errors_of(two, "by output tokens").teams == pytest.approx({"a": 49.5 / 39.0 - 1.0, "b": 49.5 / 60.0 - 1.0})
+    assert held_requests(two, WITH_ENGINE).split == 3
+    assert held_teams(two, WITH_ENGINE).split == 2
+    assert held_requests(replace(two, board=None), WITH_ENGINE).split == 0
+    assert two.between(0.0, 2.0).boards.tolist() == [0, 0, 1]
+
+
 @given(gain=st.floats(0.5, 2.0))
 def test_a_gain_of_the_sensor_moves_no_error_of_the_split(gain: float) -> None:
     """Whatever the meter shows too much: only the absolute errors and the ratio tell of it."""

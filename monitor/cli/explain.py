@@ -218,7 +218,8 @@ def _prices(parts: "Sequence[Part]") -> list[str]:
     waited = [part.estimated_start for part in parts if part.estimated_start is not None]
     if waited:
         lines.append(
-            f"no event says when it was scheduled; by the engine's queue about {rfc3339(min(waited))} (estimated)"
+            f"no event says when it was scheduled; by the engine's queue, or its first token, about"
+            f" {rfc3339(min(waited))} (estimated)"
         )
     most = max((part.requests for part in parts), default=0)
     return [*lines, f"at most {most} requests in one of its windows and devices, itself included"]

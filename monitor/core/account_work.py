@@ -30,7 +30,7 @@ from monitor.core.attribution.certainty import (
     UNTOLD_DRAFTS_ERROR_RATIO,
     Certainty,
 )
-from monitor.core.attribution.doubt import Doubts, doubts_of_each
+from monitor.core.attribution.doubt import Doubts, doubts_of_each, late_seconds
 from monitor.core.attribution.hardware import UNKNOWN_GPU, hardware_of
 from monitor.core.attribution.learning import FitSums
 from monitor.core.attribution.methods import Method
@@ -315,6 +315,8 @@ class WindowWork:
                 by_steps=by_steps,
                 mixes=of_routes[self.demand.usages.route[chosen]] if of_routes.any() else None,
                 unit_errors=self._unit_errors([asked[place].ask for place in places]),
+                late=[late_seconds(asked[place].meter) for place in places],
+                length_seconds=self.length_seconds,
             )
             found.update(zip(places, doubts, strict=True))
         return [found[place] for place in range(len(asked))]
@@ -363,8 +365,16 @@ class WindowWork:
 
     def _seated(self, device: Device, demand: Demand, chosen: Index, start: UnixSeconds) -> Seated:
         """What its requests ask, those that waited in an engine's queue from when they did not any more."""
-        engines, hardware = self._engines_on(device), hardware_of(device.hardware) or UNKNOWN_GPU
-        return seated(demand, chosen, engines, cost_in(self.family.profile), hardware, window_begin=start)
+        hardware = hardware_of(device.hardware) if device.kind == "gpu" else None
+        return seated(
+            demand,
+            chosen,
+            self._engines_on(device),
+            cost_in(self.family.profile),
+            hardware or UNKNOWN_GPU,
+            window_begin=start,
+            by_first_token=hardware is not None and not device.instances,
+        )
 
     def _lessons(
         self, device: Device, pieces: Sequence[Piece], demand: Demand, shared: Split, start: UnixSeconds

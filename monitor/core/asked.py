@@ -74,7 +74,8 @@ def _tells(demand: Demand, costs: Mapping[str, TokenCost], hardware: Hardware) -
     """Which of all requests tell what they asked."""
     usages = demand.usages
     fastest = np.array(
-        [_most_per_second(costs[route.model], route.devices, hardware) for route in usages.routes], dtype=np.float64
+        [most_per_second(costs[route.model], len(route.devices or ()), hardware) for route in usages.routes],
+        dtype=np.float64,
     )[usages.route]
     known = ~(np.isnan(usages.input_tokens) | np.isnan(usages.cached_input_tokens) | np.isnan(usages.output_tokens))
     decoding = np.maximum(demand.end - demand.first, 0.0)  # NaN where no first token is told, which compares to nothing
@@ -83,9 +84,9 @@ def _tells(demand: Demand, costs: Mapping[str, TokenCost], hardware: Hardware) -
     return tells
 
 
-def _most_per_second(cost: TokenCost, devices: tuple[str, ...] | None, hardware: Hardware) -> float:
+def most_per_second(cost: TokenCost, devices: int, hardware: Hardware) -> float:
     """Tokens of one request: 836 of an 8e9 model at two bytes on an H100; 0 where the model's size is not known."""
-    read_per_second = hardware.peak_bytes_per_second * max(len(devices or ()), 1)
+    read_per_second = hardware.peak_bytes_per_second * max(devices, 1)
     return MOST_PER_STEP * read_per_second / cost.weight_bytes if cost.weight_bytes > 0.0 else 0.0
 
 

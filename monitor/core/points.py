@@ -97,7 +97,7 @@ ENERGY = Measurement(
         "other_process_joules",
         "gap_joules",
         "unreported_joules",
-        "estimated_start_joules",  # of requests in windows in which their engine's queue told when it began, no event
+        "estimated_start_joules",  # of requests in windows in which it was estimated when an engine began on them
     ),
     ("idle_source", "resident_models", "factor", "revision"),
 )

@@ -1,11 +1,12 @@
 """Until when a request waited in its engine's queue, where no event tells: by how many the engine counts as waiting.
 
 Whoever waits is one of those counted, so the wait is over when none are. And a prompt takes some time before the first
-token, at the board's usual speed at least. Pure.
+token, at the board's usual speed at least. Where no engine counts them either: waits.py. Pure.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,7 +17,8 @@ from monitor.core.attribution.models import TokenCost
 from monitor.core.attribution.pieces import Column, Flags
 from monitor.core.attribution.priors import prefill_seconds
 from monitor.core.demand import Demand
-from monitor.core.usage_columns import Index, Route
+from monitor.core.usage_columns import Index
+from monitor.core.waits import began_late
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,33 +37,50 @@ def seated(
     hardware: Hardware,
     *,
     window_begin: UnixSeconds,
+    by_first_token: bool = False,
 ) -> Seated:
     """Of the `chosen`, which work on one device, those of whom no event says since when begin when their wait was over.
 
     That is when the one server of their model on the device first told that none waits; at the latest a prefill at
     usual speed before the first token. A request without a first token, of a server that does not tell who waits at its
-    beginning (or at the window's), or tells that nobody does, began when it came.
+    beginning (or at the window's), or tells that nobody does, began when it came. Where no server of the model tells at
+    all who waits, and with `by_first_token` (a whole board of known speed), it began as its first token and those who
+    were answered before say (waits.py).
 
     Come at 1.5 s, first token at 9 s after a prompt of 0.5 s; readings that end at 2, 3, 4, 5 and 6 s tell 4, 3, 3, 2
     and 0 waiting: it is active from 6 s on. Had they told 1 until 9 s: from 8.5 s on.
     """
     readings = list(engines)
-    if not readings:
+    if not (readings or by_first_token):
         return Seated(demand, np.zeros(len(demand.active), dtype=np.bool_))
-    active, routes = demand.active.copy(), demand.usages.routes
+    active, usages = demand.active.copy(), demand.usages
     untold = np.zeros(len(active), dtype=np.bool_)
-    untold[chosen] = ~demand.usages.scheduled_told[chosen] & ~np.isnan(demand.first[chosen])
-    for model in sorted({routes[route].model for route in demand.usages.route[untold].tolist()}):
-        mine = untold & demand.usages.where(_is_of(model))
-        over = _wait_over([each for each in readings if each.model in (model, "")], active[mine], window_begin)
-        boards = np.array([max(len(route.devices or ()), 1) for route in routes])[demand.usages.route[mine]]
-        prompt = demand.fresh_tokens[mine] * prefill_seconds(cost_of(model), hardware, 1.0, 1) / boards
-        active[mine] = np.maximum(active[mine], np.minimum(over, demand.first[mine] - prompt))
+    untold[chosen] = ~usages.scheduled_told[chosen] & ~np.isnan(demand.first[chosen])
+    if not untold.any():
+        return Seated(demand, untold)
+    here = np.zeros(len(active), dtype=np.bool_)
+    here[chosen] = demand.weight[chosen] == 1.0
+    engine_of = [_Engine(route.model, tuple(sorted(route.devices or ()))) for route in usages.routes]
+    for engine in sorted({engine_of[route] for route in usages.route[untold].tolist()}):
+        served: Flags = np.array([each == engine for each in engine_of], dtype=np.bool_)[usages.route]
+        mine, boards, cost = untold & served, max(len(engine.devices), 1), cost_of(engine.model)
+        its = [each for each in readings if each.model in (engine.model, "")]
+        if any(each.waiting is not None for each in its):
+            over = _wait_over(its, active[mine], window_begin)
+            prompt = demand.fresh_tokens[mine] * prefill_seconds(cost, hardware, 1.0, 1) / boards
+            active[mine] = np.maximum(active[mine], np.minimum(over, demand.first[mine] - prompt))
+        elif by_first_token:
+            active[mine & here] = began_late(
+                demand, mine & here, served & here, cost=cost, hardware=hardware, devices=boards
+            )
     return Seated(replace(demand, active=active), active > demand.active)
 
 
-def _is_of(model: str) -> Callable[[Route], bool]:
-    return lambda route: route.model == model
+class _Engine(NamedTuple):
+    """What requests of one model on the same devices are taken to be served by."""
+
+    model: str
+    devices: tuple[str, ...]
 
 
 def _wait_over(readings: Sequence[EngineReading], came: Column, window_begin: UnixSeconds) -> Column:

@@ -7,9 +7,9 @@ from virtual_energy_by_hand import Job, Reading
 from virtual_energy_cases import Case, cases, split_of
 
 from monitor.core.attribution.certainty import Certainty
-from monitor.core.attribution.doubt import Doubts, doubts_of_each
-from monitor.core.attribution.requests import Requests
-from monitor.core.attribution.virtual_energy import Split
+from monitor.core.attribution.doubt import Doubts, doubts_of_each, late_seconds
+from monitor.core.attribution.requests import Requests, Steps
+from monitor.core.attribution.virtual_energy import Meter, Split
 
 TENTH = Certainty(flop_error_ratio=0.1, byte_error_ratio=0.2, learned=True)
 WHOLE = [Reading(0.0, 10.0, 100.0)]
@@ -26,6 +26,8 @@ def doubts(
     by_steps: bool = True,
     mixes: list[bool] | None = None,
     unit_errors: list[float] | None = None,
+    engines: list[int] | None = None,
+    late: float = 0.0,
 ) -> Doubts:
     """Of these jobs, each with that context and as many tokens made."""
 
@@ -40,6 +42,7 @@ def doubts(
         prefill_joules=column("prefill"),
         decode_joules=column("decode"),
         growing_joules=column("growing"),
+        steps=None if engines is None else steps_of(engines),
     )
     return doubts_of_each(
         [shared],
@@ -52,7 +55,21 @@ def doubts(
         by_steps=by_steps,
         mixes=None if mixes is None else np.array(mixes),
         unit_errors=None if unit_errors is None else np.array(unit_errors),
+        late=[late],
+        length_seconds=10.0,
     )[0]
+
+
+def steps_of(engines: list[int]) -> Steps:
+    """Requests of these engines, none of which tells its steps."""
+    nothing = np.zeros(len(engines))
+    return Steps(
+        engines=max(engines) + 1,
+        engine=np.array(engines, dtype=np.intp),
+        prefill_watts=nothing,
+        decode_watts=nothing,
+        told=[[] for _ in range(max(engines) + 1)],
+    )
 
 
 def test_dearer_flops_move_joules_from_one_request_to_the_other() -> None:
@@ -75,6 +92,52 @@ def test_experts_are_placed_worse() -> None:
     jobs = [Job(0.0, 0.0, 10.0, decode=300.0), Job(0.0, 0.0, 10.0, decode=100.0)]
     found = doubts(split_of(WHOLE, jobs), jobs, mixes=[True, False])
     assert found.variance.tolist() == pytest.approx([1_573.0 + 5.76, 211.25 + 2.56])
+
+
+def test_what_several_models_share_is_divided_less_well() -> None:
+    """The same two, of two models: 300 J left for each, of which 7 % (steps told) are 441 J^2, and 12 % 1 296 J^2."""
+    jobs = [Job(0.0, 0.0, 10.0, decode=300.0), Job(0.0, 0.0, 10.0, decode=100.0)]
+    shared = split_of(WHOLE, jobs)
+    one = doubts(shared, jobs).variance
+    told, untold = (doubts(shared, jobs, engines=[0, 1], by_steps=steps).variance for steps in (True, False))
+    assert (told - one).tolist() == pytest.approx([441.0, 441.0])
+    assert (untold - one).tolist() == pytest.approx([1_296.0, 1_296.0])
+
+
+def test_readings_that_are_late_are_off_at_the_edges_of_requests() -> None:
+    """100 W alone over [2, 5): 0.1 s late are 10 J at either edge. What lasts beyond the window has none in it, and one
+    of 0.05 s is off by no more than all of its 5 J at either."""
+    within, beyond, short = Job(2.0, 2.0, 5.0), Job(-5.0, -5.0, 15.0), Job(2.0, 2.0, 2.05)
+    found = [
+        float((doubts(shared, [job], late=0.1).variance - doubts(shared, [job]).variance)[0])
+        for job in (within, beyond, short)
+        for shared in [split_of(WHOLE, [job])]
+    ]
+    assert found == pytest.approx([200.0, 0.0, 50.0])
+
+
+@pytest.mark.parametrize(
+    ("lasts", "recovered", "late"),
+    [
+        pytest.param([0.2, 0.4], [False, False], 0.15, id="half of what they last"),
+        pytest.param([0.2, 1.0], [False, False], 0.1, id="joules of a second lie where somebody was active"),
+        pytest.param([0.2, 0.2], [False, True], 0.1, id="and a hole tells no moment"),
+        pytest.param([1.0, 0.2], [False, True], 0.0, id="nothing that is late"),
+        pytest.param([], [], 0.0, id="no reading"),
+    ],
+)
+def test_which_readings_are_late(lasts: list[float], recovered: list[bool], late: float) -> None:
+    """Those that are taken at their word."""
+    nothing, never = np.zeros(len(lasts)), np.zeros(len(lasts), dtype=np.bool_)
+    meter = Meter(
+        start=nothing,
+        end=nothing,
+        watts=nothing,
+        lasts_seconds=np.array(lasts),
+        recovered=np.array(recovered, dtype=np.bool_),
+        modelled=never,
+    )
+    assert late_seconds(meter) == pytest.approx(late)
 
 
 def test_a_price_of_a_unit_is_off_as_it_was_learned() -> None:

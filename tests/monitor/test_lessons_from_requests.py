@@ -1,6 +1,7 @@
 """What windows teach of which only requests are known: by hand, apart from engines' lessons, and from the log on."""
 
 from collections.abc import Sequence
+from math import hypot
 from pathlib import Path
 
 import pytest
@@ -175,6 +176,32 @@ def test_speculative_decoding_makes_the_joules_of_a_byte_fewer() -> None:
     assert fitted_from_requests(sums(1.0, 1 / 5, 100)).verdict == "implausible"
     assert fitted_from_requests(sums(1 / 3, 1.0, 100)).verdict == "implausible"
     assert fitted_from_requests(sums(1.0, 2.2, 100)).verdict == "implausible"
+
+
+def test_a_byte_that_no_board_has_so_cheap_is_doubted() -> None:
+    """A third of the prior is as the steps' tokens make it: J/byte by 25 % more, J/FLOP by 5.5 %. 0.6 is a board's."""
+    third, board = sums(1.0, 1 / 3, 100_000), sums(1.0, 0.6, 100_000)
+    alike = fitted(third).found.certainty
+    doubted, known = (fitted_from_requests(each).scalars.certainty for each in (third, board))
+    assert doubted.flop_error_ratio == pytest.approx(hypot(alike.flop_error_ratio, 0.055), rel=1e-9)
+    assert doubted.byte_error_ratio == pytest.approx(hypot(alike.byte_error_ratio, 0.25), rel=1e-9)
+    assert known == fitted(board).scalars.certainty
+
+
+def test_what_is_left_unexplained_counts_twice() -> None:
+    """Windows that cost 4 % more and 4 % less in turn: by counters 4 % unknown, by requests 8 %."""
+    windows = [
+        sums_of(Work(1e15 * (1 + number % 3), 1e12 * (1 + number % 5)), factor * joules)
+        for number in range(3_000)
+        for joules in [
+            1e15 * (1 + number % 3) * PRIOR.joules_per_flop + 1e12 * (1 + number % 5) * PRIOR.joules_per_byte
+        ]
+        for factor in [1.04 if number % 2 else 0.96]
+    ]
+    by_counters, by_requests = fitted(total(windows)), fitted_from_requests(total(windows))
+    assert by_requests.found.joules_per_flop == by_counters.found.joules_per_flop
+    assert by_counters.scalars.certainty.flop_error_ratio == pytest.approx(0.04, rel=0.02)
+    assert by_requests.scalars.certainty.flop_error_ratio == pytest.approx(0.08, rel=0.02)
 
 
 def records() -> list[Append]:

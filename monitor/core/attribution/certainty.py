@@ -3,7 +3,7 @@
 A fit's scalars are off by three things: what its windows do not tell (the normal equations' inverse times the residual
 variance), what the ridge still pulls towards priors that are themselves off, and what no fit sees because its form is
 not quite the board's: as much as tested against simulated boards (docs/accuracy.md), and at least as much as it leaves
-unexplained of a window.
+unexplained of a window, from requests alone twice that.
 """
 
 from collections.abc import Sequence
@@ -57,6 +57,12 @@ read (core/routing.py)."""
 UNTOLD_DRAFTS_ERROR_RATIO: Final = 0.055
 """Of J/FLOP where an engine makes several tokens of a request in a step: it computes drafts that nobody tells, and the
 fit makes up for these by dearer FLOPs."""
+UNTOLD_STEPS_ERROR_RATIO: Final = 0.25
+"""Of J/byte, as learned from requests, where such an engine does not tell its steps: what a fit that counts its reads
+several times makes up for at the mean batch, and not at each (the simulator's `speculative`)."""
+MISFIT_FROM_REQUESTS: Final = 2.0
+"""How many times what a fit from requests leaves unexplained its scalars may be off: where the clock or a power limit
+bends the board, the windows that teach most are also those whose steps requests tell worst (`capped`)."""
 
 
 def certainty_of_fit(

@@ -12,6 +12,7 @@ In: a split and what it was made from. Out: columns.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from math import inf
 from typing import Final
 
 import numpy as np
@@ -19,7 +20,8 @@ import numpy as np
 from monitor.core.attribution.certainty import Certainty
 from monitor.core.attribution.pieces import Column, Flags
 from monitor.core.attribution.requests import Requests, stacked
-from monitor.core.attribution.virtual_energy import Split
+from monitor.core.attribution.shape import FINE_SECONDS
+from monitor.core.attribution.virtual_energy import Meter, Split
 
 PLACING_ERROR_RATIO: Final = 0.065
 """Standard error of what a request pays for its own tokens in a window, and of what it is spared for the others'."""
@@ -27,6 +29,13 @@ MIXTURE_PLACING_ERROR_RATIO: Final = 0.11
 """The same of a mixture of experts: which steps read more of them is known worse."""
 UNIT_PLACING_ERROR_RATIO: Final = 0.09
 """And of what is paid by units of work, which are placed evenly over a request's time."""
+TOLD_STEPS_ERROR_RATIO: Final = 0.07
+"""And of what is left for a request where several models share the device, and counters tell the steps of each."""
+UNTOLD_STEPS_ERROR_RATIO: Final = 0.12
+"""And where requests alone tell them: a mean over the time that they had the device to themselves and shared it."""
+LATE_RATIO: Final = 0.5
+"""Standard error of when a short reading's joules were drawn, relative to how long it lasts: a power sensor tells the
+mean of some time before, and the split takes such readings at their word (shape.py)."""
 LEAST_ERROR_RATIO: Final = 0.004
 """And of its joules, also where it was alone: a reading is cut where it began and ended."""
 _BEND: Final = 0.1
@@ -67,6 +76,8 @@ def doubts_of_each(
     by_steps: bool,
     mixes: Flags | None = None,
     unit_errors: Column | None = None,
+    late: Sequence[float] | None = None,
+    length_seconds: float = inf,
 ) -> list[Doubts]:
     """The doubts about one window of several devices, each as if alone; columns are of one's requests, then the next's.
 
@@ -75,6 +86,9 @@ def doubts_of_each(
     those that pay by a unit of their work the price's relative standard error, else 0; None where nobody does.
     `context_tokens` and `output_tokens` tell which part of a request's own joules are reads of its context: growing
     joules g were placed for m^2 / 2 tokens read, so c m + m^2 / 2 reads are g (1 + 2 c / m).
+
+    `late`: of each device by how much its readings may be late (`late_seconds`), None for no device. A request that
+    begins or ends in [0, length_seconds), the window, is off there by its power for that time.
 
     Where requests without a price shared with others (a model of which nothing is known), nobody knows what is off.
     """
@@ -88,6 +102,8 @@ def doubts_of_each(
     together = (1.0 - alone) * energy
     nothing = np.zeros(len(asked))
     least = (LEAST_ERROR_RATIO * energy) ** 2
+    if late is not None and any(late):
+        least = least + _at_edges(asked, energy, np.repeat(late, counts), length_seconds)
     if not prices:
         return [
             Doubts(steps=none, learned=none, flop=none, byte=none, variance=least[begin:end])
@@ -111,6 +127,10 @@ def doubts_of_each(
         moved = unit_errors * by_units
         flop = flop + moved - _spared(moved, own, equal, bounds)
         placed += UNIT_PLACING_ERROR_RATIO**2 * (by_units**2 + _spared(by_units, own, equal, bounds) ** 2)
+    if any(each.steps is not None for each in requests):
+        several = np.repeat([each.steps is not None for each in requests], counts)
+        divided = TOLD_STEPS_ERROR_RATIO if by_steps else UNTOLD_STEPS_ERROR_RATIO
+        placed += np.where(several, divided * equal, 0.0) ** 2
     doubtful = (priced <= 0.0) & (together > _NOTHING)
     known = [tested and not doubtful[begin:end].any() for begin, end in bounds]
     variance = least + placed
@@ -129,6 +149,24 @@ def doubts_of_each(
         )
         for (begin, end), its_known in zip(bounds, known, strict=True)
     ]
+
+
+def late_seconds(meter: Meter) -> float:
+    """By how much a device's readings may be late that are taken at their word; of 0.2 s each 0.1 s, of 1 s nothing."""
+    fine = (meter.lasts_seconds <= FINE_SECONDS) & ~meter.recovered
+    return LATE_RATIO * float(meter.lasts_seconds[fine].mean()) if fine.any() else 0.0
+
+
+def _at_edges(asked: Requests, energy: Column, late: Column, length_seconds: float) -> Column:
+    """J^2 of what is off where requests begin and end within the window: at most all that they have there.
+
+    600 J over [2, 5), 0.1 s late: 20 J at either edge, 800 J^2.
+    """
+    lasts = np.minimum(asked.end, length_seconds) - np.maximum(asked.start, 0.0)
+    part = np.minimum(np.divide(late, lasts, out=np.ones_like(late), where=lasts > 0.0), 1.0)
+    edges = (asked.start >= 0.0).astype(np.float64) + (asked.end < length_seconds)
+    variance: Column = edges * np.where(late > 0.0, part * energy, 0.0) ** 2
+    return variance
 
 
 def _spared(part: Column, own: Column, equal: Column, bounds: Sequence[tuple[int, int]]) -> Column:

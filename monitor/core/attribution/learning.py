@@ -14,7 +14,12 @@ from typing import Final, Literal
 
 import msgspec
 
-from monitor.core.attribution.certainty import certainty_of_fit
+from monitor.core.attribution.certainty import (
+    MISFIT_FROM_REQUESTS,
+    UNTOLD_DRAFTS_ERROR_RATIO,
+    UNTOLD_STEPS_ERROR_RATIO,
+    certainty_of_fit,
+)
 from monitor.core.attribution.priors import PRIOR, Scalars
 from monitor.core.attribution.work import Work
 
@@ -105,16 +110,28 @@ class Fit(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def fitted_from_requests(sums: FitSums) -> Fit:
-    """The scalars that windows teach of which only requests are known."""
-    return msgspec.structs.replace(fitted(sums, byte_at_least=1.0 / FARTHEST_BELOW), from_requests=True)
+    """The scalars that windows teach of which only requests are known.
+
+    A J/byte below what is believed of engines is that of steps in which a request makes several tokens, whose bytes
+    were counted for each: it makes up for them, and is doubted the more.
+    """
+    fit = fitted(sums, byte_at_least=1.0 / FARTHEST_BELOW, misfit_counts=MISFIT_FROM_REQUESTS)
+    if fit.verdict == "learned" and fit.found.joules_per_byte * FARTHEST < PRIOR.joules_per_byte:
+        doubted = fit.found.certainty.widened(flop=UNTOLD_DRAFTS_ERROR_RATIO, byte=UNTOLD_STEPS_ERROR_RATIO)
+        found = msgspec.structs.replace(fit.found, certainty=doubted)
+        fit = msgspec.structs.replace(fit, scalars=found, found=found)
+    return msgspec.structs.replace(fit, from_requests=True)
 
 
-def fitted(sums: FitSums, prior: Scalars = PRIOR, *, byte_at_least: float = 1.0 / FARTHEST) -> Fit:
+def fitted(
+    sums: FitSums, prior: Scalars = PRIOR, *, byte_at_least: float = 1.0 / FARTHEST, misfit_counts: float = 1.0
+) -> Fit:
     """The scalars that the windows teach.
 
     In units of the priors (z = 1 is the prior itself), with the ridge r = PRIOR_WINDOWS x mean squared joules:
     minimise sum (y - a z1 - b z2)^2 + r (z1 - 1)^2 + r (z2 - 1)^2 over z >= 0. Windows that the priors explain to the
-    last joule give the priors. `byte_at_least` is the least J/byte that is believed, relative to the prior.
+    last joule give the priors. `byte_at_least` is the least J/byte that is believed, relative to the prior;
+    `misfit_counts` is how many times what the windows leave unexplained is taken to be the scalars' error.
     """
     if sums.windows == 0:
         return Fit(scalars=prior, found=prior, verdict="few", windows=0, r_squared=0.0, condition=inf)
@@ -126,7 +143,9 @@ def fitted(sums: FitSums, prior: Scalars = PRIOR, *, byte_at_least: float = 1.0 
     squared_error = sums.joules_joules - 2.0 * (z1 * ay + z2 * by) + z1 * z1 * aa + 2.0 * z1 * z2 * ab + z2 * z2 * bb
     variance = max(squared_error, 0.0) / max(sums.windows - 2, 1)
     misfit = sqrt(variance * sums.windows / sums.joules_joules) if sums.joules_joules > 0.0 else 0.0
-    certainty = certainty_of_fit((aa, ab, bb), ridge, variance, (z1, z2), prior=prior.certainty, misfit_ratio=misfit)
+    certainty = certainty_of_fit(
+        (aa, ab, bb), ridge, variance, (z1, z2), prior=prior.certainty, misfit_ratio=misfit_counts * misfit
+    )
     found = Scalars(joules_per_flop=z1 * flop, joules_per_byte=z2 * byte, certainty=certainty)
     condition = _condition(aa, ab, bb)
     verdict: Verdict = "learned"
