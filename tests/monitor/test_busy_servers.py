@@ -143,7 +143,7 @@ def test_where_the_host_tells_too_little_parts_are_equal(
     assert found == {"x": pytest.approx(450.0), "y": pytest.approx(450.0)}
 
 
-@pytest.mark.parametrize("method", ["virtual-energy-priors.4", "token-share.3", "time-share.3"])
+@pytest.mark.parametrize("method", ["virtual-energy-priors.5", "token-share.4", "time-share.4"])
 def test_other_methods_keep_to_equal_parts(method: str) -> None:
     """They are what others do, or the priors alone."""
     found = paid([request("x"), request("y")], method=method)

@@ -127,9 +127,9 @@ def test_books_that_do_not_go_by_what_is_learned(data: Path) -> None:
     """Begun by another method: it says so beside the figures."""
     assert run(data).stderr == ""
     log = SqliteLog(data / LOG_FILE)
-    log.append([accounting_record(Accounting(method="token-share.3"))], T + 1_600.0)
+    log.append([accounting_record(Accounting(method="token-share.4"))], T + 1_600.0)
     log.close()
-    assert run(data).stderr == "coefficients: the books are kept by token-share.3, which does not go by these\n"
+    assert run(data).stderr == "coefficients: the books are kept by token-share.4, which does not go by these\n"
 
 
 def test_a_moment_that_is_none(tmp_path: Path) -> None:

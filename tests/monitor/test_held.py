@@ -155,7 +155,7 @@ def test_a_level_that_says_no_more_than_the_roofline_changes_nothing(held: float
     assert marginals(COST, H100, 110.0, held_watts=held) == marginals(COST, H100, 110.0, PRIOR)
 
 
-def shares(watts: Sequence[float], *activities: ActivityReading, method: str = "virtual-energy.4") -> list[float]:
+def shares(watts: Sequence[float], *activities: ActivityReading, method: str = "virtual-energy.5") -> list[float]:
     """Joules of a request that makes 50 000 tokens in a window of 10 s, and of one that makes 10 000."""
     profile = HostProfile(
         host="h", devices=(GPU,), models=(ModelFacts(name="m", parameters=8e9, kv_bytes_per_token=0.0),)
@@ -214,5 +214,5 @@ def test_the_split_of_a_board_that_is_held() -> None:
 
 def test_other_methods_do_not_ask_for_it() -> None:
     """Equal parts stay equal; by the priors it is the same here, as nothing was learned."""
-    assert shares([320.0] * 10, method="time-share.3") == pytest.approx([1_600.0, 1_600.0])
-    assert shares([320.0] * 10, method="virtual-energy-priors.4") == pytest.approx(HELD)
+    assert shares([320.0] * 10, method="time-share.4") == pytest.approx([1_600.0, 1_600.0])
+    assert shares([320.0] * 10, method="virtual-energy-priors.5") == pytest.approx(HELD)

@@ -47,15 +47,15 @@ def test_neither_restating_nor_explaining_computes_by_a_method_that_is_not_known
 def test_books_begun_by_another_known_method_are_restated_by_it(tmp_path: Path) -> None:
     """Restating needs no word of the method: it stands in the books."""
     with Embedded(tmp_path, Config()) as house:
-        house.log.append([accounting_record(Accounting(method="token-share.3"))], 100.0)
+        house.log.append([accounting_record(Accounting(method="token-share.4"))], 100.0)
         assert restate_now(house, 2_000.0) == 900.0
 
 
 def test_books_of_a_known_method_go_on_by_it_alone(tmp_path: Path) -> None:
     """A replay by token shares is not mixed with one by the default."""
     log = SqliteLog(tmp_path / "log.db")
-    agree_on_terms(FactsReader(log), log, Accounting(method="token-share.3"), 100.0)
+    agree_on_terms(FactsReader(log), log, Accounting(method="token-share.4"), 100.0)
     with pytest.raises(
-        TermsChanged, match=r"kept by the method token-share.3, not by virtual-energy.4: books are never kept by two"
+        TermsChanged, match=r"kept by the method token-share.4, not by virtual-energy.5: books are never kept by two"
     ):
         agree_on_terms(FactsReader(log), log, Accounting(), 200.0)
