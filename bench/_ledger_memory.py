@@ -15,7 +15,7 @@ from monitor.log.protocol import Append, LogRecord
 HOSTS, GPUS, REQUESTS_PER_SECOND, RECORD = 4, 8, 500, 500
 PIECE_SECONDS = 60
 """Records are made for so long at a time."""
-KEPT_SECONDS = 1_200.0
+KEPT_SECONDS = 400.0
 """The log forgets what is older: nothing is read again that stands two horizons and a mark behind."""
 TERMS = Accounting(horizon_seconds=60.0, mark_seconds=60.0)
 
