@@ -19,6 +19,37 @@ from collectors.simulate.turns import run_in_turns
 MINUTES = 1.0
 
 
+AS_THEY_WERE = {
+    "demo": (19, 3462, 16_402.612588),
+    "heavy": (272, 7028, 47_782.835563),
+    "light": (19, 4621, 18_829.667648),
+    "heavy-50": (258, 7763, 48_195.733062),
+    "light-50": (20, 7525, 29_808.904855),
+    "rag": (178, 2511, 34_200.396035),
+    "long-outputs": (77, 12_350, 61_838.026752),
+    "prefix-cache": (248, 2237, 38_489.850122),
+    "no-chunks": (272, 6909, 47_488.505211),
+    "queue": (180, 6855, 41_127.646233),
+    "moe": (307, 5403, 41_963.627921),
+    "speculative": (316, 4603, 38_974.736766),
+    "capped": (128, 6139, 40_477.066015),
+    "cap-change": (128, 8618, 47_114.837738),
+    "dvfs": (239, 5415, 38_163.672336),
+    "sensor-10ms": (272, 7028, 47_782.835563),
+    "sensor-100ms": (272, 7028, 47_782.835563),
+    "sensor-1s": (272, 7028, 47_782.835563),
+    "gain-high": (272, 7028, 47_782.835563),
+    "gain-low": (272, 7028, 47_782.835563),
+    "missing-events": (272, 7028, 47_782.835563),
+    "skew": (272, 7028, 47_782.835563),
+    "wrong-facts": (272, 7028, 47_782.835563),
+    "disaggregated": (377, 9415, 66_956.173308),
+    "model-swap": (131, 9799, 66_350.396392),
+    "engine-restart": (272, 7028, 47_782.835563),
+}
+"""Requests, steps and joules of steps of a minute of each, as once written down."""
+
+
 @cache
 def ran(name: str) -> Ground:
     """A minute of the scenario."""
@@ -50,6 +81,15 @@ def test_the_books_of_a_scenario_close(name: str) -> None:
     for gpu, truth in zip(ground.scenario.gpus, truths, strict=True):
         at_end = ground.curve(gpu).joules(np.array([ground.duration_seconds]))
         assert at_end[0] == pytest.approx(truth.total_joules, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_scenario_is_what_it_was(name: str) -> None:
+    """What makes a new scenario possible changes no other: figures of two releases are of the same requests."""
+    ground = ran(name)
+    requests, steps, joules = AS_THEY_WERE[name]
+    assert (len(ground.requests), ground.steps) == (requests, steps)
+    assert sum(ground.truth(gpu).busy_joules for gpu in ground.scenario.gpus) == pytest.approx(joules, rel=1e-9)
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
