@@ -17,6 +17,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -134,6 +135,8 @@ def command(name: str, servers: Sequence[Server], words: Sequence[str]) -> None:
 def record(name: str, folder: Path, servers: Sequence[Server]) -> None:
     """Daemon, board and servers together; writes a recording, `coalitions.json` and what the commands said.
 
+    Whatever happens none of them is left running. Raises OSError where there is no GPU, or a server does not start.
+
     `name` is the recording's, for its host's name: a board that is played twice is two hosts.
     """
     import pynvml
@@ -151,28 +154,31 @@ def record(name: str, folder: Path, servers: Sequence[Server]) -> None:
     ports = [_free_port() for _ in servers]
     (folder / "config.toml").write_text(_config(folder, ports, servers, uuid))
     begun = time.time()
-    daemon = subprocess.Popen(
-        [*WATTRIBUTE, "run", "--config", folder / "config.toml"],
-        stderr=(folder / "daemon.log").open("w"),
-    )
-    time.sleep(BARE)
-    playing = tuple(_started(*each, events, uuid) for each in zip(servers, ports, strict=True))
-    if any(each.said() != "ready\n" for each in playing):
-        raise OSError("a model server did not start: see above")
-    board.servers = playing
-    ready = time.time()
-    time.sleep(LOADED)
-    played = []
-    for number, teams in enumerate(coalitions(TEAMS)):
-        played.append(_played(str(number), teams, playing))
-        time.sleep(PAUSE)
-    time.sleep(FINAL)
-    said = _commands(folder, f"{len(played) - 1}-{TEAMS[0]}-0-5")
-    board.stop()
-    daemon.terminate()
-    daemon.wait(60)
-    for each in playing:
-        each.stop()
+    with ExitStack() as running:
+        running.callback(board.stop)
+        daemon = subprocess.Popen(
+            [*WATTRIBUTE, "run", "--config", folder / "config.toml"],
+            stderr=running.enter_context((folder / "daemon.log").open("w")),
+        )
+        running.callback(daemon.wait, 60)
+        running.callback(daemon.terminate)
+        time.sleep(BARE)
+        playing: list[_Playing] = []
+        for each in zip(servers, ports, strict=True):
+            playing.append(_started(*each, events, uuid))
+            running.callback(playing[-1].stop)
+        if any(each.said() != "ready\n" for each in playing):
+            raise OSError("a model server did not start: see above")
+        board.servers = tuple(playing)
+        ready = time.time()
+        time.sleep(LOADED)
+        played = []
+        for number, teams in enumerate(coalitions(TEAMS)):
+            played.append(_played(str(number), teams, playing))
+            time.sleep(PAUSE)
+        time.sleep(FINAL)
+        said = _commands(folder, f"{len(played) - 1}-{TEAMS[0]}-0-5")
+        board.stop()  # before its servers end
     idle = board.joules(ready + SETTLE, ready + LOADED - 1.0) / (LOADED - 1.0 - SETTLE)
     for told in played:
         told["energy_joules"] = board.joules(told["start"], told["end"])

@@ -10,7 +10,7 @@ from monitor.core.account_rows import Terms
 from monitor.core.attribution.pieces import Column
 from monitor.core.phased import counted
 from monitor.core.points import Row
-from monitor.core.shares import COLUMNS, ENERGY, VARIANCE, Shares
+from monitor.core.shares import COLUMNS, ENERGY, Shares
 from monitor.core.usage_columns import Index, UsageColumns, all_known, all_known_counts, told_or_nothing
 
 MOST_EXACT = 2.0**53
@@ -107,15 +107,15 @@ class RequestShares:
 
 
 def request_rows(host: str, start: UnixSeconds, shares: Shares, revision: int) -> list[Row]:
-    """One row for each request."""
+    """One row for each request; where no meter of its devices told anything its joules are None."""
     usages = shares.usages
     keys = [route.key for route in usages.routes]
+    joules, grams = (np.where(shares.measured, each, np.nan) for each in (shares.joules, shares.grams))
     columns = zip(
         usages.route.tolist(),
         usages.request_id.tolist(),
-        *shares.joules[:VARIANCE].tolist(),
-        all_known(shares.joules[VARIANCE]),
-        all_known(shares.grams),
+        *map(all_known, joules),
+        all_known(grams),
         usages.start.tolist(),
         all_known(usages.first_token),
         usages.end.tolist(),

@@ -137,7 +137,7 @@ def _notes(statement: Statement) -> list[str]:
     if estimated := sum(line.estimated_start_joules or 0.0 for line in statement.by):
         unknown = any(line.estimated_start_joules is None for line in statement.by)
         least = " at least; older rows do not tell" if unknown else ""
-        notes.append(f"placed by an engine's start, estimated from its queue: {energy(estimated)}{least}")
+        notes.append(f"placed by estimated starts (queue or first token): {energy(estimated)}{least}")
     if statement.provisional.windows:
         pending = statement.provisional
         notes.append(f"not yet final, in no sum: {energy(pending.measured_joules)} in {pending.windows} windows")

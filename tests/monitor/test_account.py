@@ -171,7 +171,17 @@ def test_a_request_of_unknown_device_marks_what_exceeds_idle() -> None:
     assert joules(found, "g0", "idle") == pytest.approx(500.0)
     assert value(found, ENERGY, "unknown_device_joules", account="unattributed") == pytest.approx(1_000.0)
     assert value(found, ENERGY, "unreported_joules", account="unattributed") == pytest.approx(1_500.0)
-    assert value(found, REQUEST_ENERGY, "energy_joules") == 0.0
+    assert value(found, REQUEST_ENERGY, "energy_joules") is None
+
+
+def test_what_a_request_used_that_no_meter_saw_is_not_known() -> None:
+    """g1 was not read, g0 drew nothing: no joule of b's is known and no gram, and a has 0 J and 0 g."""
+    requests = [request("a", 0, 4), request("b", 0, 4, devices=("g1",))]
+    fr = Intensity(zone="FR", grams_per_kwh=100.0, source="test", year=2024)
+    found = books([GPU, GPU_1], [reading("g0", 0, 10, 0)], requests, zone="FR", intensity=fr)
+    for name in REQUEST_ENERGY.sums:
+        assert value(found, REQUEST_ENERGY, name, request_id="a") == 0.0
+        assert value(found, REQUEST_ENERGY, name, request_id="b") is None
 
 
 def test_of_a_cpu_only_what_exceeds_idle_is_shared() -> None:
@@ -363,7 +373,7 @@ def test_the_books_close(host: tuple[list[Device], list[EnergyReading], list[Usa
         top = fsum(row.fields[0] for row in meters if row.fields[METER.fields.index("parent")] == "")
         disagreement = fsum(row.fields[METER.fields.index("meter_disagreement_joules")] for row in meters)
         accounted = fsum(row.fields[0] for row in found.rows if row.measurement == ENERGY.name)
-        asked = fsum(row.fields[0] for row in found.rows if row.measurement == REQUEST_ENERGY.name)
+        asked = fsum(row.fields[0] or 0.0 for row in found.rows if row.measurement == REQUEST_ENERGY.name)
         attributed = fsum(row.fields[0] for row in found.rows if "attributed" in row.tags)
         assert accounted == pytest.approx(top + disagreement, rel=1e-9, abs=1e-9)
         assert asked == pytest.approx(attributed, rel=1e-9, abs=1e-9)

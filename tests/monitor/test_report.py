@@ -287,7 +287,7 @@ def test_a_statement_as_text_says_how_good_each_number_is(query: Query) -> None:
         "without a factor, in no gram above: 0.056 Wh (200 J)",
         "not yet final, in no sum: 0.021 Wh (77.0 J) in 1 windows",
         "requests whose tokens nobody told: 2",
-        "placed by an engine's start, estimated from its queue: 0.010 Wh (36.0 J)",
+        "placed by estimated starts (queue or first token): 0.010 Wh (36.0 J)",
         "rejected: 2 x bad_json",
         "restated at 2023-11-15T12:15:00.000Z: h1, 1 windows, late requests",
     ):
