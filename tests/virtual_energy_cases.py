@@ -50,13 +50,16 @@ def split_of(
     idle: float | None = 50.0,
     shares_idle: bool = True,
     elsewhere: list[tuple[float, float]] = NOWHERE,
+    perhaps: list[tuple[float, float]] = NOWHERE,
     foreign: Foreign = NOBODY_ELSE,
     limit: float | None = None,
     steps: Steps | None = None,
 ) -> Split:
     """The split of plain lists."""
     meter, requests = _meter(readings), _requests(jobs, steps)
-    others = (_column([start for start, _ in elsewhere]), _column([end for _, end in elsewhere]))
+    others, maybe = (
+        (_column([start for start, _ in each]), _column([end for _, end in each])) for each in (elsewhere, perhaps)
+    )
     return split(
         meter,
         requests,
@@ -64,6 +67,7 @@ def split_of(
         idle_watts=idle,
         shares_idle=shares_idle,
         elsewhere=others,
+        perhaps=maybe,
         foreign=foreign,
         limit_watts=limit,
     )

@@ -38,7 +38,7 @@ from monitor.core.attribution.pieces import Column, Flags
 from monitor.core.attribution.priors import Scalars
 from monitor.core.attribution.requests import Requests
 from monitor.core.attribution.units import UnitSums
-from monitor.core.attribution.virtual_energy import Foreign, Meter, Split, Window, split_each
+from monitor.core.attribution.virtual_energy import NOWHERE, Foreign, Meter, Split, Window, split_each
 from monitor.core.attribution.work import tokens_per_step
 from monitor.core.busy import busy_servers
 from monitor.core.demand import Ask, Demand, requests_on_each
@@ -105,6 +105,11 @@ class _Asked:
     def estimated(self, joules: Column) -> Column:
         """Of each request's joules those of one of which it was estimated when an engine began."""
         return np.where(self.since.estimated[self.ask.chosen], joules, 0.0)
+
+    def perhaps(self) -> tuple[Column, Column]:
+        """From when to when these may have been active already: from their coming to their estimated beginning."""
+        estimated = self.ask.chosen[self.since.estimated[self.ask.chosen]]
+        return self.demand.active[estimated], self.since.demand.active[estimated]
 
 
 class _Told(NamedTuple):
@@ -204,14 +209,14 @@ class WindowWork:
         requests = requests_on_each(demands, [each.ask for each in asked], self.family.profile, self.method)
         if self.method.learns:
             requests = [self._by_servers(each, its) for each, its in zip(asked, requests, strict=True)]
-        nowhere = np.empty(0), np.empty(0)
         splits = split_each(
             [
                 Window(
                     meter=each.meter,
                     requests=its,
                     idle_watts=each.ask.idle_watts,
-                    elsewhere=each.demand.elsewhere() if shares_idle else nowhere,
+                    elsewhere=each.demand.elsewhere() if shares_idle else NOWHERE,
+                    perhaps=each.perhaps(),
                     foreign=each.foreign,
                     limit_watts=_limit_watts(each.device),
                 )

@@ -79,6 +79,18 @@ def test_energy_beside_a_request_of_unknown_device_says_so() -> None:
     assert shared.unreported.energy == pytest.approx(1_750.0)
 
 
+def test_while_another_may_have_begun_nobody_is_known_to_be_alone() -> None:
+    """300 W; one over [0, 4), another that came at 1 s, is estimated to have begun at 3 s and ends at 5 s.
+
+    Both are paid as estimated, 300 J x 3 + 150 J and 150 J + 300 J; certain are the first second and the last.
+    """
+    readings, jobs = [Reading(0, 5, 300.0)], [Job(0, 0, 4), Job(3, 3, 5)]
+    shared = split_of(readings, jobs, perhaps=[(1, 3)])
+    assert shared.energy.tolist() == pytest.approx([1_050.0, 450.0])
+    assert shared.exact.tolist() == pytest.approx([300.0, 300.0])
+    assert split_of(readings, jobs).exact.tolist() == pytest.approx([900.0, 300.0])
+
+
 def test_beside_a_request_of_unknown_device_nothing_is_exact() -> None:
     """Alone for 10 s, but for 4 s another may have been there: 1 800 J are certain."""
     shared = split_of(WHOLE, [Job(0.0, 0.0, 10.0)], elsewhere=[(-5.0, 4.0)])

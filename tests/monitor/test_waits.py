@@ -128,15 +128,17 @@ def shares(
     hardware: str = H100,
     engines: Sequence[EngineReading] = (),
     other_model: str = "m",
-) -> tuple[list[float], float]:
+    scheduled: float | None = None,
+) -> tuple[list[float], float, float]:
     """Joules of a request of 10 s and of one that has its first token at 8 s, of a model that computes its prompt in
-    no time; and what the books say was placed by an estimated start.
+    no time; and what the books say was placed by an estimated start, and what nobody else can have used.
     """
     device = Device(id="g0", kind=kind, hardware=hardware, idle_watts=50.0)  # type: ignore[arg-type]
     reading = EnergyReading(device="g0", start=T, end=T + 10, energy_joules=1_000.0, method="counter")
     models = tuple(ModelFacts(name=name, parameters=1e3, kv_bytes_per_token=1e-9) for name in ("m", "n"))
     first = replace(LATE, model=other_model, start=T, scheduled=T, first_token=T + 0.1, end=T + 10, input_tokens=0)
-    second = replace(LATE, start=T + 0.5, first_token=T + 8, end=T + 10, input_tokens=0)
+    told = None if scheduled is None else T + scheduled
+    second = replace(LATE, start=T + 0.5, scheduled=told, first_token=T + 8, end=T + 10, input_tokens=0)
     found = account(
         "h",
         T,
@@ -151,14 +153,24 @@ def shares(
     energy, place = REQUEST_ENERGY.fields.index("energy_joules"), ENERGY.fields.index("estimated_start_joules")
     joules = [float(row.fields[energy]) for row in found.rows if row.measurement == REQUEST_ENERGY.name]
     estimated = [float(row.fields[place] or 0.0) for row in found.rows if row.measurement == ENERGY.name]
-    return joules, sum(estimated)
+    exact = sum(float(row.fields[_EXACT] or 0.0) for row in found.rows if row.measurement == ENERGY.name)
+    return joules, sum(estimated), exact
+
+
+_EXACT = ENERGY.fields.index("exact_joules")
 
 
 def test_who_waits_pays_nothing_for_the_others() -> None:
     """100 W: 8 s are the first one's alone, 2 s are shared; that is told to be an estimate."""
-    joules, estimated = shares()
+    joules, estimated, _ = shares()
     assert joules == pytest.approx([900.0, 100.0], abs=0.01)
     assert estimated == pytest.approx(100.0, abs=0.01)
+
+
+def test_while_another_waits_by_estimate_nobody_is_alone_for_certain() -> None:
+    """The second came at 0.5 s and may have been worked on since; told that it was from 8 s on, it was not before."""
+    assert shares()[2] == pytest.approx(50.0, abs=0.01)
+    assert shares(scheduled=8.0)[2] == pytest.approx(800.0, abs=0.01)
 
 
 SILENT = EngineReading(server="s", model="m", devices=("g0",), start=T, end=T + 10, running=2.0)

@@ -56,6 +56,7 @@ class Foreign:
 
 
 NOBODY_ELSE = Foreign(start=np.empty(0), end=np.empty(0), ratio=np.empty(0))
+NOWHERE: tuple[Column, Column] = (np.empty(0), np.empty(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,7 @@ class Window:
     requests: Requests
     idle_watts: float | None
     elsewhere: tuple[Column, Column]
+    perhaps: tuple[Column, Column] = NOWHERE
     foreign: Foreign = NOBODY_ELSE
     limit_watts: float | None = None
 
@@ -109,6 +111,7 @@ def split(
     idle_watts: float | None,
     shares_idle: bool,
     elsewhere: tuple[Column, Column],
+    perhaps: tuple[Column, Column] = NOWHERE,
     foreign: Foreign = NOBODY_ELSE,
     limit_watts: float | None = None,
     rest_equally: bool = True,
@@ -117,7 +120,8 @@ def split(
 
     `idle_watts` None: nobody knows, nothing counts as above idle. `shares_idle`: a busy GPU is its requests', idle
     part included; of CPU, DRAM and node (False) only what exceeds idle power is shared. `elsewhere`: starts and ends of
-    requests on this host of which nobody knows the device. `foreign` has its part of what exceeds idle power: on a GPU
+    requests on this host of which nobody knows the device. `perhaps`: from when to when one may have been active whose
+    start is estimated; nobody was alone then for certain. `foreign` has its part of what exceeds idle power: on a GPU
     (`shares_idle`) while no request is active, elsewhere beside requests too. `limit_watts` is what the device can draw
     at most, None if unknown. `rest_equally`: who pays what own tokens leave (methods.py).
 
@@ -132,6 +136,7 @@ def split(
         requests=requests,
         idle_watts=idle_watts,
         elsewhere=elsewhere,
+        perhaps=perhaps,
         foreign=foreign,
         limit_watts=limit_watts,
     )
@@ -163,11 +168,10 @@ class _Timeline:
     ) -> None:
         self._requests = stacked([each.requests for each in windows])
         self._pieces = Pieces(length_seconds, [_edges(each) for each in windows])
-        _, _, self._start, self._first, self._end, begun, ended, *_ = self._pieces.places
+        _, _, self._start, self._first, self._end, *intervals = self._pieces.places
         self._count = self._pieces.running(1.0, self._start, self._end)
-        self.somewhere: Flags = np.zeros(len(self._count), dtype=np.bool_)
-        if len(begun):
-            self.somewhere = self._pieces.running(1.0, begun, ended) > 0
+        self.somewhere = self._within(*intervals[:2])
+        self._perhaps = self._within(*intervals[2:4])
         self._readings = list(pairwise(accumulate((len(each.meter.start) for each in windows), initial=0)))
         self._windows = windows
         self._meter = _meters([each.meter for each in windows])
@@ -178,6 +182,11 @@ class _Timeline:
         self._divide(shares_idle, others)
         meter = self._meter
         self._price(spans_of(meter.start, meter.recovered, meter.modelled), rest_equally)
+
+    def _within(self, begun: Places, ended: Places) -> Flags:
+        """Which pieces lie in some of these intervals."""
+        within: Flags = np.zeros(len(self._count), dtype=np.bool_)
+        return self._pieces.running(1.0, begun, ended) > 0 if len(begun) else within
 
     def _measure(self) -> None:
         """Joules of each piece, and the method they were come by."""
@@ -318,9 +327,9 @@ class _Timeline:
     def _exact(self) -> Column:
         """What was measured while a request was alone, as far as it paid it: no coefficient decides that it was its.
 
-        One that a balancer may have sent elsewhere never knows.
+        One that a balancer may have sent elsewhere never knows, and nobody does while one may have begun already.
         """
-        alone = (self._count == 1) & ~self.somewhere
+        alone = (self._count == 1) & ~self.somewhere & ~self._perhaps
         if not alone.any():
             return np.zeros(len(self._requests))
         paid = np.where(alone, np.minimum(self._paid, self._shared), 0.0)
@@ -349,6 +358,7 @@ def _edges(window: Window) -> tuple[Column, ...]:
         requests.first,
         requests.end,
         *window.elsewhere,
+        *window.perhaps,
         foreign.start,
         foreign.end,
         *(() if requests.steps is None else (requests.steps.edges,)),
