@@ -60,7 +60,8 @@ class PassingLog(ListLog):
 
 
 def rise(events: int) -> str:
-    """Resident memory after a tenth of the events, at half and at their end."""
+    """Resident memory after a tenth of about so many events, at half and at their end."""
+    events = _pieces(events) * HOSTS * REQUESTS_PER_SECOND * PIECE_SECONDS
     log, store = PassingLog(_records(events)), NullStore()
     ledger = Ledger(log, store, TERMS, lambda: Facts([]), show_provisional=False, request_rows=False)
     end = START + events / HOSTS / REQUESTS_PER_SECOND
@@ -76,9 +77,13 @@ def rise(events: int) -> str:
     )
 
 
+def _pieces(events: int) -> int:
+    return max(round(events / (HOSTS * REQUESTS_PER_SECOND * PIECE_SECONDS)), 1)
+
+
 def _records(events: int) -> Iterator[Append]:
     """Of all hosts in the order of the log."""
-    pieces = round(events / (HOSTS * REQUESTS_PER_SECOND * PIECE_SECONDS))
+    pieces = _pieces(events)
     for piece in range(pieces):
         start = START + piece * PIECE_SECONDS
         records = [

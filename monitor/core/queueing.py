@@ -17,7 +17,7 @@ from monitor.core.attribution.models import TokenCost
 from monitor.core.attribution.pieces import Column, Flags
 from monitor.core.attribution.priors import prefill_seconds
 from monitor.core.demand import Demand
-from monitor.core.usage_columns import Index
+from monitor.core.usage_columns import Index, Route
 from monitor.core.waits import began_late
 
 
@@ -53,26 +53,31 @@ def seated(
     readings = list(engines)
     if not (readings or by_first_token):
         return Seated(demand, np.zeros(len(demand.active), dtype=np.bool_))
-    active, usages = demand.active.copy(), demand.usages
-    untold = np.zeros(len(active), dtype=np.bool_)
-    untold[chosen] = ~usages.scheduled_told[chosen] & ~np.isnan(demand.first[chosen])
+    usages, route = demand.usages, demand.usages.route[chosen]
+    untold = ~usages.scheduled_told[chosen] & ~np.isnan(demand.first[chosen])
     if not untold.any():
-        return Seated(demand, untold)
-    here = np.zeros(len(active), dtype=np.bool_)
-    here[chosen] = demand.weight[chosen] == 1.0
-    engine_of = [_Engine(route.model, tuple(sorted(route.devices or ()))) for route in usages.routes]
-    for engine in sorted({engine_of[route] for route in usages.route[untold].tolist()}):
-        served: Flags = np.array([each == engine for each in engine_of], dtype=np.bool_)[usages.route]
+        return Seated(demand, np.zeros(len(demand.active), dtype=np.bool_))
+    active, here = demand.active.copy(), demand.weight[chosen] == 1.0
+    routes = np.flatnonzero(np.bincount(route)).tolist()
+    engine_of = {place: _engine_of(usages.routes[place]) for place in routes}
+    number = {engine: place for place, engine in enumerate(dict.fromkeys(engine_of.values()))}
+    of_route = np.zeros(len(usages.routes), dtype=np.intp)
+    of_route[routes] = [number[engine] for engine in engine_of.values()]
+    whose = of_route[route]
+    for engine, place in number.items():
+        served: Flags = whose == place
         mine, boards, cost = untold & served, max(len(engine.devices), 1), cost_of(engine.model)
+        if not mine.any():
+            continue
         its = [each for each in readings if each.model in (engine.model, "")]
         if any(each.waiting is not None for each in its):
-            over = _wait_over(its, active[mine], window_begin)
-            prompt = demand.fresh_tokens[mine] * prefill_seconds(cost, hardware, 1.0, 1) / boards
-            active[mine] = np.maximum(active[mine], np.minimum(over, demand.first[mine] - prompt))
+            late = chosen[mine]
+            over = _wait_over(its, active[late], window_begin)
+            prompt = demand.fresh_tokens[late] * prefill_seconds(cost, hardware, 1.0, 1) / boards
+            active[late] = np.maximum(active[late], np.minimum(over, demand.first[late] - prompt))
         elif by_first_token:
-            active[mine & here] = began_late(
-                demand, mine & here, served & here, cost=cost, hardware=hardware, devices=boards
-            )
+            late, others = chosen[mine & here], chosen[served & here]
+            active[late] = began_late(demand, late, others, cost=cost, hardware=hardware, devices=boards)
     return Seated(replace(demand, active=active), active > demand.active)
 
 
@@ -81,6 +86,10 @@ class _Engine(NamedTuple):
 
     model: str
     devices: tuple[str, ...]
+
+
+def _engine_of(route: Route) -> _Engine:
+    return _Engine(route.model, tuple(sorted(route.devices or ())))
 
 
 def _wait_over(readings: Sequence[EngineReading], came: Column, window_begin: UnixSeconds) -> Column:

@@ -15,6 +15,7 @@ from monitor.core.attribution.models import TokenCost
 from monitor.core.attribution.pieces import Column, Flags
 from monitor.core.attribution.priors import prefill_seconds
 from monitor.core.demand import Demand
+from monitor.core.usage_columns import Index
 
 LONGEST_PREFILL: Final = 2.0
 """Times as long as at the usual speed: tokens that others make are computed in the same steps. At 1 the simulator's
@@ -24,12 +25,12 @@ LEAST_WAIT_SECONDS: Final = 0.25
 
 
 def began_late(
-    demand: Demand, mine: Flags, others: Flags, *, cost: TokenCost, hardware: Hardware, devices: int
+    demand: Demand, mine: Index, others: Index, *, cost: TokenCost, hardware: Hardware, devices: int
 ) -> Column:
     """From when on an engine worked on each of `mine` (length m), in seconds of the window; never before it came.
 
-    `others` are all that the same engine serves for certain, `mine` among them; both have length n. Each of `mine` has
-    a first token. It began a prefill at half of the usual speed before its first token, but no later than when,
+    `others` are the places of all that the same engine serves for certain, those of `mine` among them. Each of `mine`
+    has a first token. It began a prefill at half of the usual speed before its first token, but no later than when,
     from its coming (or the window's beginning) on, for once none of the others was being answered. Whoever does not
     tell its tokens, or made them faster than the board can read the weights (all were sent at once), began when it
     came; so did whoever is of a model of which nothing is known.
@@ -45,7 +46,7 @@ def began_late(
     tells = ~(np.isnan(usages.input_tokens[mine]) | np.isnan(usages.output_tokens[mine]))
     tells &= demand.output_tokens[mine] - 1.0 <= per_second * (demand.end[mine] - first)
     prompt = demand.fresh_tokens[mine] * prefill_seconds(cost, hardware, LONGEST_PREFILL, devices)
-    answered = others & (demand.end > demand.first)  # NaN where no first token is told, which compares to nothing
+    answered = others[demand.end[others] > demand.first[others]]  # NaN, no first token told, compares to nothing
     here_since = np.maximum(came, 0.0)
     began = np.minimum(first - prompt, _busy_until(demand.first[answered], demand.end[answered], here_since))
     return np.where(tells & (began - here_since >= LEAST_WAIT_SECONDS), began, came)

@@ -61,8 +61,8 @@ def answered(*spans: tuple[float, float], devices: tuple[str, ...] = ("g0",), mo
 def began(late: Usage, others: Sequence[Usage] = (), cost: TokenCost = COST) -> float:
     """Seconds of the window at which the late one is taken to have begun."""
     columns = columns_of([late, *others])
-    everyone = np.ones(1 + len(others), dtype=np.bool_)
-    mine = np.arange(1 + len(others)) == 0
+    everyone = np.arange(1 + len(others))
+    mine = everyone[:1]
     hardware = hardware_of(H100)
     assert hardware is not None
     found = began_late(demand_of(columns, T), mine, everyone, cost=cost, hardware=hardware, devices=1)
