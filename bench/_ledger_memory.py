@@ -78,7 +78,8 @@ def rise(events: int) -> str:
 
 
 def _pieces(events: int) -> int:
-    return max(round(events / (HOSTS * REQUESTS_PER_SECOND * PIECE_SECONDS)), 1)
+    least = 10  # ten minutes: the log of fewer is still filling when they end
+    return max(round(events / (HOSTS * REQUESTS_PER_SECOND * PIECE_SECONDS)), least)
 
 
 def _records(events: int) -> Iterator[Append]:
