@@ -4,7 +4,7 @@ from dataclasses import astuple
 
 import numpy as np
 from asked_on import asked_on
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from virtual_energy_by_hand import Job, Reading
 from virtual_energy_cases import Case, cases, window_of
@@ -44,7 +44,19 @@ def _columns(told: Split | Doubts | Requests) -> list[np.ndarray[tuple[int], np.
     return [np.atleast_1d(np.array(each, dtype=np.float64)) for each in astuple(told) if each is not None]
 
 
+TINY = Case(
+    readings=[Reading(1.0, 2.25, 155.0)],
+    jobs=[Job(0.0, 0.0, 2.25, weight=0.015625, decode=1.5e-304)],
+    idle=None,
+    shares_idle=False,
+    elsewhere=[],
+    limit=None,
+)
+"""Own joules that no float scales up to what was measured."""
+
+
 @given(st.lists(cases(), min_size=1, max_size=4), st.booleans(), st.booleans())
+@example(found=[TINY], shares_idle=True, rest_equally=False)
 def test_devices_that_are_split_together_get_what_each_gets_alone(
     found: list[Case], shares_idle: bool, rest_equally: bool
 ) -> None:

@@ -396,6 +396,7 @@ class TestSqlite:
         assert len(dumps[0]) == 5
         assert dumps[0][0] == (
             "energy,host=h1,device=gpu0,kind=gpu,account=attributed,team=a"
-            ' energy_joules=1.5,metered_joules=1.5,location_grams=0.15,factor="FR 2023",revision=0i 10000000000'
+            " energy_joules=1.5,metered_joules=1.5,steps_joules=0.0,learned_joules=0.0,location_grams=0.15"
+            ',estimated_start_joules=0.0,factor="FR 2023",revision=0i 10000000000'
         )
         assert dumps[0][4].startswith("energy_hour,host=h1")

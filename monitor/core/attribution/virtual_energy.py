@@ -25,6 +25,8 @@ from monitor.core.attribution.shape import Placed, Readings, gathered, loose, se
 
 LEAST_OF_THE_GREATEST = 1e-7
 """Of the greatest rate of own joules in a window: below it a sum that went up and down again is its rounding."""
+LEAST_RATE = 1e-100
+"""Watts, or tokens a second: of less, scaled up to what was measured, a float knows no factor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,7 +268,7 @@ class _Timeline:
             has_price = running((rates.prefill > 0.0).astype(np.float64), self._start, self._first)
             has_price += running(((rates.base != 0.0) | (rates.slope > 0.0)).astype(np.float64), self._first, self._end)
             least = np.repeat(
-                [LEAST_OF_THE_GREATEST * base[begin:end].max() for begin, end in self._pieces.bounds],
+                [max(LEAST_OF_THE_GREATEST * base[begin:end].max(), LEAST_RATE) for begin, end in self._pieces.bounds],
                 [end - begin for begin, end in self._pieces.bounds],
             )
             self._owns = self._pays & (has_price > 0.0) & (base > least)
