@@ -152,6 +152,25 @@ def host_records(
         yield readings_record(ReadingBatch(profile=profile, readings=readings), begin + 10.5)
 
 
+def fleet_records(
+    hosts: int, *, gpus: int, requests_per_second: float, seconds: int, batch: int, seed: int = 0, start: float = START
+) -> list[Append]:
+    """`host_records` of so many hosts, one after the other, with seeds of their own from `seed` on."""
+    return [
+        record
+        for number in range(hosts)
+        for record in host_records(
+            f"h{number}",
+            gpus=gpus,
+            requests_per_second=requests_per_second,
+            seconds=seconds,
+            batch=batch,
+            seed=seed + number,
+            start=start,
+        )
+    ]
+
+
 def in_log_time(records: Iterable[Append], end: float) -> list[Append]:
     """In the order of the log, and a tick at the end that makes all final."""
     return [*sorted(records, key=lambda record: record.stamp or 0.0), tick_record("", end)]

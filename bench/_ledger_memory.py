@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 
-from bench._ledger_load import START, ListLog, NullStore, host_records
+from bench._ledger_load import START, ListLog, NullStore, fleet_records
 from monitor.core.facts import Facts
 from monitor.core.membership import Accounting
 from monitor.ledger.ledger import Ledger
@@ -84,22 +84,16 @@ def _pieces(events: int) -> int:
 
 def _records(events: int) -> Iterator[Append]:
     """Of all hosts in the order of the log."""
-    pieces = _pieces(events)
-    for piece in range(pieces):
-        start = START + piece * PIECE_SECONDS
-        records = [
-            record
-            for number in range(HOSTS)
-            for record in host_records(
-                f"h{number}",
-                gpus=GPUS,
-                requests_per_second=REQUESTS_PER_SECOND,
-                seconds=PIECE_SECONDS,
-                batch=RECORD,
-                seed=piece * HOSTS + number,
-                start=start,
-            )
-        ]
+    for piece in range(_pieces(events)):
+        records = fleet_records(
+            HOSTS,
+            gpus=GPUS,
+            requests_per_second=REQUESTS_PER_SECOND,
+            seconds=PIECE_SECONDS,
+            batch=RECORD,
+            seed=piece * HOSTS,
+            start=START + piece * PIECE_SECONDS,
+        )
         yield from sorted(records, key=lambda record: record.stamp or 0.0)
 
 

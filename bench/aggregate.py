@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from bench import _ledger_memory
-from bench._ledger_load import START, ListLog, NullStore, host_records, in_log_time
+from bench._ledger_load import START, ListLog, NullStore, fleet_records, in_log_time
 from monitor.core.book import Book
 from monitor.core.facts import Facts
 from monitor.core.membership import Accounting
@@ -39,18 +39,9 @@ def run() -> list[str]:
     keep_freed_memory()
     if "EVENTS" in os.environ:
         return [_ledger_memory.rise(int(os.environ["EVENTS"]))]
-    records = [
-        record
-        for number in range(HOSTS)
-        for record in host_records(
-            f"h{number}",
-            gpus=GPUS,
-            requests_per_second=REQUESTS_PER_SECOND,
-            seconds=SECONDS,
-            batch=USAGES_IN_A_RECORD,
-            seed=number,
-        )
-    ]
+    records = fleet_records(
+        HOSTS, gpus=GPUS, requests_per_second=REQUESTS_PER_SECOND, seconds=SECONDS, batch=USAGES_IN_A_RECORD
+    )
     appends = in_log_time(records, START + SECONDS + 200.0)
     held = ListLog(appends).read({}, len(appends))
     events = HOSTS * REQUESTS_PER_SECOND * SECONDS

@@ -4,7 +4,7 @@ import math
 import resource
 import time
 
-from bench._ledger_load import START, ListLog, NullStore, host_records, in_log_time
+from bench._ledger_load import START, ListLog, NullStore, fleet_records, in_log_time
 from monitor.core.facts import Facts
 from monitor.core.membership import Accounting
 from monitor.ledger.ledger import Ledger
@@ -31,18 +31,7 @@ def run() -> list[str]:
 
 def _cost(hosts: int) -> tuple[float, int]:
     """Seconds of CPU to account a minute of so many hosts, once warm; of few hosts the mean of several rounds."""
-    records = [
-        record
-        for number in range(hosts)
-        for record in host_records(
-            f"h{number}",
-            gpus=GPUS,
-            requests_per_second=REQUESTS_PER_SECOND,
-            seconds=SECONDS,
-            batch=500,
-            seed=number,
-        )
-    ]
+    records = fleet_records(hosts, gpus=GPUS, requests_per_second=REQUESTS_PER_SECOND, seconds=SECONDS, batch=500)
     appends = in_log_time(records, START + SECONDS + 100.0)
     rounds = max(1, 30 // hosts)
     store = NullStore()

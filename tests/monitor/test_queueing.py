@@ -6,36 +6,19 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from late_request import COST, LATE, T
 from msgspec.structs import replace
 
 from collectors.readings import Device, EnergyReading, EngineReading, HostProfile
 from monitor.core.account import account
 from monitor.core.account_work import Watched
 from monitor.core.attribution.hardware import hardware_of
-from monitor.core.attribution.models import TokenCost
 from monitor.core.demand import demand_of
 from monitor.core.points import ENERGY, REQUEST_ENERGY
 from monitor.core.queueing import seated
 from monitor.core.readings import Told
 from monitor.core.usage import Usage
 from monitor.core.usage_columns import columns_of
-
-T = 1_000.0
-HALF_A_SECOND_OF_TOKENS = 10_000
-COST = TokenCost(flops_per_token=989e12 * 0.45 * 0.5 / HALF_A_SECOND_OF_TOKENS, kv_bytes_per_token=0.0, source="given")
-REQUEST = Usage(
-    host="h",
-    namespace="",
-    request_id="r",
-    model="m",
-    team="t",
-    devices=("g0",),
-    start=T + 1.5,
-    first_token=T + 9.0,
-    end=T + 20.0,
-    input_tokens=HALF_A_SECOND_OF_TOKENS,
-    output_tokens=100,
-)
 
 
 def told(
@@ -63,14 +46,14 @@ def began(usage: Usage, engines: Sequence[EngineReading]) -> float | None:
 
 def test_the_docstrings_request() -> None:
     """The first second in which nobody waits ends at 6; a queue that goes on leaves half a second for the prompt."""
-    assert began(REQUEST, told([4, 3, 3, 2, 0])) == pytest.approx(6.0)
-    assert began(REQUEST, told([1] * 8)) == pytest.approx(8.5)
-    assert began(REQUEST, told([1] * 7 + [0])) == pytest.approx(8.5)
+    assert began(LATE, told([4, 3, 3, 2, 0])) == pytest.approx(6.0)
+    assert began(LATE, told([1] * 8)) == pytest.approx(8.5)
+    assert began(LATE, told([1] * 7 + [0])) == pytest.approx(8.5)
 
 
 def test_one_that_came_in_an_earlier_window_waits_from_the_windows_beginning_on() -> None:
     """Readings of this window alone are known here."""
-    earlier = replace(REQUEST, start=T - 30.0)
+    earlier = replace(LATE, start=T - 30.0)
     assert began(earlier, told([2, 2, 1, 0], begin=0.0)) == pytest.approx(4.0)
     assert began(earlier, told([0, 2, 2], begin=0.0)) is None
 
@@ -78,14 +61,14 @@ def test_one_that_came_in_an_earlier_window_waits_from_the_windows_beginning_on(
 @pytest.mark.parametrize(
     ("usage", "engines"),
     [
-        pytest.param(replace(REQUEST, scheduled=T + 1.5), told([4, 3, 0]), id="told, and it did not wait"),
-        pytest.param(replace(REQUEST, first_token=None), told([4, 3, 0]), id="no first token"),
-        pytest.param(REQUEST, told([0, 5, 5]), id="nobody waited when it came"),
-        pytest.param(REQUEST, told([None, 5, 5]), id="who waited is not known"),
-        pytest.param(REQUEST, [], id="no engine"),
-        pytest.param(REQUEST, told([5, 5], model="n"), id="another model's queue"),
-        pytest.param(REQUEST, told([5, 5]) + told([0, 0], server="another"), id="of two servers which one is not told"),
-        pytest.param(replace(REQUEST, first_token=T + 1.9), told([5, 5]), id="less time than the prompt took"),
+        pytest.param(replace(LATE, scheduled=T + 1.5), told([4, 3, 0]), id="told, and it did not wait"),
+        pytest.param(replace(LATE, first_token=None), told([4, 3, 0]), id="no first token"),
+        pytest.param(LATE, told([0, 5, 5]), id="nobody waited when it came"),
+        pytest.param(LATE, told([None, 5, 5]), id="who waited is not known"),
+        pytest.param(LATE, [], id="no engine"),
+        pytest.param(LATE, told([5, 5], model="n"), id="another model's queue"),
+        pytest.param(LATE, told([5, 5]) + told([0, 0], server="another"), id="of two servers which one is not told"),
+        pytest.param(replace(LATE, first_token=T + 1.9), told([5, 5]), id="less time than the prompt took"),
     ],
 )
 def test_where_nothing_is_estimated(usage: Usage, engines: Sequence[EngineReading]) -> None:
@@ -104,7 +87,7 @@ def test_never_before_it_came_nor_behind_its_first_token(
 ) -> None:
     """Whatever the readings tell; and where it is moved, somebody waited."""
     start, until = T + came / 10.0, T + (came + first) / 10.0
-    usage = replace(REQUEST, start=start, first_token=until, end=until + 1.0, input_tokens=100 * tokens)
+    usage = replace(LATE, start=start, first_token=until, end=until + 1.0, input_tokens=100 * tokens)
     found = began(usage, told(waiting, begin=0.0))
     if found is not None:
         assert start - T <= found <= until - T
@@ -118,8 +101,8 @@ def shares(waiting: float | None) -> tuple[list[float], list[bool], float]:
     """
     device = Device(id="g0", kind="gpu", hardware="NVIDIA H100 80GB HBM3", idle_watts=50.0)
     reading = EnergyReading(device="g0", start=T, end=T + 10, energy_joules=1_000.0, method="counter")
-    first = replace(REQUEST, start=T, scheduled=T, first_token=T + 1, end=T + 10)
-    second = replace(REQUEST, request_id="s", start=T + 0.5, first_token=T + 8, end=T + 10)
+    first = replace(LATE, start=T, scheduled=T, first_token=T + 1, end=T + 10)
+    second = replace(LATE, request_id="s", start=T + 0.5, first_token=T + 8, end=T + 10)
     seen: list[Watched] = []
     found = account(
         "h",

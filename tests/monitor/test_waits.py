@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from late_request import COST, LATE, T
 from msgspec.structs import replace
 
 from collectors.readings import Device, EnergyReading, EngineReading, HostProfile, ModelFacts
@@ -19,26 +20,7 @@ from monitor.core.usage import Usage
 from monitor.core.usage_columns import columns_of
 from monitor.core.waits import began_late
 
-T = 1_000.0
 H100 = "NVIDIA H100 80GB HBM3"
-TOKENS = 10_000
-COST = TokenCost(
-    flops_per_token=989e12 * 0.45 * 0.5 / TOKENS, kv_bytes_per_token=0.0, source="given", weight_bytes=16e9
-)
-"""Half a second for a prompt of 10 000 tokens, a second at half of the usual speed."""
-LATE = Usage(
-    host="h",
-    namespace="",
-    request_id="late",
-    model="m",
-    team="t",
-    devices=("g0",),
-    start=T + 1.5,
-    first_token=T + 9.0,
-    end=T + 20.0,
-    input_tokens=TOKENS,
-    output_tokens=100,
-)
 
 
 def answered(*spans: tuple[float, float], devices: tuple[str, ...] = ("g0",), model: str = "m") -> list[Usage]:

@@ -29,9 +29,9 @@ MIXTURE_PLACING_ERROR_RATIO: Final = 0.11
 """The same of a mixture of experts: which steps read more of them is known worse."""
 UNIT_PLACING_ERROR_RATIO: Final = 0.09
 """And of what is paid by units of work, which are placed evenly over a request's time."""
-TOLD_STEPS_ERROR_RATIO: Final = 0.07
+SHARED_BY_COUNTERS_ERROR_RATIO: Final = 0.07
 """And of what is left for a request where several models share the device, and counters tell the steps of each."""
-UNTOLD_STEPS_ERROR_RATIO: Final = 0.12
+SHARED_BY_REQUESTS_ERROR_RATIO: Final = 0.12
 """And where requests alone tell them: a mean over the time that they had the device to themselves and shared it."""
 LATE_RATIO: Final = 0.5
 """Standard error of when a short reading's joules were drawn, relative to how long it lasts: a power sensor tells the
@@ -129,7 +129,7 @@ def doubts_of_each(
         placed += UNIT_PLACING_ERROR_RATIO**2 * (by_units**2 + _spared(by_units, own, equal, bounds) ** 2)
     if any(each.steps is not None for each in requests):
         several = np.repeat([each.steps is not None for each in requests], counts)
-        divided = TOLD_STEPS_ERROR_RATIO if by_steps else UNTOLD_STEPS_ERROR_RATIO
+        divided = SHARED_BY_COUNTERS_ERROR_RATIO if by_steps else SHARED_BY_REQUESTS_ERROR_RATIO
         placed += np.where(several, divided * equal, 0.0) ** 2
     doubtful = (priced <= 0.0) & (together > _NOTHING)
     known = [tested and not doubtful[begin:end].any() for begin, end in bounds]
